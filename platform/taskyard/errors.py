@@ -1,0 +1,128 @@
+"""Every error that Taskyard raises on purpose, in one tree.
+
+TaskyardError
+├── ConfigurationError          a setting that cannot work                 exit 2
+│   └── EmbeddedServerError     our own mongod could not be started        exit 3
+├── StoreUnavailable            MongoDB does not answer                    503, exit 4
+├── InvalidRequest              can be read and makes no sense             422
+│   ├── UnreadableRequest       cannot be read at all                      400
+│   ├── BadArchive              a ZIP that is none, or is unsafe           400 or 422
+│   └── TooLarge                over a documented bound                    413
+├── NotFound                    no such job, worker, file or token         404
+├── Forbidden                   the caller may not do that                 403
+├── Unauthenticated             no token, or none that we know             401
+├── Conflict                    the state does not allow it                409
+│   └── StaleAttempt            the attempt or its lease is over           409
+└── Gone                        it was there and will not come back        410
+
+``api/errors.py`` maps ``status`` and ``errors`` to a problem document, ``cli`` maps
+``exit_code`` to the process: nothing else turns an error into an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class TaskyardError(Exception):
+    """Base of all; its text is written for the person who reads it."""
+
+    status = 500
+    exit_code = 1
+
+
+class ConfigurationError(TaskyardError):
+    """A setting that cannot work, found before anything is started."""
+
+    exit_code = 2
+
+
+class EmbeddedServerError(ConfigurationError):
+    """Our own mongod could not be found, started or reached."""
+
+    exit_code = 3
+
+
+class StoreUnavailable(TaskyardError):
+    """MongoDB does not answer, or has no primary at the moment."""
+
+    status = 503
+    exit_code = 4
+
+
+class InvalidRequest(TaskyardError):
+    """A request that can be read and makes no sense; names the field."""
+
+    status = 422
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+    @property
+    def errors(self) -> Sequence[Mapping[str, str]]:
+        """The problem document's ``errors``: one entry per field at fault."""
+        return [{"field": self.field, "message": str(self)}] if self.field else []
+
+
+class UnreadableRequest(InvalidRequest):
+    """A request whose form cannot be read."""
+
+    status = 400
+
+
+class BadArchive(InvalidRequest):
+    """A ZIP that cannot be read (400) or that must not be unpacked (422)."""
+
+    def __init__(self, message: str, *, field: str | None = "file", readable: bool = True) -> None:
+        super().__init__(message, field=field)
+        self.status = 422 if readable else 400
+
+
+class TooLarge(InvalidRequest):
+    """A request over a documented bound."""
+
+    status = 413
+
+
+class NotFound(TaskyardError):
+    """There is no such thing."""
+
+    status = 404
+
+    def __init__(self, kind: str, identity: str) -> None:
+        super().__init__(f"There is no {kind} {identity!r}.")
+        self.kind = kind
+        self.identity = identity
+
+
+class Forbidden(TaskyardError):
+    """The caller is known and may not do that."""
+
+    status = 403
+
+
+class Unauthenticated(TaskyardError):
+    """No token was sent, or none that we know."""
+
+    status = 401
+
+
+class Conflict(TaskyardError):
+    """The thing exists in a state that does not allow the request."""
+
+    status = 409
+
+
+class StaleAttempt(Conflict):
+    """A write of an attempt that is over, or whose lease another holds."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"This attempt of {job_id} is over; nothing was changed.")
+        self.job_id = job_id
+
+
+class Gone(TaskyardError):
+    """It was there and will not come back by itself."""
+
+    status = 410
