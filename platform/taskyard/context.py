@@ -1,0 +1,51 @@
+"""What web, scheduler and agent hold: the store, the settings, and how to start a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from taskyard import events
+from taskyard.jobs.lifecycle import Moment, Transition
+from taskyard.scheduler import assignment
+from taskyard.scheduler.assignment import PassReport
+from taskyard.settings import Settings
+from taskyard.store.client import UNAVAILABLE, Store
+
+#: Sends the hint of an assignment to the worker's own queue.
+Announce = Callable[[Sequence[Transition]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """The store with the settings, and the way to tell agents of their assignments."""
+
+    settings: Settings
+    store: Store
+    announce: Announce
+
+    def moment(self) -> Moment:
+        """Now, by the database's clock, with how long an ended job is kept."""
+        keep = timedelta(days=self.settings.job_retention_days)
+        return Moment(now=self.store.clock.now(), keep=keep)
+
+    def run_pass(self, trigger: str) -> PassReport:
+        """Run a pass at once and tell the agents what it assigned.
+
+        A message is a hint: one that cannot be sent costs the agent a heartbeat, never a job.
+        """
+        report = assignment.tick(self.store, self.settings, trigger=trigger)
+        if report.assigned:
+            try:
+                self.announce(report.assigned)
+            except Exception as error:
+                events.warn("scheduler.announce_failed", error=type(error).__name__)
+        return report
+
+    def nudge(self, trigger: str) -> None:
+        """Run a pass if it can be run now; whoever asks has done its own work already."""
+        try:
+            self.run_pass(trigger)
+        except UNAVAILABLE as error:
+            events.warn("scheduler.pass_skipped", trigger=trigger, error=type(error).__name__)

@@ -1,0 +1,1 @@
+"""Jobs as values: states, lifecycle and retry. No I/O and no clock reads in this package."""

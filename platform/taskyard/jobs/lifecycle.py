@@ -1,0 +1,293 @@
+"""The verbs of a job. Each returns a Transition: a guard, the changes and the history line.
+
+Nothing here reads a clock or writes anything. ``store.jobs`` performs a Transition as one
+guarded operation; when its guard no longer matches, the caller has lost the race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from taskyard.errors import Conflict, StaleAttempt
+from taskyard.jobs import retry
+from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.retry import Cause
+from taskyard.jobs.states import HELD, JobStatus, Verb
+
+#: Entries of a job's history that are kept: enough for every attempt a job may have, and few
+#: enough that the document stays under 8 KB.
+HISTORY_KEPT = 40
+
+#: Attempts that a job remembers as lost by a worker's boot.
+LOST_ON_KEPT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When a verb is decided, by the database's clock, and how long an ended job is kept."""
+
+    now: datetime
+    keep: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended; ``cause`` is None for success."""
+
+    cause: Cause | None = None
+    detail: str = "exit code 0"
+    exit_code: int | None = None
+    #: Name of the signal that ended it, when Taskyard sent one.
+    signal: str | None = None
+    #: ``worker/boot`` it was lost on, for ``lostOn``.
+    boot: str | None = None
+    #: Further stored fields, such as those of the result archive.
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One guarded write: matches ``_id`` and ``guard``, or does nothing."""
+
+    verb: Verb
+    job_id: str
+    guard: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    cleared: tuple[str, ...]
+    entry: Mapping[str, Any]
+
+    @property
+    def to(self) -> JobStatus:
+        """The state after the write."""
+        return JobStatus(self.entry["to"])
+
+
+def assign(
+    job: Job, *, worker_id: str, lease_id: str, at: Moment, start_by: datetime
+) -> Transition:
+    """QUEUED -> ASSIGNED: the scheduler gives the job to a Celery agent."""
+    changes = {**_handed_to(worker_id, "celery", lease_id, job, at), "leaseUntil": start_by}
+    return _step(Verb.ASSIGN, job, JobStatus.ASSIGNED, at, changes)
+
+
+def start(job: Job, lease: Lease, *, at: Moment, lease_until: datetime) -> Transition:
+    """ASSIGNED -> RUNNING: the agent has admitted the job and is about to spawn it.
+
+    Raises StaleAttempt when the job is no longer assigned under this lease.
+    """
+    if job.status is not JobStatus.ASSIGNED or not lease.covers(job):
+        raise StaleAttempt(job.job_id)
+    changes = _running(job.attempts, at, lease_until)
+    return _step(Verb.START, job, JobStatus.RUNNING, at, changes)
+
+
+def claim(
+    job: Job, *, worker_id: str, kind: str, lease_id: str, at: Moment, lease_until: datetime
+) -> Transition:
+    """QUEUED -> RUNNING in one write: an agent that asked takes the job."""
+    changes = {
+        **_handed_to(worker_id, kind, lease_id, job, at),
+        **_running(job.attempts + 1, at, lease_until),
+    }
+    return _step(Verb.CLAIM, job, JobStatus.RUNNING, at, changes)
+
+
+def finish(job: Job, lease: Lease, outcome: Outcome, *, at: Moment) -> Transition:
+    """RUNNING -> COMPLETED, FAILED, CANCELLED, or back to QUEUED: the attempt has ended.
+
+    An exit code 0 is COMPLETED even when a cancel was on its way.
+    Raises StaleAttempt when this attempt is over.
+    """
+    if job.status is not JobStatus.RUNNING or not lease.covers(job):
+        raise StaleAttempt(job.job_id)
+    if outcome.cause is None:
+        changes = {**outcome.fields, "exitCode": 0, "losses": 0, "errorMessage": None}
+        return _end(Verb.COMPLETE, job, JobStatus.COMPLETED, at, changes, outcome.detail)
+    verb = Verb.TIME_OUT if outcome.cause is Cause.TIMEOUT else Verb.FAIL
+    return _unsuccessful(verb, job, outcome, at)
+
+
+def expire(job: Job, *, at: Moment, boot: str | None = None) -> Transition | None:
+    """ASSIGNED, RUNNING -> QUEUED, FAILED or CANCELLED: the lease is over.
+
+    None while the lease is live, so a sweep that read too early changes nothing. An attempt
+    that never showed life (not started in time, or handed to an HTTP agent that was not heard
+    of again) is given back.
+    """
+    if job.status not in HELD or job.lease_until is None or job.lease_until >= at.now:
+        return None
+    over = {"leaseUntil": {"$lt": at.now}}
+    if job.status is JobStatus.ASSIGNED:
+        return _give_back(Verb.EXPIRE, job, at, "not started by its deadline", over)
+    if job.agent_kind == "http" and job.last_seen_at is None:
+        reason = "no sign of life since it was handed out"
+        return _give_back(Verb.EXPIRE, job, at, reason, over, boot)
+    detail = f"worker {job.assigned_agent_id} was lost: its lease ended"
+    outcome = Outcome(cause=Cause.LOST, detail=detail, boot=boot)
+    return _unsuccessful(Verb.EXPIRE, job, outcome, at, over)
+
+
+def release(job: Job, lease: Lease, *, reason: str, at: Moment) -> Transition:
+    """ASSIGNED, RUNNING -> QUEUED: nothing was spawned, so the attempt is given back.
+
+    Raises StaleAttempt when the attempt is over.
+    """
+    if job.status not in HELD or not lease.covers(job):
+        raise StaleAttempt(job.job_id)
+    return _give_back(Verb.RELEASE, job, at, reason)
+
+
+def cancel(job: Job, *, by: str | None, reason: str | None, at: Moment) -> Transition:
+    """QUEUED, ASSIGNED -> CANCELLED at once; RUNNING keeps running with the request set.
+
+    Raises Conflict for a job that has ended.
+    """
+    if job.is_terminal:
+        raise Conflict(f"{job.job_id} has ended ({job.status}); it cannot be cancelled.")
+    words = f"cancelled: {reason}" if reason else "cancelled"
+    changes: dict[str, Any] = {
+        "cancelRequested": True,
+        "cancel": {"by": by, "reason": reason, "at": at.now},
+    }
+    if job.status is JobStatus.RUNNING:
+        return _step(Verb.CANCEL, job, JobStatus.RUNNING, at, changes, f"to be {words}")
+    changes["errorMessage"] = words
+    return _end(Verb.CANCEL, job, JobStatus.CANCELLED, at, changes, words)
+
+
+def _handed_to(worker_id: str, kind: str, lease_id: str, job: Job, at: Moment) -> dict[str, Any]:
+    return {
+        "assignedAgentId": worker_id,
+        "agentKind": kind,
+        "attempts": job.attempts + 1,
+        "leaseId": lease_id,
+        "assignedAt": at.now,
+    }
+
+
+def _running(attempt: int, at: Moment, lease_until: datetime) -> dict[str, Any]:
+    """What every start of an attempt sets; its output begins anew."""
+    return {
+        "startedAt": at.now,
+        "leaseUntil": lease_until,
+        "outputAttempt": attempt,
+        "outputBytes": 0,
+        "outputSeq": 0,
+        "outputTruncated": False,
+        "outputGeneration": "live",
+    }
+
+
+def _unsuccessful(
+    verb: Verb,
+    job: Job,
+    outcome: Outcome,
+    at: Moment,
+    guard: Mapping[str, Any] | None = None,
+) -> Transition:
+    """CANCELLED if that was asked for, else back to the queue, or FAILED."""
+    assert outcome.cause is not None
+    decision = retry.decide(job, outcome.cause, outcome.detail)
+    changes = {
+        **outcome.fields,
+        "exitCode": outcome.exit_code,
+        "losses": job.losses + 1 if outcome.cause is Cause.LOST else 0,
+        "errorMessage": decision.reason,
+    }
+    if job.cancel_requested:
+        words = f"cancelled ({outcome.detail})"
+        changes |= {"cancel": {**(job.cancel or {}), "signal": outcome.signal}}
+        changes |= {"errorMessage": words}
+        return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
+    if not decision.again:
+        return _end(verb, job, JobStatus.FAILED, at, changes, decision.reason, guard)
+    changes |= _lost_on(job, outcome.boot)
+    return _requeue(verb, job, at, changes, decision.reason, guard)
+
+
+def _give_back(
+    verb: Verb,
+    job: Job,
+    at: Moment,
+    reason: str,
+    guard: Mapping[str, Any] | None = None,
+    boot: str | None = None,
+) -> Transition:
+    """Back to the queue as if this attempt had not been; CANCELLED if that was asked for."""
+    changes = {"attempts": job.attempts - 1, **_lost_on(job, boot)}
+    if job.cancel_requested:
+        words = f"cancelled ({reason})"
+        return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
+    return _requeue(verb, job, at, changes, reason, guard)
+
+
+def _lost_on(job: Job, boot: str | None) -> dict[str, Any]:
+    return {"lostOn": [*job.lost_on, boot][-LOST_ON_KEPT:]} if boot else {}
+
+
+def _requeue(
+    verb: Verb,
+    job: Job,
+    at: Moment,
+    changes: Mapping[str, Any],
+    reason: str,
+    guard: Mapping[str, Any] | None,
+) -> Transition:
+    changes = {**changes, "queuedAt": at.now}
+    cleared = (
+        *("assignedAgentId", "agentKind", "leaseId", "leaseUntil"),
+        *("lastSeenAt", "assignedAt", "startedAt"),
+    )
+    return _step(verb, job, JobStatus.QUEUED, at, changes, reason, guard, cleared)
+
+
+def _end(
+    verb: Verb,
+    job: Job,
+    to: JobStatus,
+    at: Moment,
+    changes: Mapping[str, Any],
+    reason: str,
+    guard: Mapping[str, Any] | None = None,
+) -> Transition:
+    changes = {**changes, "completedAt": at.now, "expireAt": at.now + at.keep}
+    return _step(verb, job, to, at, changes, reason, guard, ("leaseUntil", "lastSeenAt"))
+
+
+def _step(
+    verb: Verb,
+    job: Job,
+    to: JobStatus,
+    at: Moment,
+    changes: Mapping[str, Any],
+    reason: str | None = None,
+    guard: Mapping[str, Any] | None = None,
+    cleared: tuple[str, ...] = (),
+) -> Transition:
+    """The guard is the job as it was decided upon: state, attempt, lease, cancel request."""
+    return Transition(
+        verb=verb,
+        job_id=job.job_id,
+        guard={
+            "status": str(job.status),
+            "attempts": job.attempts,
+            "leaseId": job.lease_id,
+            "cancelRequested": job.cancel_requested,
+            **(guard or {}),
+        },
+        changes={**changes, "status": str(to)},
+        cleared=cleared,
+        entry={
+            "at": at.now,
+            "verb": str(verb),
+            "from": str(job.status),
+            "to": str(to),
+            # A job that is handed out begins its next attempt with this entry.
+            "attempt": int(changes["attempts"]) if "assignedAt" in changes else job.attempts,
+            "worker": changes.get("assignedAgentId", job.assigned_agent_id),
+            "reason": reason,
+        },
+    )

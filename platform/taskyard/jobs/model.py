@@ -1,0 +1,120 @@
+"""A job: what was asked for, where it stands, and who holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from taskyard.jobs.states import TERMINAL, JobStatus
+from taskyard.workers.model import Requirement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job as it is stored; instants are aware datetimes of the database's clock."""
+
+    job_id: str
+    command: str
+    file_id: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    required_cpu: float = 1
+    required_ram_mb: int = 256
+    timeout_ms: int = 300_000
+    max_retries: int = 3
+    priority: int = 5
+    labels: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    retry_on_exit: bool = False
+    retry_of: str | None = None
+    submitted_by: str | None = None
+    #: The requirement as one indexed string: a pass reads the queue shape by shape.
+    shape: str = ""
+
+    status: JobStatus = JobStatus.QUEUED
+    attempts: int = 0
+    #: Attempts that took their worker with them, in a row; three make a poison job.
+    losses: int = 0
+    #: ``worker/boot`` pairs that lost this job: an agent that sends no attempt is not given it
+    #: again before it registers anew, so its old result cannot pass for a new attempt's.
+    lost_on: tuple[str, ...] = ()
+    assigned_agent_id: str | None = None
+    #: ``celery`` or ``http``: how the holder is heard of (design, "renewal names its leases").
+    agent_kind: str | None = None
+    lease_id: str | None = None
+    lease_until: datetime | None = None
+    #: Last sign of life of this attempt from an HTTP agent; None until there was one.
+    last_seen_at: datetime | None = None
+    cancel_requested: bool = False
+    #: ``{by, reason, at}`` of the request, and ``signal`` once one ended the job.
+    cancel: Mapping[str, Any] | None = None
+
+    exit_code: int | None = None
+    error_message: str | None = None
+    result_file_id: str | None = None
+    result_filename: str | None = None
+    result_truncated: bool = False
+    output_bytes: int = 0
+    output_seq: int = 0
+    output_truncated: bool = False
+    output_generation: str = "live"
+    #: Attempt whose output is the job's: the last that started.
+    output_attempt: int = 0
+
+    created_at: datetime
+    queued_at: datetime
+    assigned_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    last_streamed_at: datetime | None = None
+    expire_at: datetime | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", JobStatus(self.status))
+
+    @property
+    def requirement(self) -> Requirement:
+        """What a worker must have free to take this job."""
+        return Requirement(
+            cpu=self.required_cpu, ram_mb=self.required_ram_mb, labels=frozenset(self.labels)
+        )
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to write for one attempt of one job: every write of an agent names it.
+
+    ``attempt`` and ``lease_id`` are None for agents of the earlier system, which send neither;
+    for those the worker alone is the guard (design, hard cases).
+    """
+
+    job_id: str
+    worker_id: str
+    attempt: int | None = None
+    lease_id: str | None = None
+
+    def covers(self, job: Job) -> bool:
+        """Whether ``job`` as read is still this attempt's."""
+        return (
+            job.assigned_agent_id == self.worker_id
+            and self.attempt in (None, job.attempts)
+            and self.lease_id in (None, job.lease_id)
+        )
+
+
+def lease_of(job: Job) -> Lease:
+    """The lease under which ``job`` is held now."""
+    return Lease(
+        job_id=job.job_id,
+        worker_id=job.assigned_agent_id or "",
+        attempt=job.attempts,
+        lease_id=job.lease_id,
+    )

@@ -1,0 +1,32 @@
+"""Worker health: who went offline, whose cooldown is over, and what deleted workers still hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from taskyard import events
+from taskyard.settings import Settings
+from taskyard.store.client import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthReport:
+    """What one health tick found."""
+
+    offline: int = 0
+    cooled_down: int = 0
+
+
+def tick(store: Store, settings: Settings) -> HealthReport:
+    """Mark the silent workers offline and end the cooldowns that are over.
+
+    What such a worker holds is the expiry sweep's: its leases end, and only then.
+    """
+    now = store.clock.now()
+    store.locks.note_tick("health", now=now)
+    silent_since = now - timedelta(seconds=settings.offline_seconds)
+    gone = store.workers.mark_offline(silent_since=silent_since, now=now)
+    for worker_id in gone:
+        events.warn("worker.offline", worker=worker_id)
+    return HealthReport(offline=len(gone), cooled_down=store.workers.end_cooldowns(now=now))

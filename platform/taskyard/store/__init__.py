@@ -1,0 +1,1 @@
+"""Everything that reads or writes MongoDB; the only package that knows pymongo."""

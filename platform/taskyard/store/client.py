@@ -1,0 +1,171 @@
+"""The connection, and the Store: one value that holds every collection's verbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient, monitoring
+from pymongo.database import Database
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    NetworkTimeout,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WTimeoutError,
+)
+
+from taskyard import embedded
+from taskyard.clock import Clock
+from taskyard.errors import ConfigurationError, StoreUnavailable
+from taskyard.settings import Settings
+from taskyard.store.feed import Feed
+from taskyard.store.files import FileStore
+from taskyard.store.idempotency import IdempotencyStore
+from taskyard.store.indexes import ensure_indexes
+from taskyard.store.jobs import JobStore
+from taskyard.store.locks import LockStore
+from taskyard.store.output import OutputStore
+from taskyard.store.queries import JobQueries
+from taskyard.store.tokens import TokenStore
+from taskyard.store.workers import WorkerStore
+
+Document = dict[str, Any]
+
+#: What the driver raises while there is no primary or no network: for web a 503, for agents a
+#: reason to try again.
+UNAVAILABLE = (
+    AutoReconnect,
+    ConnectionFailure,
+    ExecutionTimeout,
+    NetworkTimeout,
+    ServerSelectionTimeoutError,
+    WTimeoutError,
+)
+
+#: How long one call looks for a primary. Longer than a planned step-down (1 to 3 s), short
+#: enough that a request is answered.
+SERVER_SELECTION_MS = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """All of MongoDB that Taskyard uses."""
+
+    client: MongoClient[Document]
+    database: Database[Document]
+    clock: Clock
+    jobs: JobStore
+    queries: JobQueries
+    workers: WorkerStore
+    output: OutputStore
+    files: FileStore
+    tokens: TokenStore
+    idempotency: IdempotencyStore
+    locks: LockStore
+    feed: Feed
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self.feed.close()
+        self.client.close()
+
+
+def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
+    """Connect to ``settings.mongodb_uri``, or to the embedded server of a running ``up``.
+
+    Raises ConfigurationError when there is neither, StoreUnavailable when it does not answer.
+    """
+    uri = resolve_uri(settings)
+    listener = _TopologyListener()
+    client = open_client(uri, app_name=app_name, event_listeners=[listener])
+    try:
+        client.admin.command("ping")
+    except PyMongoError as error:
+        client.close()
+        raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from None
+    store = build(client, settings, feed_uri=uri)
+    listener.clock = store.clock
+    ensure_indexes(store.database)
+    return store
+
+
+def build(
+    client: MongoClient[Document], settings: Settings, *, feed_uri: str, clock: Clock | None = None
+) -> Store:
+    """The Store over an open client."""
+    codec: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+    database = client.get_database(settings.database, codec_options=codec)
+    clock = clock or Clock(lambda: server_time(client))
+    return Store(
+        client=client,
+        database=database,
+        clock=clock,
+        jobs=JobStore(database),
+        queries=JobQueries(database),
+        workers=WorkerStore(database),
+        output=OutputStore(database, settings.output_cap_bytes),
+        files=FileStore(database, clock),
+        tokens=TokenStore(database, clock),
+        idempotency=IdempotencyStore(database, clock),
+        locks=LockStore(database),
+        feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
+    )
+
+
+def resolve_uri(settings: Settings) -> str:
+    """The MongoDB to use. Raises ConfigurationError when nothing names one."""
+    uri = settings.mongodb_uri or embedded.running_uri(settings.data_dir)
+    if not uri:
+        raise ConfigurationError(
+            "MONGODB_URI is not set and no `taskyard up` of yours is running here. "
+            "Set MONGODB_URI to a replica set, or start `taskyard up`."
+        )
+    return uri
+
+
+def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Document]:
+    """A client whose writes are durable on a majority before they are answered."""
+    try:
+        return MongoClient(
+            uri,
+            appname=app_name,
+            w="majority",
+            serverSelectionTimeoutMS=SERVER_SELECTION_MS,
+            tz_aware=True,
+            **options,
+        )
+    except (PyMongoError, ValueError) as error:
+        raise ConfigurationError(f"MONGODB_URI cannot be used: {_short(error)}") from None
+
+
+def server_time(client: MongoClient[Document]) -> datetime:
+    """The server's clock."""
+    answer: datetime = client.admin.command("hello")["localTime"]
+    return answer if answer.tzinfo else answer.replace(tzinfo=UTC)
+
+
+def _short(error: Exception) -> str:
+    """The first sentence: the driver appends whole topologies."""
+    return str(error).split(", Timeout:")[0].split(", full error")[0][:300]
+
+
+class _TopologyListener(monitoring.TopologyListener):
+    """Makes the clock measure again after each change of primary."""
+
+    clock: Clock | None = None
+
+    def opened(self, _event: monitoring.TopologyOpenedEvent) -> None:
+        """Nothing to do."""
+
+    def closed(self, _event: monitoring.TopologyClosedEvent) -> None:
+        """Nothing to do."""
+
+    def description_changed(self, _event: monitoring.TopologyDescriptionChangedEvent) -> None:
+        """Forget the measurement: the new primary may be another host."""
+        if self.clock is not None:
+            self.clock.forget()

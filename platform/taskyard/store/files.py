@@ -1,0 +1,132 @@
+"""Uploads and result archives in GridFS, never whole in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO
+
+from gridfs import GridFSBucket
+from gridfs.errors import NoFile
+from gridfs.synchronous.grid_file import GridOut
+from pymongo.database import Database
+
+from taskyard import ids
+from taskyard.clock import Clock
+from taskyard.errors import NotFound, TooLarge
+
+_PIECE_BYTES = 255 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file as it is recorded."""
+
+    file_id: str
+    filename: str
+    size_bytes: int
+    sha256: str
+    content_type: str
+    is_archive: bool
+    created_at: datetime
+
+
+class FileStore:
+    """Verbs on files."""
+
+    def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
+        self._bucket = GridFSBucket(database, bucket_name="files")
+        self._files = database["files.files"]
+        self._clock = clock
+
+    def save(
+        self,
+        source: BinaryIO,
+        *,
+        filename: str,
+        cap_bytes: int,
+        keep: timedelta,
+        content_type: str = "application/zip",
+        is_archive: bool = True,
+    ) -> StoredFile:
+        """Store a file piece by piece; nothing is left of one that fails.
+
+        Raises TooLarge over ``cap_bytes``. ``keep`` is how long it stays with no job using it.
+        """
+        now = self._clock.now()
+        file_id = ids.new("file", now)
+        metadata: dict[str, Any] = {
+            "contentType": content_type,
+            "isArchive": is_archive,
+            "expireAt": now + keep,
+        }
+        digest = hashlib.sha256()
+        size = 0
+        upload = self._bucket.open_upload_stream_with_id(file_id, filename, metadata=metadata)
+        with upload as target:
+            while piece := source.read(_PIECE_BYTES):
+                size += len(piece)
+                if size > cap_bytes:
+                    raise TooLarge(f"The file is over {cap_bytes} bytes.", field="file")
+                digest.update(piece)
+                target.write(piece)
+            metadata["sha256"] = digest.hexdigest()
+        return self.get(file_id)
+
+    def find(self, file_id: str) -> StoredFile | None:
+        """The record of a file, or None."""
+        found = self._files.find_one({"_id": file_id})
+        return _stored(found) if found else None
+
+    def get(self, file_id: str) -> StoredFile:
+        """The record of a file. Raises NotFound."""
+        stored = self.find(file_id)
+        if stored is None:
+            raise NotFound("file", file_id)
+        return stored
+
+    def open(self, file_id: str) -> GridOut:
+        """The file to read and seek in. Raises NotFound."""
+        try:
+            return self._bucket.open_download_stream(file_id)
+        except NoFile:
+            raise NotFound("file", file_id) from None
+
+    def pieces(self, file_id: str, start: int, length: int) -> Iterator[bytes]:
+        """``length`` bytes from ``start``, piece by piece."""
+        with self.open(file_id) as source:
+            source.seek(start)
+            while length > 0 and (piece := source.read(min(_PIECE_BYTES, length))):
+                length -= len(piece)
+                yield piece
+
+    def delete(self, file_id: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        try:
+            self._bucket.delete(file_id)
+        except NoFile:
+            return
+
+    def expired(self, now: datetime, *, limit: int) -> list[str]:
+        """Files whose time is over, whether a job uses them or not."""
+        over = self._files.find({"metadata.expireAt": {"$lt": now}}, {"_id": 1})
+        return [found["_id"] for found in over.limit(limit)]
+
+    def keep_until(self, file_id: str, until: datetime) -> None:
+        """Keep a file that is in use for longer; its time only moves forward."""
+        self._files.update_one({"_id": file_id}, {"$max": {"metadata.expireAt": until}})
+
+
+def _stored(found: dict[str, Any]) -> StoredFile:
+    metadata = found.get("metadata") or {}
+    return StoredFile(
+        file_id=found["_id"],
+        filename=found["filename"],
+        size_bytes=found["length"],
+        sha256=metadata.get("sha256", ""),
+        content_type=metadata.get("contentType", "application/octet-stream"),
+        is_archive=metadata.get("isArchive", False),
+        created_at=found["uploadDate"],
+    )

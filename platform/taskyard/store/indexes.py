@@ -1,0 +1,54 @@
+"""The indexes, made once: every query that Taskyard sends has one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.database import Database
+
+_NEWEST = [("createdAt", DESCENDING), ("_id", DESCENDING)]
+
+INDEXES: dict[str, list[IndexModel]] = {
+    "jobs": [
+        # A pass reads the queue shape by shape, each in the scheduler's order.
+        IndexModel(
+            [
+                ("status", ASCENDING),
+                ("shape", ASCENDING),
+                ("priority", DESCENDING),
+                ("queuedAt", ASCENDING),
+                ("_id", ASCENDING),
+            ],
+            name="queue",
+            partialFilterExpression={"status": "QUEUED"},
+        ),
+        # What workers hold, and what each has in use. A held job has a lease; others have none.
+        IndexModel(
+            [("assignedAgentId", ASCENDING), ("leaseUntil", ASCENDING)],
+            name="held",
+            partialFilterExpression={"leaseUntil": {"$exists": True}},
+        ),
+        IndexModel(
+            [("leaseUntil", ASCENDING)],
+            name="lease",
+            partialFilterExpression={"leaseUntil": {"$exists": True}},
+        ),
+        IndexModel(_NEWEST, name="newest"),
+        IndexModel([("status", ASCENDING), *_NEWEST], name="newest_by_status"),
+        IndexModel([("assignedAgentId", ASCENDING), *_NEWEST], name="newest_by_worker"),
+        IndexModel([("labels", ASCENDING), *_NEWEST], name="newest_by_label"),
+        IndexModel([("expireAt", ASCENDING)], name="expiry", sparse=True),
+        IndexModel([("fileId", ASCENDING)], name="by_file", sparse=True),
+        IndexModel([("resultFileId", ASCENDING)], name="by_result", sparse=True),
+    ],
+    "workers": [IndexModel([("softDeleted", ASCENDING), ("_id", ASCENDING)], name="listing")],
+    "files.files": [IndexModel([("metadata.expireAt", ASCENDING)], name="expiry", sparse=True)],
+    "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
+}
+
+
+def ensure_indexes(database: Database[dict[str, Any]]) -> None:
+    """Make what is missing; does nothing where all are there."""
+    for collection, models in INDEXES.items():
+        database[collection].create_indexes(models)

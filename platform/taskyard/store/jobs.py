@@ -1,0 +1,210 @@
+"""The jobs collection, written: one guarded operation per transition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from taskyard import events
+from taskyard.documents import to_document, to_record
+from taskyard.errors import Conflict, NotFound
+from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import TERMINAL, JobStatus, Verb
+
+#: How often a verb is decided anew after losing a race. Each loss means that somebody else
+#: moved the job, and a job has few states left to move to.
+DECISIONS = 8
+
+_DUPLICATE_KEY = 11000
+
+_PAST = {
+    Verb.ASSIGN: "assigned",
+    Verb.START: "started",
+    Verb.CLAIM: "claimed",
+    Verb.COMPLETE: "completed",
+    Verb.FAIL: "failed",
+    Verb.TIME_OUT: "timed_out",
+    Verb.EXPIRE: "expired",
+    Verb.RELEASE: "released",
+    Verb.CANCEL: "cancelled",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """A running job whose lease its worker still holds."""
+
+    job_id: str
+    lease_id: str
+    cancel_requested: bool
+
+
+class JobStore:
+    """Verbs on single jobs. There is no ``set_status``."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._jobs = database["jobs"]
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Record new jobs; ids that are there already are left as they are."""
+        try:
+            self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
+        except BulkWriteError as error:
+            wrong = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE_KEY]
+            if wrong:
+                raise
+        for job in jobs:
+            events.emit("job.submitted", job=job.job_id, shape=job.shape)
+
+    def find(self, job_id: str) -> Job | None:
+        """The job, or None."""
+        document = self._jobs.find_one({"_id": job_id})
+        return to_record(Job, document) if document else None
+
+    def get(self, job_id: str) -> Job:
+        """The job. Raises NotFound."""
+        job = self.find(job_id)
+        if job is None:
+            raise NotFound("job", job_id)
+        return job
+
+    def apply(self, transition: Transition) -> Job | None:
+        """Perform one transition; None when its guard no longer matches."""
+        document = self._jobs.find_one_and_update(
+            {"_id": transition.job_id, **transition.guard},
+            _update(transition),
+            return_document=ReturnDocument.AFTER,
+        )
+        _tell(transition, won=document is not None)
+        return to_record(Job, document) if document else None
+
+    def change(self, job_id: str, decide: Callable[[Job], Transition]) -> Job:
+        """Read, decide, write; decide again when somebody was faster.
+
+        Raises NotFound, Conflict, and whatever ``decide`` raises.
+        """
+        for _ in range(DECISIONS):
+            changed = self.apply(decide(self.get(job_id)))
+            if changed is not None:
+                return changed
+        raise Conflict(f"{job_id} changed too often at once; try again.")
+
+    def assign_all(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Perform many assignments in one batch; the winners are found by their leases."""
+        if not transitions:
+            return []
+        self._jobs.bulk_write(
+            [UpdateOne({"_id": t.job_id, **t.guard}, _update(t)) for t in transitions],
+            ordered=False,
+        )
+        leases = {t.changes["leaseId"]: t for t in transitions}
+        ids = [t.job_id for t in transitions]
+        won = [
+            leases[document["leaseId"]]
+            for document in self._jobs.find({"_id": {"$in": ids}}, {"leaseId": 1})
+            if document.get("leaseId") in leases
+        ]
+        for transition in transitions:
+            _tell(transition, won=transition in won)
+        return won
+
+    def renew(
+        self,
+        worker_id: str,
+        lease_ids: Sequence[str],
+        *,
+        now: datetime,
+        lease: timedelta,
+        grace: timedelta,
+    ) -> list[Renewed]:
+        """Renew what this worker really runs, and tell which leases it still holds."""
+        mine = {
+            "assignedAgentId": worker_id,
+            "status": str(JobStatus.RUNNING),
+            "leaseId": {"$in": list(lease_ids)},
+            "leaseUntil": {"$gte": now},
+        }
+        if not lease_ids:
+            return []
+        self._jobs.update_many(mine, _extension(now + lease, grace))
+        return self._renewed(mine)
+
+    def renew_seen(
+        self, worker_id: str, job_ids: Sequence[str], *, now: datetime, lease: timedelta
+    ) -> list[Renewed]:
+        """Renew an HTTP agent's jobs that have shown life; ``job_ids`` it named are alive now."""
+        mine = {
+            "assignedAgentId": worker_id,
+            "status": str(JobStatus.RUNNING),
+            "agentKind": "http",
+            "leaseUntil": {"$gte": now},
+        }
+        named = {**mine, "_id": {"$in": list(job_ids)}}
+        if job_ids:
+            self._jobs.update_many(named, {"$set": {"lastSeenAt": now}})
+        seen = {**mine, "lastSeenAt": {"$exists": True}}
+        self._jobs.update_many(seen, _extension(now + lease, lease))
+        return self._renewed(mine)
+
+    def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> bool:
+        """Note a sign of life of the attempt as read; False when it is over."""
+        held = {
+            "_id": job.job_id,
+            "status": str(JobStatus.RUNNING),
+            "attempts": job.attempts,
+            "leaseId": job.lease_id,
+        }
+        stages = [{"$set": {"lastSeenAt": now}}, *_extension(now + lease, lease)]
+        return self._jobs.update_one(held, stages).matched_count == 1
+
+    def delete(self, job_id: str) -> bool:
+        """Remove an ended job; one that is live stays. Its children go first (retention)."""
+        ended = {"_id": job_id, "status": {"$in": [str(status) for status in TERMINAL]}}
+        return self._jobs.delete_one(ended).deleted_count == 1
+
+    def _renewed(self, mine: dict[str, Any]) -> list[Renewed]:
+        return [
+            Renewed(
+                job_id=found["_id"],
+                lease_id=found["leaseId"],
+                cancel_requested=found.get("cancelRequested", False),
+            )
+            for found in self._jobs.find(mine, {"leaseId": 1, "cancelRequested": 1})
+        ]
+
+
+def _extension(until: datetime, grace: timedelta) -> list[dict[str, Any]]:
+    """A lease only moves forward, and never past the job's own timeout and its grace."""
+    grace_ms = grace.total_seconds() * 1000
+    limit = {"$add": ["$startedAt", "$timeoutMs", grace_ms]}
+    return [{"$set": {"leaseUntil": {"$max": ["$leaseUntil", {"$min": [until, limit]}]}}}]
+
+
+def _update(transition: Transition) -> dict[str, Any]:
+    update: dict[str, Any] = {
+        "$set": dict(transition.changes),
+        "$push": {"history": {"$each": [dict(transition.entry)], "$slice": -HISTORY_KEPT}},
+    }
+    if transition.cleared:
+        update["$unset"] = dict.fromkeys(transition.cleared, "")
+    return update
+
+
+def _tell(transition: Transition, *, won: bool) -> None:
+    entry = transition.entry
+    name = f"job.{_PAST[transition.verb]}" if won else "job.race_lost"
+    events.emit(
+        name,
+        job=transition.job_id,
+        verb=str(transition.verb),
+        to=entry["to"],
+        attempt=entry["attempt"],
+        worker=entry["worker"],
+    )

@@ -1,0 +1,66 @@
+"""The pass lock with its flag, and the marks of the ticks. They spare work and save nothing:
+every write they lead to is guarded by itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument, WriteConcern
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+
+class LockStore:
+    """Short locks and tick marks."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._locks = database["locks"].with_options(write_concern=WriteConcern(w=1))
+
+    def acquire(self, name: str, owner: str, *, now: datetime, hold: timedelta) -> bool:
+        """Take the lock, or raise its flag for the holder to see."""
+        free = {"_id": name, "until": {"$lt": now}}
+        taken = {"$set": {"owner": owner, "until": now + hold, "again": False}}
+        try:
+            self._locks.update_one(free, taken, upsert=True)
+        except DuplicateKeyError:
+            self._locks.update_one({"_id": name}, {"$set": {"again": True}})
+            return False
+        return True
+
+    def clear_flag(self, name: str, owner: str) -> None:
+        """Clear the flag before the reads, never after: what comes later raises it anew."""
+        self._locks.update_one({"_id": name, "owner": owner}, {"$set": {"again": False}})
+
+    def release(self, name: str, owner: str, *, now: datetime) -> bool:
+        """Give the lock back; False when its flag is up and the holder must go once more."""
+        mine = {"_id": name, "owner": owner}
+        ended = {"$set": {"until": now - timedelta(seconds=1)}}
+        if self._locks.update_one({**mine, "again": False}, ended).matched_count:
+            return True
+        # The lock may have run out and be somebody else's by now: then we are done as well.
+        return self._locks.find_one(mine) is None
+
+    def note_tick(self, name: str, *, now: datetime) -> datetime | None:
+        """Note that a tick ran, and return when it ran before."""
+        before = self._locks.find_one_and_update(
+            {"_id": f"tick.{name}"},
+            {"$set": {"at": now}},
+            upsert=True,
+            return_document=ReturnDocument.BEFORE,
+        )
+        return before["at"] if before else None
+
+    def ticks(self) -> dict[str, datetime]:
+        """When each tick ran last."""
+        marks = self._locks.find({"_id": {"$regex": "^tick\\."}})
+        return {mark["_id"].removeprefix("tick."): mark["at"] for mark in marks}
+
+    def hold(self, name: str, *, until: datetime) -> None:
+        """Remember not to act before ``until``; it only ever moves forward."""
+        self._locks.update_one({"_id": f"hold.{name}"}, {"$max": {"until": until}}, upsert=True)
+
+    def held(self, name: str, *, now: datetime) -> bool:
+        """Whether acting is held back at ``now``."""
+        return self._locks.find_one({"_id": f"hold.{name}", "until": {"$gt": now}}) is not None

@@ -1,0 +1,169 @@
+"""What jobs print: chunks in one sequence over both streams, kept apart from the job.
+
+The identity of a chunk is ``{j: job, a: attempt, g: generation, s: sequence}``: a chunk sent
+again is a duplicate key and costs nothing, and a whole new text (submit-result) is written as
+a new generation that becomes the output with the finishing write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import MaxKey, MinKey
+from pymongo import ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from taskyard.documents import to_record
+from taskyard.errors import StaleAttempt
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import JobStatus
+
+#: Generation of what is streamed while the job runs.
+LIVE = "live"
+
+#: Most text in one chunk document.
+CHUNK_BYTES = 64 * 1024
+
+_DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A piece of a job's output."""
+
+    seq: int
+    stream: str
+    data: str
+
+
+class OutputStore:
+    """Verbs on output."""
+
+    def __init__(self, database: Database[dict[str, Any]], cap_bytes: int) -> None:
+        self._output = database["output"]
+        self._jobs = database["jobs"]
+        self._cap_bytes = cap_bytes
+
+    def append(self, job: Job, stream: str, data: str, *, seq: int | None, now: datetime) -> None:
+        """Append one chunk of an HTTP agent to the attempt as it was read.
+
+        With ``seq`` a chunk sent again changes nothing. Raises StaleAttempt when the attempt
+        is over by now. Over the cap the text is cut, and a mark says so once.
+        """
+        size = len(data.encode())
+        counted = self._count(job, size, now)
+        room = self._cap_bytes - (counted.output_bytes - size)
+        if room <= 0 and counted.output_truncated:
+            return
+        text = data if size <= room else cut(data, max(0, room), self._cap_bytes)
+        chunk = Chunk(seq=seq if seq is not None else counted.output_seq, stream=stream, data=text)
+        try:
+            self._output.insert_one(_document(job.job_id, job.attempts, LIVE, chunk, now))
+        except DuplicateKeyError:
+            self._jobs.update_one(_held(job), {"$inc": {"outputBytes": -size}})
+            return
+        if size > room:
+            self._jobs.update_one(_held(job), {"$set": {"outputTruncated": True}})
+
+    def store(
+        self,
+        job_id: str,
+        attempt: int,
+        chunks: Sequence[Chunk],
+        *,
+        now: datetime,
+        generation: str = LIVE,
+    ) -> None:
+        """Write chunks of an attempt; those that are there already are left as they are."""
+        documents = [_document(job_id, attempt, generation, chunk, now) for chunk in chunks]
+        try:
+            self._output.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
+                raise
+
+    def progress(self, job: Job, *, total_bytes: int, truncated: bool, now: datetime) -> bool:
+        """Note how much an agent has stored of the attempt; False when it is over."""
+        update = {
+            "$set": {"lastStreamedAt": now, "outputTruncated": truncated},
+            "$max": {"outputBytes": total_bytes},
+        }
+        return self._jobs.update_one(_held(job), update).matched_count == 1
+
+    def read(self, job: Job, *, after: int = -1, attempt: int | None = None) -> Iterator[Chunk]:
+        """The chunks of an attempt (default: the last) in order, behind sequence ``after``."""
+        number = job.output_attempt if attempt is None else attempt
+        generation = job.output_generation if number == job.output_attempt else LIVE
+        prefix = {"j": job.job_id, "a": number, "g": generation}
+        within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
+        for found in self._output.find({"_id": within}).sort("_id", 1):
+            yield Chunk(seq=found["_id"]["s"], stream=found["stream"], data=found["data"])
+
+    def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
+        """One stream's text, its first ``limit_bytes``."""
+        parts: list[str] = []
+        size = 0
+        for chunk in self.read(job):
+            if chunk.stream == stream:
+                parts.append(chunk.data)
+                size += len(chunk.data)
+            if size >= limit_bytes:
+                break
+        return "".join(parts)
+
+    def delete(self, job_id: str) -> int:
+        """Remove all output of a job."""
+        whole = {"$gt": {"j": job_id, "a": MinKey()}, "$lt": {"j": job_id, "a": MaxKey()}}
+        return self._output.delete_many({"_id": whole}).deleted_count
+
+    def _count(self, job: Job, size: int, now: datetime) -> Job:
+        """Count the chunk in under the attempt's guard, which also orders it."""
+        counted = self._jobs.find_one_and_update(
+            _held(job),
+            {
+                "$inc": {"outputBytes": size, "outputSeq": 1},
+                "$set": {"lastStreamedAt": now, "lastSeenAt": now},
+            },
+            return_document=ReturnDocument.AFTER,
+        )
+        if counted is None:
+            raise StaleAttempt(job.job_id)
+        return to_record(Job, counted)
+
+
+def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
+    """A whole text as chunks; characters are never split."""
+    step = CHUNK_BYTES // 4
+    for number, start in enumerate(range(0, len(text), step)):
+        yield Chunk(seq=first_seq + number, stream=stream, data=text[start : start + step])
+
+
+def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
+    """The text's first ``room_bytes`` and the mark that more was printed."""
+    kept = text.encode()[:room_bytes].decode(errors="ignore")
+    return f"{kept}\n[taskyard: output cut at {cap_bytes} bytes]\n"
+
+
+def _held(job: Job) -> dict[str, Any]:
+    """The attempt as it was read, still running."""
+    return {
+        "_id": job.job_id,
+        "status": str(JobStatus.RUNNING),
+        "attempts": job.attempts,
+        "leaseId": job.lease_id,
+    }
+
+
+def _document(
+    job_id: str, attempt: int, generation: str, chunk: Chunk, now: datetime
+) -> dict[str, Any]:
+    return {
+        "_id": {"j": job_id, "a": attempt, "g": generation, "s": chunk.seq},
+        "stream": chunk.stream,
+        "data": chunk.data,
+        "at": now,
+    }

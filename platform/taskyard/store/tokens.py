@@ -1,0 +1,107 @@
+"""API tokens: ``tyk_<id>_<secret>``; only a hash of the secret is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from pymongo.database import Database
+
+from taskyard import events
+from taskyard.clock import Clock
+from taskyard.documents import to_record
+
+#: A token's last use is noted at most this often, so that reads stay reads.
+_NOTE_USE_EVERY = timedelta(minutes=1)
+
+
+class Role(StrEnum):
+    """What a token may do: viewer reads; operator also acts; agent has the worker half."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token without its secret."""
+
+    id: str
+    role: Role
+    name: str
+    #: An agent token may be bound to one worker.
+    worker_id: str | None = None
+    created_at: datetime
+    last_used_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "role", Role(self.role))
+
+
+class TokenStore:
+    """Verbs on tokens."""
+
+    def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
+        self._tokens = database["tokens"]
+        self._clock = clock
+
+    def create(self, *, role: str, name: str, worker_id: str | None = None) -> str:
+        """Make a token and return it in clear, for the only time."""
+        identity, secret = secrets.token_hex(6), secrets.token_hex(24)
+        document = {
+            "_id": identity,
+            "hash": _hash(secret),
+            "role": str(Role(role)),
+            "name": name,
+            "createdAt": self._clock.now(),
+        }
+        if worker_id:
+            document["workerId"] = worker_id
+        self._tokens.insert_one(document)
+        events.emit("token.created", token=identity, role=role)
+        return f"tyk_{identity}_{secret}"
+
+    def verify(self, token: str) -> Token | None:
+        """The token, if it is one of ours and not revoked."""
+        prefix, _, rest = token.partition("_")
+        identity, _, secret = rest.partition("_")
+        if prefix != "tyk" or not identity or not secret:
+            return None
+        found = self._tokens.find_one({"_id": identity})
+        # The hash is compared even for an unknown id, so that the time tells nothing.
+        if not hmac.compare_digest(_hash(secret), found["hash"] if found else _hash("")):
+            return None
+        return self._noted(found) if found else None
+
+    def any(self, role: str | None = None) -> bool:
+        """Whether there is a token (of that role)."""
+        return self._tokens.find_one({"role": role} if role else {}, {"_id": 1}) is not None
+
+    def list(self) -> list[Token]:
+        """All tokens, the oldest first."""
+        return [to_record(Token, found) for found in self._tokens.find().sort("createdAt", 1)]
+
+    def revoke(self, identity: str) -> bool:
+        """Take a token back; False when there is none."""
+        removed = self._tokens.delete_one({"_id": identity}).deleted_count == 1
+        if removed:
+            events.emit("token.revoked", token=identity)
+        return removed
+
+    def _noted(self, found: dict[str, Any]) -> Token:
+        now = self._clock.now()
+        last = found.get("lastUsedAt")
+        if last is None or now - last > _NOTE_USE_EVERY:
+            self._tokens.update_one({"_id": found["_id"]}, {"$set": {"lastUsedAt": now}})
+        return to_record(Token, found)
+
+
+def _hash(secret: str) -> str:
+    """SHA-256 is enough here: the secret has 192 random bits, so nothing can be guessed."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,187 @@
+"""The workers collection: registration, heartbeat, health and soft deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.database import Database
+
+from taskyard import events
+from taskyard.documents import to_record
+from taskyard.errors import Gone, NotFound, StaleAttempt
+from taskyard.workers.model import Worker
+
+_FRESH = ("cooldownUntil", "healthReason", "suspendedAt", "reservedFor")
+
+
+class WorkerStore:
+    """Verbs on workers."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._workers = database["workers"]
+
+    def register(self, worker_id: str, facts: Mapping[str, Any], *, now: datetime) -> Worker:
+        """Add the worker or begin a new boot of it; clears deletion and cooldown.
+
+        The flag (``bootId``) is written here first; what its earlier boot still holds is
+        requeued afterwards (design, hard cases).
+        """
+        document = self._workers.find_one_and_update(
+            {"_id": worker_id},
+            {
+                "$set": {
+                    "health": "OK",
+                    **facts,
+                    "softDeleted": False,
+                    "draining": False,
+                    "fenced": False,
+                    "registeredAt": now,
+                    "lastHeartbeat": now,
+                    "updatedAt": now,
+                },
+                "$unset": dict.fromkeys(_FRESH, ""),
+            },
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        assert document is not None
+        events.emit("worker.registered", worker=worker_id, kind=facts.get("kind"))
+        return to_record(Worker, document)
+
+    def heartbeat(
+        self,
+        worker_id: str,
+        facts: Mapping[str, Any],
+        *,
+        now: datetime,
+        boot_id: str | None = None,
+    ) -> Worker:
+        """Note that the worker lives. It cannot talk itself out of a cooldown.
+
+        Raises NotFound, Gone for a deleted worker, StaleAttempt for an earlier boot of it.
+        """
+        alive: dict[str, Any] = {"_id": worker_id, "softDeleted": False}
+        if boot_id is not None:
+            alive["bootId"] = boot_id
+        changes = {"health": "OK", **facts, "lastHeartbeat": now, "updatedAt": now}
+        document = self._workers.find_one_and_update(
+            alive,
+            {"$set": changes, "$unset": {"suspendedAt": ""}},
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            raise _refusal(self.get(worker_id, deleted=True), boot_id)
+        return to_record(Worker, document)
+
+    def find(self, worker_id: str) -> Worker | None:
+        """The worker, deleted or not, or None."""
+        document = self._workers.find_one({"_id": worker_id})
+        return to_record(Worker, document) if document else None
+
+    def get(self, worker_id: str, *, deleted: bool = False) -> Worker:
+        """The worker. Raises NotFound; a deleted one is Gone unless asked for."""
+        worker = self.find(worker_id)
+        if worker is None:
+            raise NotFound("worker", worker_id)
+        if worker.soft_deleted and not deleted:
+            raise _gone(worker_id)
+        return worker
+
+    def listed(self) -> list[Worker]:
+        """All that are not deleted, by id. Retention keeps their number bounded."""
+        return [
+            to_record(Worker, w) for w in self._workers.find({"softDeleted": False}).sort("_id")
+        ]
+
+    def soft_delete(self, worker_id: str, *, now: datetime) -> bool:
+        """Take the worker out of listing and scheduling until it registers again."""
+        changes = {"softDeleted": True, "updatedAt": now}
+        update = {"$set": changes, "$unset": {"reservedFor": ""}}
+        existed = self._workers.update_one({"_id": worker_id, "softDeleted": False}, update)
+        if existed.matched_count:
+            events.emit("worker.deleted", worker=worker_id)
+        return existed.matched_count == 1
+
+    def drain(self, worker_id: str, *, draining: bool, now: datetime) -> Worker:
+        """Give it nothing new (or again). Raises NotFound, Gone."""
+        document = self._workers.find_one_and_update(
+            {"_id": worker_id, "softDeleted": False},
+            {"$set": {"draining": draining, "updatedAt": now}},
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            self.get(worker_id)
+            raise NotFound("worker", worker_id)
+        events.emit("worker.draining" if draining else "worker.resumed", worker=worker_id)
+        return to_record(Worker, document)
+
+    def record_failure(
+        self, worker_id: str, *, reason: str, now: datetime, cooldown: timedelta
+    ) -> None:
+        """The worker itself failed: nothing new for it until the cooldown is over."""
+        self._workers.update_one(
+            {"_id": worker_id},
+            {"$set": {"cooldownUntil": now + cooldown, "healthReason": reason, "updatedAt": now}},
+        )
+        events.warn("worker.cooling_down", worker=worker_id, seconds=cooldown.total_seconds())
+
+    def suspend(self, worker_id: str, *, now: datetime) -> None:
+        """A lease of it expired: nothing new until it heartbeats."""
+        silent = {"_id": worker_id, "lastHeartbeat": {"$lt": now}}
+        self._workers.update_one(silent, {"$set": {"suspendedAt": now}})
+
+    def mark_fenced(self, worker_id: str) -> None:
+        """Note that the worker names attempt or lease in what it writes."""
+        self._workers.update_one({"_id": worker_id}, {"$set": {"fenced": True}})
+
+    def mark_offline(self, *, silent_since: datetime, now: datetime) -> list[str]:
+        """Mark the workers not heard of since then; returns those that just went offline."""
+        silent = {
+            "softDeleted": False,
+            "lastHeartbeat": {"$lt": silent_since},
+            "health": {"$ne": "OFFLINE"},
+        }
+        gone: list[str] = []
+        for worker in self._workers.find(silent, {"_id": 1, "lastHeartbeat": 1}):
+            reason = f"no heartbeat since {worker['lastHeartbeat']:%Y-%m-%d %H:%M:%S} UTC"
+            changes = {"health": "OFFLINE", "healthReason": reason, "updatedAt": now}
+            marked = self._workers.update_one({**silent, "_id": worker["_id"]}, {"$set": changes})
+            if marked.modified_count:
+                gone.append(worker["_id"])
+        return gone
+
+    def end_cooldowns(self, *, now: datetime) -> int:
+        """Clear the cooldowns that are over."""
+        over = {"cooldownUntil": {"$lte": now}}
+        ended = self._workers.update_many(over, {"$unset": dict.fromkeys(_FRESH[:2], "")})
+        return ended.modified_count
+
+    def reserve(self, reservations: Mapping[str, str], current: Mapping[str, str | None]) -> None:
+        """Write what a pass reserved; only what changed is written."""
+        changed = [
+            UpdateOne(
+                {"_id": worker_id},
+                {"$set": {"reservedFor": job_id}} if job_id else {"$unset": {"reservedFor": ""}},
+            )
+            for worker_id, was in current.items()
+            if (job_id := reservations.get(worker_id)) != was
+        ]
+        if changed:
+            self._workers.bulk_write(changed, ordered=False)
+
+    def forget(self, *, silent_since: datetime) -> int:
+        """Remove workers that were deleted or went offline long ago."""
+        return self._workers.delete_many({"lastHeartbeat": {"$lt": silent_since}}).deleted_count
+
+
+def _refusal(worker: Worker, boot_id: str | None) -> Gone | StaleAttempt:
+    if worker.soft_deleted:
+        return _gone(worker.worker_id)
+    return StaleAttempt(f"boot {boot_id} of worker {worker.worker_id}")
+
+
+def _gone(worker_id: str) -> Gone:
+    return Gone(f"Worker {worker_id!r} was deleted; it may register again.")

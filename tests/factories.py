@@ -1,0 +1,117 @@
+"""Jobs and workers for tests: only rows that the platform itself could have written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from taskyard import ids
+from taskyard.documents import to_document, to_record
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment, Outcome, Transition
+from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.retry import Cause
+from taskyard.jobs.states import JobStatus
+from taskyard.workers.model import Requirement, Worker
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+LEASE = timedelta(seconds=15)
+
+
+def queued_job(**fields: Any) -> Job:
+    """A job as ``submit`` records it."""
+    now = fields.pop("now", NOW)
+    labels = tuple(fields.pop("labels", ()))
+    cpu, ram_mb = fields.pop("required_cpu", 1), fields.pop("required_ram_mb", 256)
+    requirement = Requirement(cpu=cpu, ram_mb=ram_mb, labels=frozenset(labels))
+    values: dict[str, Any] = {
+        "job_id": ids.new("job", now),
+        "command": "true",
+        "labels": labels,
+        "required_cpu": cpu,
+        "required_ram_mb": ram_mb,
+        "shape": requirement.shape,
+        "created_at": now,
+        "queued_at": now,
+        **fields,
+    }
+    return Job(**values)
+
+
+def after(job: Job, transition: Transition) -> Job:
+    """The job as the store leaves it after the transition."""
+    document = {**to_document(job), **transition.changes}
+    for name in transition.cleared:
+        document.pop(name, None)
+    document["history"] = [*job.history, transition.entry]
+    return to_record(Job, document)
+
+
+def assigned_job(worker_id: str = "w1", **fields: Any) -> Job:
+    """A job that was given to a Celery agent and not started."""
+    job = queued_job(**fields)
+    at = Moment(now=job.created_at)
+    return after(
+        job,
+        lifecycle.assign(
+            job, worker_id=worker_id, lease_id=ids.lease(), at=at, start_by=at.now + LEASE
+        ),
+    )
+
+
+def running_job(worker_id: str = "w1", kind: str = "celery", **fields: Any) -> Job:
+    """A job that runs on a worker."""
+    if kind == "celery":
+        job = assigned_job(worker_id, **fields)
+        at = Moment(now=job.created_at)
+        return after(job, lifecycle.start(job, lease_of(job), at=at, lease_until=at.now + LEASE))
+    job = queued_job(**fields)
+    at = Moment(now=job.created_at)
+    return after(
+        job,
+        lifecycle.claim(
+            job,
+            worker_id=worker_id,
+            kind=kind,
+            lease_id=ids.lease(),
+            at=at,
+            lease_until=at.now + LEASE,
+        ),
+    )
+
+
+def job_in(status: JobStatus, **fields: Any) -> Job:
+    """A job in ``status``, brought there by the verbs that lead to it."""
+    if status is JobStatus.QUEUED:
+        return queued_job(**fields)
+    if status is JobStatus.ASSIGNED:
+        return assigned_job(**fields)
+    if status is JobStatus.CANCELLED:
+        job = queued_job(**fields)
+        return after(
+            job, lifecycle.cancel(job, by="op", reason=None, at=Moment(now=job.created_at))
+        )
+    job = running_job(**fields)
+    at = Moment(now=job.created_at + timedelta(seconds=1))
+    if status is JobStatus.COMPLETED:
+        return after(job, lifecycle.finish(job, lease_of(job), Outcome(), at=at))
+    if status is JobStatus.FAILED:
+        failed = Outcome(cause=Cause.EXIT, detail="exit code 1", exit_code=1)
+        return after(job, lifecycle.finish(job, lease_of(job), failed, at=at))
+    return job
+
+
+def worker(worker_id: str = "w1", **fields: Any) -> Worker:
+    """A healthy worker of 4 CPUs and 8 GB that heartbeat just now."""
+    values: dict[str, Any] = {
+        "worker_id": worker_id,
+        "hostname": f"{worker_id}.example",
+        "kind": "celery",
+        "boot_id": "boot-1",
+        "cpu_count": 4,
+        "ram_total_mb": 8192,
+        "ram_free_mb": 8000,
+        "last_heartbeat": NOW,
+        **fields,
+    }
+    return Worker(**values)
