@@ -72,6 +72,8 @@ class Settings:
     job_env_pass: tuple[str, ...] = PASSED_TO_JOBS
     kill_grace_seconds: float = 5
     drain_grace_seconds: float = 60
+    #: Time an attempt has beyond its timeout to pack and deliver what it left.
+    finish_grace_seconds: float = 60
     cancel_poll_seconds: float = 0.5
     output_flush_seconds: float = 0.1
 

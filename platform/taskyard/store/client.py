@@ -19,7 +19,6 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from taskyard import embedded
 from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
@@ -32,6 +31,7 @@ from taskyard.store.locks import LockStore
 from taskyard.store.output import OutputStore
 from taskyard.store.queries import JobQueries
 from taskyard.store.tokens import TokenStore
+from taskyard.store.uri import resolve_uri
 from taskyard.store.workers import WorkerStore
 
 Document = dict[str, Any]
@@ -68,6 +68,11 @@ class Store:
     idempotency: IdempotencyStore
     locks: LockStore
     feed: Feed
+
+    def reachable(self) -> bool:
+        """Whether any member of the set answers, primary or not."""
+        servers = self.client.topology_description.server_descriptions().values()
+        return any(server.is_server_type_known for server in servers)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -115,17 +120,6 @@ def build(
         locks=LockStore(database),
         feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
     )
-
-
-def resolve_uri(settings: Settings) -> str:
-    """The MongoDB to use. Raises ConfigurationError when nothing names one."""
-    uri = settings.mongodb_uri or embedded.running_uri(settings.data_dir)
-    if not uri:
-        raise ConfigurationError(
-            "MONGODB_URI is not set and no `taskyard up` of yours is running here. "
-            "Set MONGODB_URI to a replica set, or start `taskyard up`."
-        )
-    return uri
 
 
 def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Document]:

@@ -133,6 +133,11 @@ class JobQueries:
         names = {"$or": [{"fileId": file_id}, {"resultFileId": file_id}]}
         return self._jobs.find_one(names, {"_id": 1}) is not None
 
+    def cancels_among(self, job_ids: Sequence[str]) -> list[str]:
+        """The leases of those of these jobs that were asked to be cancelled."""
+        asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}
+        return [found["leaseId"] for found in self._jobs.find(asked, {"leaseId": 1})]
+
     def counts(self) -> Mapping[str, int]:
         """Live jobs by status."""
         live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]

@@ -118,6 +118,13 @@ class WorkerStore:
         events.emit("worker.draining" if draining else "worker.resumed", worker=worker_id)
         return to_record(Worker, document)
 
+    def leave(self, worker_id: str, boot_id: str, *, now: datetime) -> None:
+        """The worker says good-bye: offline at once, without waiting for its silence."""
+        mine = {"_id": worker_id, "bootId": boot_id}
+        changes = {"health": "OFFLINE", "healthReason": "stopped", "updatedAt": now}
+        self._workers.update_one(mine, {"$set": changes})
+        events.emit("worker.left", worker=worker_id)
+
     def record_failure(
         self, worker_id: str, *, reason: str, now: datetime, cooldown: timedelta
     ) -> None:

@@ -91,11 +91,15 @@ class Worker:
 
     def status(self, usage: Usage, now: datetime, offline_after: timedelta) -> WorkerStatus:
         """The status as it is shown at ``now``."""
-        if now - self.last_heartbeat > offline_after:
+        if self.is_offline(now, offline_after):
             return WorkerStatus.OFFLINE
         if self.trouble(now):
             return WorkerStatus.UNHEALTHY
         return WorkerStatus.BUSY if usage.jobs else WorkerStatus.IDLE
+
+    def is_offline(self, now: datetime, offline_after: timedelta) -> bool:
+        """Whether it said good-bye, or was not heard of for ``offline_after``."""
+        return self.health == "OFFLINE" or now - self.last_heartbeat > offline_after
 
     def trouble(self, now: datetime) -> str | None:
         """Why it may not be given work although it heartbeats, or None."""

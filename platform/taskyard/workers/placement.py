@@ -229,7 +229,7 @@ def _unavailable(worker: Worker, now: datetime, offline_after: timedelta) -> str
     """Why the worker may not be given anything now, or None."""
     if worker.soft_deleted:
         return "is deleted"
-    if now - worker.last_heartbeat > offline_after:
+    if worker.is_offline(now, offline_after):
         return "is offline"
     if worker.draining:
         return "is draining"

@@ -1,0 +1,45 @@
+"""The agent of one host: presence and runner over one set of parts."""
+
+from __future__ import annotations
+
+from taskyard import events
+from taskyard.agent.admission import Admission, capacity_of
+from taskyard.agent.host import Host
+from taskyard.agent.presence import Presence
+from taskyard.agent.reporting import Reporter
+from taskyard.agent.runner import Runner
+from taskyard.agent.stages import Stages
+from taskyard.agent.workspace import WorkspaceRoot, default_root
+from taskyard.context import Platform
+
+
+class Agent:
+    """Runs jobs for one worker id until it is drained."""
+
+    def __init__(self, platform: Platform, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self._platform = platform
+        settings = platform.settings
+        workspaces = WorkspaceRoot(settings.workspace_dir or default_root(worker_id))
+        workspaces.clean_leftovers()
+        host = Host()
+        capacity = capacity_of(host, settings)
+        stages = Stages(platform, Reporter(platform), workspaces, Admission(capacity))
+        self.runner = Runner(stages, settings)
+        self._presence = Presence(platform, worker_id, host, capacity, self.runner)
+
+    def start(self) -> None:
+        """Register and run what is assigned."""
+        self.runner.start()
+        self._presence.start()
+        events.emit("agent.started", worker=self.worker_id)
+
+    def drain(self, grace_seconds: float | None = None) -> None:
+        """Take no more, finish what runs within the grace, then leave."""
+        settings = self._platform.settings
+        grace = settings.drain_grace_seconds if grace_seconds is None else grace_seconds
+        events.emit("agent.draining", worker=self.worker_id, grace_seconds=grace)
+        self._presence.refuse_work()
+        self.runner.drain(grace)
+        self._presence.stop()
+        events.emit("agent.stopped", worker=self.worker_id)

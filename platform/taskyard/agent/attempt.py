@@ -1,0 +1,83 @@
+"""One attempt of one job on this host: its lines, its process, its output, its clocks.
+
+Holds state and answers questions; the runner drives it from one thread.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from dataclasses import dataclass, field
+
+from taskyard.agent.output import OutputBuffer
+from taskyard.agent.process import KillSequence, Process, exit_code_of
+from taskyard.agent.workspace import Workspace
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.retry import Cause
+
+#: How long the pipes are read after the last process of a job has ended: what a background
+#: process still writes then is not the job's any more.
+DRAIN_SECONDS = 1.0
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """What the runner knows of an attempt that was started."""
+
+    job: Job
+    lease: Lease
+    workspace: Workspace
+    env: dict[str, str]
+    output: OutputBuffer
+    deadline: float
+    lines: deque[str] = field(default_factory=deque)
+    process: Process | None = None
+    #: Pipes that are still open: file descriptor -> stream.
+    pipes: dict[int, str] = field(default_factory=dict)
+    #: Pipes that are not read for now, because the store is behind.
+    paused: bool = False
+    #: Why Taskyard ends it, once it does: time out, cancel, stop.
+    stopping: Outcome | None = None
+    kill: KillSequence | None = None
+    last_signal: str | None = None
+    exit_code: int | None = None
+    #: When the pipes are closed at the latest; set with the end of the last process.
+    drained_by: float | None = None
+    flushing: bool = False
+    flush_due: float = 0.0
+
+    def next_line(self) -> str | None:
+        """The next line to run, or None when the job has ended."""
+        if self.stopping or self.exit_code or not self.lines:
+            return None
+        return self.lines.popleft()
+
+    def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
+        """Begin to end it: SIGTERM to the group, a grace, SIGKILL. The first reason stays."""
+        if self.stopping is None and self.drained_by is None:
+            self.stopping = outcome
+            self.kill = KillSequence(started_at=now, grace_seconds=grace_seconds)
+
+    def outcome(self) -> Outcome:
+        """How it ended; an exit code 0 that was there before any signal is success."""
+        code = self.exit_code
+        done = code == 0 and self.last_signal is None and not self.lines
+        if self.stopping and not done:
+            return Outcome(
+                cause=self.stopping.cause,
+                detail=self.stopping.detail,
+                exit_code=code,
+                signal=self.last_signal,
+            )
+        if code == 0:
+            return Outcome()
+        return Outcome(cause=Cause.EXIT, detail=f"exit code {code}", exit_code=code)
+
+    def note_exit(self, status: int) -> None:
+        """Remember how the line that just ended did."""
+        self.exit_code = exit_code_of(status)
+
+    def note_signal(self, number: int) -> None:
+        """Remember what was sent to it last."""
+        self.last_signal = signal.Signals(number).name

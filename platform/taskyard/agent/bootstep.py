@@ -1,0 +1,42 @@
+"""The agent as a part of a Celery worker: started before it consumes, drained before it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+
+from taskyard.agent.agent import Agent
+from taskyard.celery_names import SCHEDULER_QUEUE, queue_of
+
+
+class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publishes no types
+    """Makes every worker that is not a scheduler an agent on its own queue."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self.agent: Agent | None = None
+
+    def include_if(self, worker: Any) -> bool:
+        """Whether this worker is an agent."""
+        return SCHEDULER_QUEUE not in worker.app.amqp.queues.consume_from
+
+    def start(self, worker: Any) -> None:
+        """Begin to consume the agent's own queue, register and heartbeat."""
+        platform = worker.app.platform()
+        self.agent = Agent(platform, platform.settings.worker_id or worker.hostname)
+        worker.app.agent = self.agent
+        worker.app.amqp.queues.select_add(queue_of(self.agent.worker_id))
+        self.agent.start()
+
+    def stop(self, worker: Any) -> None:
+        """Take no more, finish what runs within the grace, then leave."""
+        if self.agent:
+            self.agent.drain()
+
+    def terminate(self, worker: Any) -> None:
+        """Leave at once: what runs is stopped and given to others."""
+        if self.agent:
+            self.agent.drain(grace_seconds=0)

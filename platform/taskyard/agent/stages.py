@@ -1,0 +1,173 @@
+"""What an attempt goes through before its first line and after its last; all of it may block."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from taskyard import archive, events
+from taskyard.agent import inputs
+from taskyard.agent.admission import Admission
+from taskyard.agent.attempt import Attempt
+from taskyard.agent.job_python import install as install_python
+from taskyard.agent.output import OutputBuffer
+from taskyard.agent.process import clean_environment
+from taskyard.agent.reporting import Reporter
+from taskyard.agent.workspace import Workspace, WorkspaceRoot
+from taskyard.context import Platform
+from taskyard.errors import BadArchive
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.retry import Cause
+from taskyard.store.output import Chunk
+
+
+class Refused(Exception):  # noqa: N818 - not an error: the job is simply not run here
+    """The attempt is not run, and that has been reported already."""
+
+
+class Stages:
+    """Prepares attempts and reports them; called by the runner's helpers."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        reporter: Reporter,
+        workspaces: WorkspaceRoot,
+        admission: Admission,
+    ) -> None:
+        self._platform = platform
+        self._settings = platform.settings
+        self._reporter = reporter
+        self._workspaces = workspaces
+        self._admission = admission
+
+    def prepare(self, lease: Lease, *, on_started: Callable[[], None]) -> Attempt:
+        """Start the attempt and lay out its workspace. Raises Refused."""
+        job = self._admitted(lease)
+        started = self._reporter.start(lease)
+        if started is None:
+            self._admission.leave(lease.lease_id or "")
+            raise Refused("it is not assigned to this agent any more")
+        on_started()
+        began = time.monotonic()
+        workspace = self._workspaces.create(job.job_id, started.attempts)
+        try:
+            inputs.fetch(started, workspace, self._platform)
+            return self._attempt(started, lease, workspace, began)
+        except BaseException:
+            workspace.remove()
+            raise
+
+    def release(self, lease: Lease, reason: str) -> None:
+        """Give back what was not spawned."""
+        self._reporter.release(lease, reason)
+        self._admission.leave(lease.lease_id or "")
+        self._platform.nudge("release")
+
+    def fail(self, lease: Lease, error: Exception) -> None:
+        """Report that an attempt could not be prepared.
+
+        A bad archive is the job's own fault. Anything else is this host's: it cools down, and
+        the job is tried elsewhere.
+        """
+        if isinstance(error, BadArchive):
+            outcome = Outcome(cause=Cause.EXIT, detail=f"input archive: {error}")
+        else:
+            outcome = Outcome(cause=Cause.AGENT, detail=f"agent error: {error}")
+            self._platform.store.workers.record_failure(
+                lease.worker_id,
+                reason=outcome.detail,
+                now=self._platform.store.clock.now(),
+                cooldown=timedelta(seconds=self._settings.cooldown_seconds),
+            )
+        self._end(lease, outcome)
+
+    def store_output(self, attempt: Attempt, chunks: Sequence[Chunk]) -> None:
+        """Store a piece of the output, in its order."""
+        self._reporter.output(
+            attempt.job,
+            chunks,
+            total_bytes=attempt.output.kept_bytes,
+            truncated=attempt.output.truncated,
+        )
+
+    def finish(self, attempt: Attempt) -> None:
+        """Store the rest of the output, pack what the job left, and report how it ended."""
+        try:
+            if chunks := attempt.output.take():
+                self.store_output(attempt, chunks)
+            outcome = attempt.outcome()
+            fields = self._pack(attempt)
+            self._end(attempt.lease, replace(outcome, fields=fields))
+        finally:
+            attempt.workspace.remove()
+
+    def leave(self, lease: Lease) -> None:
+        """Give back the place of an attempt that is reported no more."""
+        self._admission.leave(lease.lease_id or "")
+
+    def close(self) -> None:
+        """Stop trying to write: the process is about to end."""
+        self._reporter.close()
+
+    def _admitted(self, lease: Lease) -> Job:
+        job = self._platform.store.jobs.find(lease.job_id)
+        if job is None or not lease.covers(job):
+            raise Refused("it is not assigned to this agent any more")
+        if not self._admission.admit(lease.lease_id or "", job.requirement):
+            self._reporter.release(lease, "does not fit beside what runs on the agent")
+            raise Refused("it does not fit beside what runs here")
+        return job
+
+    def _attempt(self, job: Job, lease: Lease, workspace: Workspace, began: float) -> Attempt:
+        path = install_python(workspace, python=sys.executable)
+        env = clean_environment(
+            self._settings.job_env_pass, workspace, job.env, path, job.job_id, job.attempts
+        )
+        return Attempt(
+            job=job,
+            lease=lease,
+            workspace=workspace,
+            env=env,
+            output=OutputBuffer(cap_bytes=self._settings.output_cap_bytes),
+            deadline=began + job.timeout_ms / 1000,
+            lines=deque(line for line in job.command.splitlines() if line.strip()),
+        )
+
+    def _pack(self, attempt: Attempt) -> dict[str, Any]:
+        """The result archive's fields; none when the job left nothing."""
+        target = attempt.workspace.tmp / "result.zip"
+        with target.open("w+b") as packed:
+            report = archive.pack(
+                attempt.workspace.folder,
+                packed,
+                cap_bytes=self._settings.result_cap_bytes,
+                cap_entries=self._settings.archive_cap_entries,
+            )
+            if not report.entries:
+                return {}
+            packed.seek(0)
+            stored = self._platform.store.files.save(
+                packed,
+                filename=f"{attempt.job.job_id}-result.zip",
+                cap_bytes=self._settings.result_cap_bytes * 2,
+                keep=timedelta(days=self._settings.job_retention_days),
+            )
+        return {
+            "resultFileId": stored.file_id,
+            "resultFilename": stored.filename,
+            "resultTruncated": report.cut,
+        }
+
+    def _end(self, lease: Lease, outcome: Outcome) -> None:
+        ended = self._reporter.finish(lease, outcome)
+        self._admission.leave(lease.lease_id or "")
+        if ended is not None:
+            events.emit("agent.job_ended", job=lease.job_id, status=str(ended.status))
+        self._platform.nudge("finish")

@@ -1,0 +1,30 @@
+"""The Celery app: ``celery -A taskyard.celery_app worker|beat|inspect|status|result``.
+
+A worker that consumes the queue ``scheduler`` runs the ticks; any other worker is an agent.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from celery import Celery, signals
+
+from taskyard import logs, wiring
+from taskyard.agent.bootstep import AgentStep
+from taskyard.settings import load
+
+app = Celery("taskyard", include=["taskyard.tasks"])
+# Celery does not look for a file of that name by itself (design, section 6).
+app.config_from_object(
+    "celeryconfig" if importlib.util.find_spec("celeryconfig") else "taskyard.celery_settings"
+)
+app.steps["worker"].add(AgentStep)
+app.platform = wiring.platform
+
+
+@signals.celeryd_init.connect
+@signals.beat_init.connect
+def configure_logs(**_: Any) -> None:
+    """Send our events to stderr, beside Celery's own lines."""
+    logs.configure(load().log_level)

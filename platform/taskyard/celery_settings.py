@@ -1,0 +1,76 @@
+"""Celery's configuration as the platform needs it; ``celeryconfig.py`` re-exports it to edit.
+
+Names are Celery's own. Task results are ignored: the job document is the truth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskyard import settings as _settings
+from taskyard.celery_names import SCHEDULER_QUEUE
+from taskyard.store.uri import resolve_uri as _resolve_uri
+
+_loaded = _settings.load()
+_uri = _resolve_uri(_loaded)
+
+broker_url = _uri
+broker_connection_retry_on_startup = True
+broker_transport_options: dict[str, Any] = {
+    # The stock transport polls; its default of one second is felt in every job.
+    "polling_interval": 0.1,
+    # Messages to agents that are gone, and ticks that nobody ran, expire.
+    "ttl": True,
+    "default_database": _loaded.database,
+    "messages_collection": "broker.messages",
+    "routing_collection": "broker.routing",
+    "queues_collection": "broker.queues",
+    "broadcast_collection": "broker.broadcast",
+    "capped_queue_size": 16 * 1024 * 1024,
+}
+result_backend = f"taskyard.results:JobBackend+{_uri}"
+mongodb_backend_settings = {
+    "database": _loaded.database,
+    "taskmeta_collection": "celery_taskmeta",
+    "groupmeta_collection": "celery_groupmeta",
+}
+result_expires = 24 * 3600
+
+task_serializer = "json"
+result_serializer = "json"
+accept_content = ["json"]
+task_ignore_result = True
+task_default_queue = "agents"
+task_routes = {
+    "taskyard.tick": {"queue": SCHEDULER_QUEUE},
+    "celery.backend_cleanup": {"queue": SCHEDULER_QUEUE},
+}
+
+# One process holds everything: a job is an operating-system process of its own, and a tick is
+# short. A pool of processes would keep neither the agent's runner nor a connection.
+worker_pool = "solo"
+worker_prefetch_multiplier = 1
+# Standard error is where events go; Celery must not wrap it into log records of its own.
+worker_redirect_stdouts = False
+
+# The base Scheduler keeps its table in memory: no shelve file.
+beat_scheduler = "celery.beat:Scheduler"
+beat_max_loop_interval = 1
+
+
+def _every(seconds: float, name: str) -> dict[str, Any]:
+    """A tick that expires after its interval, so that ticks never pile up."""
+    return {
+        "task": "taskyard.tick",
+        "args": [name],
+        "schedule": seconds,
+        "options": {"queue": SCHEDULER_QUEUE, "expires": seconds},
+    }
+
+
+beat_schedule = {
+    "timeouts": _every(_loaded.timeouts_tick_seconds, "timeouts"),
+    "health": _every(_loaded.health_tick_seconds, "health"),
+    "assignment": _every(_loaded.assignment_tick_seconds, "assignment"),
+    "retention": _every(_loaded.retention_tick_seconds, "retention"),
+}
