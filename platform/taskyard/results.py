@@ -19,7 +19,7 @@ _STATES = {
 }
 
 
-class JobFailed(Exception):  # noqa: N818 - the word a Celery user reads
+class JobFailed(Exception):
     """A job that ended without success, as ``AsyncResult(jobId).get()`` raises it."""
 
 

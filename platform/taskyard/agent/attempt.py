@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from taskyard.agent.output import OutputBuffer
-from taskyard.agent.process import KillSequence, Process, exit_code_of
+from taskyard.agent.process import KillSequence, Process
 from taskyard.agent.workspace import Workspace
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
@@ -74,10 +74,11 @@ class Attempt:
             return Outcome()
         return Outcome(cause=Cause.EXIT, detail=f"exit code {code}", exit_code=code)
 
-    def note_exit(self, status: int) -> None:
-        """Remember how the line that just ended did."""
-        self.exit_code = exit_code_of(status)
-
-    def note_signal(self, number: int) -> None:
-        """Remember what was sent to it last."""
-        self.last_signal = signal.Signals(number).name
+    def signal_due(self, now: float) -> None:
+        """Send the signal that is due, once it is being stopped."""
+        if self.kill is None or self.process is None:
+            return
+        number = self.kill.due(now, self.last_signal)
+        if number is not None:
+            self.last_signal = signal.Signals(number).name
+            self.process.signal_group(number)

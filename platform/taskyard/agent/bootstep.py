@@ -31,12 +31,12 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
         worker.app.amqp.queues.select_add(queue_of(self.agent.worker_id))
         self.agent.start()
 
-    def stop(self, worker: Any) -> None:
+    def stop(self, _worker: Any) -> None:
         """Take no more, finish what runs within the grace, then leave."""
         if self.agent:
             self.agent.drain()
 
-    def terminate(self, worker: Any) -> None:
+    def terminate(self, _worker: Any) -> None:
         """Leave at once: what runs is stopped and given to others."""
         if self.agent:
             self.agent.drain(grace_seconds=0)

@@ -40,7 +40,9 @@ class Jobs(Protocol):
 class Presence:
     """Keeps the worker document and the leases of one agent alive."""
 
-    def __init__(self, platform: Platform, worker_id: str, host: Host, capacity: Capacity, jobs: Jobs) -> None:
+    def __init__(
+        self, platform: Platform, worker_id: str, host: Host, capacity: Capacity, jobs: Jobs
+    ) -> None:
         self._platform = platform
         self._store = platform.store
         self._settings = platform.settings
@@ -80,9 +82,7 @@ class Presence:
     def refuse_work(self) -> None:
         """Have nothing more assigned, before the agent drains."""
         try:
-            self._store.workers.drain(
-                self.worker_id, draining=True, now=self._store.clock.now()
-            )
+            self._store.workers.drain(self.worker_id, draining=True, now=self._store.clock.now())
         except (TaskyardError, *UNAVAILABLE) as error:
             events.warn("agent.refuse_failed", error=type(error).__name__)
 

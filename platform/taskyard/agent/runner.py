@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from taskyard import events
 from taskyard.agent import process
@@ -94,9 +96,7 @@ class Runner:
         self._wait_until_empty(grace_seconds)
         outcome = Outcome(cause=Cause.STOPPED, detail="its agent was stopped")
         for lease_id in list(self._held):
-            self._post(
-                lambda key=lease_id: self._stop(key, outcome, self._settings.kill_grace_seconds)
-            )
+            self._post(partial(self._stop, lease_id, outcome, self._settings.kill_grace_seconds))
         self._wait_until_empty(self._settings.kill_grace_seconds + DRAIN_SECONDS + 1)
         self._stages.close()
         self._closed.set()
@@ -204,9 +204,7 @@ class Runner:
             seconds = attempt.job.timeout_ms / 1000
             late = Outcome(cause=Cause.TIMEOUT, detail=f"timed out after {seconds:g} s")
             attempt.stop(late, now, self._settings.kill_grace_seconds)
-        if attempt.kill and attempt.process and (number := attempt.kill.due(now)):
-            attempt.note_signal(number)
-            attempt.process.signal_group(number)
+        attempt.signal_due(now)
         self._flush(attempt, now)
         self._resume(attempt)
         if attempt.drained_by is not None and (not attempt.pipes or now >= attempt.drained_by):
@@ -237,18 +235,16 @@ class Runner:
         assert running is not None
         self._selector.unregister(running.pidfd)
         # What it left behind in its group goes before its number can be used again.
-        running.signal_group(process.KILL)
-        attempt.note_exit(running.wait())
-        running.close()
+        running.signal_group(signal.SIGKILL)
+        attempt.exit_code = running.reap()
         attempt.process = None
         self._next_line(held, attempt)
 
     def _end_processes(self, attempt: Attempt) -> None:
         if attempt.process is not None:
             self._selector.unregister(attempt.process.pidfd)
-            attempt.process.signal_group(process.KILL)
-            attempt.process.wait()
-            attempt.process.close()
+            attempt.process.signal_group(signal.SIGKILL)
+            attempt.process.reap()
             attempt.process = None
 
     def _finish(self, held: _Held, attempt: Attempt) -> None:

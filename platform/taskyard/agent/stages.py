@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from taskyard import archive, events
 from taskyard.agent import inputs
 from taskyard.agent.admission import Admission
 from taskyard.agent.attempt import Attempt
-from taskyard.agent.job_python import install as install_python
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.process import clean_environment
 from taskyard.agent.reporting import Reporter
@@ -27,7 +25,7 @@ from taskyard.jobs.retry import Cause
 from taskyard.store.output import Chunk
 
 
-class Refused(Exception):  # noqa: N818 - not an error: the job is simply not run here
+class Refused(Exception):
     """The attempt is not run, and that has been reported already."""
 
 
@@ -126,9 +124,8 @@ class Stages:
         return job
 
     def _attempt(self, job: Job, lease: Lease, workspace: Workspace, began: float) -> Attempt:
-        path = install_python(workspace, python=sys.executable)
         env = clean_environment(
-            self._settings.job_env_pass, workspace, job.env, path, job.job_id, job.attempts
+            self._settings.job_env_pass, workspace, job.env, job.job_id, job.attempts
         )
         return Attempt(
             job=job,

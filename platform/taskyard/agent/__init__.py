@@ -1,0 +1,1 @@
+"""The execution agent: presence, runner, and what it does with the operating system."""

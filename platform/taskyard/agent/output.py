@@ -1,0 +1,75 @@
+"""A job's output on its way to the store: decoded, put in order, bounded."""
+
+from __future__ import annotations
+
+import codecs
+
+from taskyard.store.output import CHUNK_BYTES, Chunk
+
+
+class OutputBuffer:
+    """Takes bytes of both streams as they come and gives chunks in one sequence.
+
+    Keeps at most ``cap_bytes`` of a job; what comes after is counted and dropped, and one mark
+    says so.
+    """
+
+    def __init__(self, *, cap_bytes: int) -> None:
+        self._cap_bytes = cap_bytes
+        self._decoders = {
+            stream: codecs.getincrementaldecoder("utf-8")("replace")
+            for stream in ("stdout", "stderr")
+        }
+        self._waiting: list[tuple[str, str]] = []
+        self._seq = 0
+        self.pending_bytes = 0
+        self.kept_bytes = 0
+        self.dropped_bytes = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something was dropped."""
+        return self.dropped_bytes > 0
+
+    def feed(self, stream: str, data: bytes) -> None:
+        """Take what a pipe gave."""
+        room = self._cap_bytes - self.kept_bytes
+        kept = data[: max(0, room)]
+        self.kept_bytes += len(kept)
+        self._wait(stream, self._decoders[stream].decode(kept))
+        if len(kept) < len(data):
+            if not self.truncated:
+                self._wait("stderr", f"\n[taskyard: output cut at {self._cap_bytes} bytes]\n")
+            self.dropped_bytes += len(data) - len(kept)
+
+    def finish(self) -> None:
+        """Give out what the decoders still hold of characters that never ended."""
+        for stream, decoder in self._decoders.items():
+            self._wait(stream, decoder.decode(b"", final=True))
+
+    def take(self) -> list[Chunk]:
+        """The chunks that are ready; neighbours of one stream are put together."""
+        chunks: list[Chunk] = []
+        for stream, text in _joined(self._waiting):
+            step = CHUNK_BYTES // 4
+            for start in range(0, len(text), step):
+                chunks.append(Chunk(seq=self._seq, stream=stream, data=text[start : start + step]))
+                self._seq += 1
+        self._waiting.clear()
+        self.pending_bytes = 0
+        return chunks
+
+    def _wait(self, stream: str, text: str) -> None:
+        if text:
+            self._waiting.append((stream, text))
+            self.pending_bytes += len(text)
+
+
+def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    runs: list[tuple[str, list[str]]] = []
+    for stream, text in pieces:
+        if runs and runs[-1][0] == stream:
+            runs[-1][1].append(text)
+        else:
+            runs.append((stream, [text]))
+    return [(stream, "".join(texts)) for stream, texts in runs]

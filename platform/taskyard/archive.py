@@ -1,0 +1,256 @@
+"""ZIP archives of strangers: checked, unpacked by hand, and packed within bounds.
+
+Nothing that an archive says of itself is believed while it is unpacked: bytes are counted as
+they are written (``reliability.md`` section 6: zip slip, links, bombs).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from taskyard.errors import BadArchive
+
+_PIECE_BYTES = 256 * 1024
+_NAME_BYTES = 255
+_DEPTH = 64
+
+#: More than this many times its packed size is a bomb, once it matters at all.
+BOMB_RATIO = 200
+_BOMB_MATTERS_BYTES = 10 * 1024 * 1024
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_ENCRYPTED = 0x1
+
+#: A central directory entry takes at least this much: bounds their number before any is read.
+_ENTRY_BYTES = 46
+
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OverflowError,
+    UnicodeError,
+    ValueError,
+    MemoryError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveLimits:
+    """What an archive may hold."""
+
+    max_entries: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveInfo:
+    """What an archive holds, by its own account."""
+
+    entries: int
+    unpacked_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackReport:
+    """What was packed; ``cut`` when not everything fitted."""
+
+    entries: int
+    packed_bytes: int
+    cut: bool
+
+
+def check(source: BinaryIO, limits: ArchiveLimits) -> ArchiveInfo:
+    """See that an archive can be read and may be unpacked. Raises BadArchive."""
+    with _opened(source, limits) as archive:
+        entries = _entries(archive, limits)
+        return ArchiveInfo(
+            entries=len(entries), unpacked_bytes=sum(entry.file_size for entry in entries)
+        )
+
+
+def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> int:
+    """Unpack into ``destination``, regular files only; returns the bytes written.
+
+    Raises BadArchive, with nothing written outside ``destination``.
+    """
+    with _opened(source, limits) as archive:
+        written = 0
+        for entry in _entries(archive, limits):
+            target = destination.joinpath(*PurePosixPath(entry.filename).parts)
+            if entry.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            written += _write(archive, entry, target, limits.max_bytes - written)
+        return written
+
+
+def pack(folder: Path, target: BinaryIO, *, cap_bytes: int, cap_entries: int) -> PackReport:
+    """Pack the regular files below ``folder``, in order, up to the caps.
+
+    Links are not followed; what vanishes or cannot be read meanwhile is left out.
+    """
+    entries = taken = 0
+    cut = False
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path, name in _regular_files(folder):
+            if entries >= cap_entries or taken >= cap_bytes:
+                cut = True
+                break
+            size, whole = _add(archive, path, name, cap_bytes - taken)
+            taken += size
+            entries += 1 if size or whole else 0
+            cut = cut or not whole
+        if cut:
+            archive.comment = b"cut by taskyard: more was left than may be kept"
+    return PackReport(entries=entries, packed_bytes=taken, cut=cut)
+
+
+@contextmanager
+def _opened(source: BinaryIO, limits: ArchiveLimits) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever zipfile stumbles over becomes a BadArchive."""
+    try:
+        _check_directory_size(source, limits)
+        with zipfile.ZipFile(source) as archive:
+            yield archive
+    except BadArchive:
+        raise
+    except _UNREADABLE as error:
+        raise BadArchive(f"not a readable ZIP archive: {error}", readable=False) from None
+
+
+def _check_directory_size(source: BinaryIO, limits: ArchiveLimits) -> None:
+    """Bound the central directory before zipfile reads it whole into memory."""
+    end = zipfile._EndRecData(source)  # type: ignore[attr-defined] # the only reader of it
+    if not end:
+        raise BadArchive("not a ZIP archive", readable=False)
+    size, count = end[zipfile._ECD_SIZE], end[zipfile._ECD_ENTRIES_TOTAL]  # type: ignore[attr-defined]
+    if max(count, size // (_ENTRY_BYTES * 12)) > limits.max_entries:
+        raise BadArchive(f"more than {limits.max_entries} entries")
+    source.seek(0)
+
+
+def _entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
+    """All entries, each seen to be harmless. Raises BadArchive that names the first that is not."""
+    entries = archive.infolist()
+    if not any(not entry.is_dir() for entry in entries):
+        raise BadArchive("the archive is empty", readable=False)
+    if len(entries) > limits.max_entries:
+        raise BadArchive(f"more than {limits.max_entries} entries")
+    files: set[str] = set()
+    folders: set[str] = set()
+    total = packed = 0
+    for entry in entries:
+        if reason := _unsafe(entry) or _clash(entry, files, folders):
+            raise BadArchive(f"{_shown(entry.filename)} {reason}")
+        total += entry.file_size
+        packed += entry.compress_size
+    if total > limits.max_bytes:
+        raise BadArchive(f"unpacks to more than {limits.max_bytes} bytes")
+    if total > _BOMB_MATTERS_BYTES and total > BOMB_RATIO * max(packed, 1):
+        raise BadArchive(f"unpacks to more than {BOMB_RATIO} times its size")
+    return entries
+
+
+def _unsafe(entry: zipfile.ZipInfo) -> str | None:
+    """Why this entry must not be unpacked, or None."""
+    # zipfile cuts names at a NUL and turns backslashes round on some systems: look at the original.
+    name = entry.orig_filename
+    parts = PurePosixPath(name).parts
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if "\0" in name or "\\" in name:
+        return "has a forbidden character in its name"
+    if name.startswith("/") or (len(name) > 1 and name[1] == ":"):
+        return "is an absolute path"
+    if not parts or ".." in name.split("/"):
+        return "leads outside its folder"
+    if len(parts) > _DEPTH or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
+        return "has too long a path"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if entry.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if entry.compress_type not in _METHODS:
+        return "is packed in an unknown way"
+    return None
+
+
+def _clash(entry: zipfile.ZipInfo, files: set[str], folders: set[str]) -> str | None:
+    """Why this entry cannot stand beside those before it, or None; remembers it."""
+    path = PurePosixPath(entry.filename)
+    above = {str(parent) for parent in path.parents} - {"."}
+    if str(path) in files or above & files:
+        return "is there twice"
+    if not entry.is_dir() and str(path) in folders:
+        return "is both a file and a folder"
+    folders |= above | ({str(path)} if entry.is_dir() else set())
+    if not entry.is_dir():
+        files.add(str(path))
+    return None
+
+
+def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room: int) -> int:
+    """Write one file, counting what is really written; only the owner's bits are kept."""
+    mode = 0o755 if (entry.external_attr >> 16) & stat.S_IXUSR else 0o644
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    written = 0
+    with archive.open(entry) as packed, os.fdopen(os.open(target, flags, mode), "wb") as file:
+        while piece := packed.read(_PIECE_BYTES):
+            written += len(piece)
+            if written > room:
+                raise BadArchive(f"{_shown(entry.filename)} unpacks to more than it says")
+            file.write(piece)
+    return written
+
+
+def _regular_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The regular files below, in a stable order, each with its name in the archive."""
+    for here, below, names in os.walk(folder, followlinks=False):
+        below.sort()
+        for name in sorted(names):
+            path = Path(here, name)
+            inside = os.fsencode(path.relative_to(folder)).decode("utf-8", "replace")
+            yield path, inside
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int) -> tuple[int, bool]:
+    """Add one file; returns the bytes taken and whether all of it was."""
+    try:
+        # A FIFO would block without NONBLOCK, and a link is not what the job left.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return 0, True
+    with os.fdopen(handle, "rb") as source:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            return 0, True
+        if status.st_size > room:
+            return 0, False
+        entry = zipfile.ZipInfo(name)
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        entry.external_attr = stat.S_IMODE(status.st_mode) << 16
+        taken = 0
+        with archive.open(entry, "w", force_zip64=status.st_size > 2**31) as target:
+            while taken < room and (piece := source.read(min(_PIECE_BYTES, room - taken))):
+                target.write(piece)
+                taken += len(piece)
+        return taken, True
+
+
+def _shown(name: str) -> str:
+    """An entry's name, harmless to print."""
+    return repr(name[:80])
