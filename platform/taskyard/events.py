@@ -20,3 +20,8 @@ def emit(event: str, **facts: Any) -> None:
 def warn(event: str, **facts: Any) -> None:
     """Tell of an event that an operator may have to act on."""
     _log.warning(event, **facts)
+
+
+def error(event: str, cause: BaseException, **facts: Any) -> None:
+    """Tell of a defect, with its traceback."""
+    _log.error(event, exc_info=cause, **facts)

@@ -145,9 +145,9 @@ def explain(
     *,
     now: datetime,
     offline_after: timedelta,
-    ahead: int = 0,
+    ahead: int | None = None,
 ) -> Waiting:
-    """Say why a queued job waits; ``ahead`` jobs come before it."""
+    """Say why a queued job waits; ``ahead`` jobs come before it, if that was counted."""
     reasons: dict[str, str] = {}
     for worker in workers:
         away = _unavailable(worker, now, offline_after)
@@ -242,7 +242,7 @@ def _sentence(
     reasons: Mapping[str, str],
     now: datetime,
     offline_after: timedelta,
-    ahead: int,
+    ahead: int | None,
 ) -> str:
     """The commonest obstacle, from the most to the least fundamental."""
     if not workers:
@@ -258,4 +258,5 @@ def _sentence(
         return f"larger than every worker ({needed.cpu:g} CPUs, {needed.ram_mb} MB asked for)"
     if any(reason == "fits" for reason in reasons.values()):
         return "about to be placed"
-    return f"all workers that could hold it are busy, {ahead} ahead"
+    count = "" if ahead is None else f", {ahead} ahead"
+    return f"all workers that could hold it are busy{count}"

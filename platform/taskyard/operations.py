@@ -1,0 +1,123 @@
+"""What people and apps do with jobs: submit, cancel, retry. Used by the API and the listing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from taskyard import ids
+from taskyard.context import Platform
+from taskyard.errors import Conflict, InvalidRequest
+from taskyard.jobs import lifecycle
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import JobStatus, Verb
+
+DOWNLOAD_PATH = "/api/files/download/"
+
+
+def submit(
+    platform: Platform,
+    wanted: Sequence[Mapping[str, Any]],
+    *,
+    by: str,
+    key: str | None = None,
+    body: bytes = b"",
+    host: str = "",
+) -> Sequence[str]:
+    """Record jobs durably and have them placed; returns their ids.
+
+    ``key`` with the same ``body`` gives the same ids again. Raises InvalidRequest that names the
+    field, with nothing recorded.
+    """
+    inputs = [_input(platform, request, host) for request in wanted]
+    now = platform.store.clock.now()
+    job_ids: Sequence[str] = [ids.new("job", now) for _ in wanted]
+    if key:
+        job_ids = platform.store.idempotency.ids_for(by, key, body, job_ids)
+    jobs = [
+        _new_job(job_id, {**request, **source}, now=now, by=by)
+        for job_id, request, source in zip(job_ids, wanted, inputs, strict=True)
+    ]
+    platform.store.jobs.submit(jobs)
+    platform.nudge("create")
+    return job_ids
+
+
+def cancel(platform: Platform, job_id: str, *, by: str, reason: str | None) -> Job:
+    """Cancel a job, or ask its agent to. Raises NotFound, Conflict for one that has ended."""
+
+    def decide(job: Job) -> lifecycle.Transition:
+        return lifecycle.cancel(job, by=by, reason=reason, at=platform.moment())
+
+    return platform.store.jobs.change(job_id, decide)
+
+
+def retry(platform: Platform, job_id: str, *, by: str) -> Job:
+    """Submit an ended job anew, with its inputs in full. Raises NotFound, Conflict."""
+    ended = platform.store.jobs.get(job_id)
+    if not ended.is_terminal:
+        raise Conflict(f"{job_id} has not ended ({ended.status}); only ended jobs are retried.")
+    now = platform.store.clock.now()
+    fresh = _new_job(ids.new("job", now), _inputs_of(ended), now=now, by=by)
+    fresh = replace(fresh, retry_of=job_id)
+    platform.store.jobs.submit([fresh])
+    platform.nudge("retry")
+    return fresh
+
+
+def _input(platform: Platform, request: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Where the job's file is: one of ours by id, or an address elsewhere."""
+    file_id = request.get("file_id") or _own_file(request.get("file_url"), host)
+    if file_id is None:
+        return {}
+    stored = platform.store.files.find(file_id)
+    if stored is None:
+        raise InvalidRequest(f"There is no file {file_id!r}.", field="fileId")
+    if not stored.is_archive:
+        raise InvalidRequest(f"The file {file_id!r} is not a ZIP archive.", field="fileId")
+    return {
+        "file_id": file_id,
+        "file_url": None,
+        "filename": request.get("filename") or stored.filename,
+    }
+
+
+def _own_file(url: str | None, host: str) -> str | None:
+    """The id of a file of ours that an address names, or None."""
+    if not url:
+        return None
+    parts = urlsplit(url)
+    ours = parts.netloc in ("", host) and parts.path.startswith(DOWNLOAD_PATH)
+    return parts.path.removeprefix(DOWNLOAD_PATH) if ours else None
+
+
+def _new_job(job_id: str, request: Mapping[str, Any], *, now: datetime, by: str) -> Job:
+    submitted = {
+        "at": now,
+        "verb": str(Verb.SUBMIT),
+        "from": None,
+        "to": str(JobStatus.QUEUED),
+        "attempt": 0,
+        "worker": None,
+        "reason": f"submitted by {by}",
+    }
+    job = Job(
+        job_id=job_id,
+        created_at=now,
+        queued_at=now,
+        submitted_by=by,
+        history=(submitted,),
+        **request,
+    )
+    return replace(job, shape=job.requirement.shape)
+
+
+def _inputs_of(job: Job) -> dict[str, Any]:
+    names = (
+        *("command", "file_id", "file_url", "filename", "required_cpu", "required_ram_mb"),
+        *("timeout_ms", "max_retries", "priority", "labels", "env", "retry_on_exit"),
+    )
+    return {name: getattr(job, name) for name in names}

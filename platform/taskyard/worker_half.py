@@ -1,0 +1,235 @@
+"""What HTTP agents do: register, heartbeat, take a job, stream, report. Any language can.
+
+Fencing by attempt and lease is for agents that send them; for the others the worker alone is the
+guard, and a registration is a new boot (design, hard cases).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from taskyard import events
+from taskyard.context import Platform
+from taskyard.errors import Forbidden, StaleAttempt
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.retry import Cause
+from taskyard.jobs.states import JobStatus
+from taskyard.scheduler import assignment
+from taskyard.store.output import Chunk, cut, pieces
+from taskyard.workers.model import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What a heartbeat is answered: the jobs to stop, and those that are another's by now."""
+
+    worker: Worker
+    cancel: Sequence[str]
+    lost: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an HTTP agent reports of a command that ended."""
+
+    exit_code: int
+    stdout: str | None = None
+    stderr: str | None = None
+    #: Stored fields of the result archive, if there is one.
+    archive: Mapping[str, Any]
+
+
+def register(platform: Platform, worker_id: str, facts: Mapping[str, Any]) -> Worker:
+    """Begin a new boot of the worker, and place what waits."""
+    boot = {"kind": "http", "bootId": secrets.token_hex(8)}
+    now = platform.store.clock.now()
+    worker = platform.store.workers.register(worker_id, {**facts, **boot}, now=now)
+    platform.nudge("register")
+    return worker
+
+
+def heartbeat(
+    platform: Platform, worker_id: str, facts: Mapping[str, Any], job_ids: Sequence[str]
+) -> Beat:
+    """Note that the worker lives and renew its jobs; an unknown worker is added.
+
+    Raises Gone for a deleted worker.
+    """
+    store = platform.store
+    if store.workers.find(worker_id) is None:
+        register(platform, worker_id, facts)
+    worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
+    lease = timedelta(seconds=platform.settings.http_lease_seconds)
+    held = store.jobs.renew_seen(worker_id, job_ids, now=store.clock.now(), lease=lease)
+    return Beat(
+        worker=worker,
+        cancel=[renewed.job_id for renewed in held if renewed.cancel_requested],
+        lost=sorted(set(job_ids) - {renewed.job_id for renewed in held}),
+    )
+
+
+def poll(platform: Platform, worker_id: str) -> Job | None:
+    """The best queued job that fits this worker, RUNNING under it now; or None.
+
+    Raises NotFound, Gone.
+    """
+    worker = platform.store.workers.get(worker_id)
+    return assignment.poll(platform.store, platform.settings, worker)
+
+
+def stream(platform: Platform, lease: Lease, *, stream: str, data: str, seq: int | None) -> None:
+    """Append output. Raises NotFound, and StaleAttempt for an attempt that is over."""
+    job = _running(platform, lease)
+    platform.store.output.append(job, stream, data, seq=seq, now=platform.store.clock.now())
+    _show_life(platform, job)
+
+
+def cancel_requested(platform: Platform, lease: Lease) -> bool:
+    """Whether the asker is to stop: asked to, or the job is another's by now."""
+    job = platform.store.jobs.get(lease.job_id)
+    known = bool(lease.worker_id or lease.attempt or lease.lease_id)
+    if known and (job.status is not JobStatus.RUNNING or not _covers(lease, job)):
+        return True
+    if job.status is JobStatus.RUNNING:
+        _show_life(platform, job)
+    return job.cancel_requested
+
+
+def check_holder(platform: Platform, lease: Lease) -> None:
+    """See that the asker may report for the job, before its archive is stored.
+
+    Raises NotFound, Forbidden, StaleAttempt.
+    """
+    job = platform.store.jobs.get(lease.job_id)
+    if not _recorded(job, lease):
+        _require_holder(platform, job, lease)
+
+
+def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
+    """Record how a command ended; the same result sent twice is recorded once.
+
+    Raises NotFound, Forbidden for a worker that does not hold the job, StaleAttempt.
+    """
+    job = platform.store.jobs.get(lease.job_id)
+    if _recorded(job, lease):
+        return job
+    _require_holder(platform, job, lease)
+    fields = {**result.archive, **_replace_output(platform, job, result)}
+    code = result.exit_code
+    outcome = Outcome(
+        cause=Cause.EXIT if code else None,
+        detail=f"exit code {code}",
+        exit_code=code,
+        boot=_boot(platform, lease),
+        fields=fields,
+    )
+    return _finish(platform, lease, outcome)
+
+
+def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
+    """The worker failed, not the command: it cools down, and this one job is tried again."""
+    job = platform.store.jobs.get(lease.job_id)
+    _require_holder(platform, job, lease)
+    outcome = Outcome(cause=Cause.AGENT, detail=message, boot=_boot(platform, lease))
+    platform.store.workers.record_failure(
+        lease.worker_id,
+        reason=message,
+        now=platform.store.clock.now(),
+        cooldown=timedelta(seconds=platform.settings.cooldown_seconds),
+    )
+    return _finish(platform, lease, outcome)
+
+
+def _finish(platform: Platform, lease: Lease, outcome: Outcome) -> Job:
+    def end(job: Job) -> lifecycle.Transition:
+        return lifecycle.finish(job, lease, outcome, at=platform.moment())
+
+    ended = platform.store.jobs.change(lease.job_id, end)
+    platform.nudge("finish")
+    return ended
+
+
+def _running(platform: Platform, lease: Lease) -> Job:
+    """The job, if the asker's attempt is the one that runs."""
+    _note_fencing(platform, lease)
+    job = platform.store.jobs.get(lease.job_id)
+    if job.status is not JobStatus.RUNNING or not _covers(lease, job):
+        raise StaleAttempt(lease.job_id)
+    return job
+
+
+def _covers(lease: Lease, job: Job) -> bool:
+    """As ``Lease.covers``, for askers who need not say which worker they are."""
+    named = (
+        lease
+        if lease.worker_id
+        else Lease(
+            job_id=lease.job_id,
+            worker_id=job.assigned_agent_id or "",
+            attempt=lease.attempt,
+            lease_id=lease.lease_id,
+        )
+    )
+    return named.covers(job)
+
+
+def _recorded(job: Job, lease: Lease) -> bool:
+    return job.is_terminal and lease.covers(job)
+
+
+def _require_holder(platform: Platform, job: Job, lease: Lease) -> None:
+    """A stale attempt is told so; anybody else who does not hold the job may not write."""
+    _note_fencing(platform, lease)
+    if lease.attempt not in (None, job.attempts) or lease.lease_id not in (None, job.lease_id):
+        events.warn("job.stale_write_refused", job=job.job_id, worker=lease.worker_id)
+        raise StaleAttempt(job.job_id)
+    if job.assigned_agent_id != lease.worker_id:
+        raise Forbidden(f"Worker {lease.worker_id!r} does not hold {job.job_id}.")
+    if job.status is not JobStatus.RUNNING:
+        raise StaleAttempt(job.job_id)
+
+
+def _note_fencing(platform: Platform, lease: Lease) -> None:
+    if lease.worker_id and (lease.attempt or lease.lease_id):
+        platform.store.workers.mark_fenced(lease.worker_id)
+
+
+def _show_life(platform: Platform, job: Job) -> None:
+    if job.agent_kind == "http":
+        lease = timedelta(seconds=platform.settings.http_lease_seconds)
+        platform.store.jobs.show_life(job, now=platform.store.clock.now(), lease=lease)
+
+
+def _boot(platform: Platform, lease: Lease) -> str | None:
+    worker = platform.store.workers.find(lease.worker_id)
+    return worker.boot if worker else None
+
+
+def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, Any]:
+    """Write the whole text as a new generation, which becomes the output by the finishing write."""
+    if result.stdout is None and result.stderr is None:
+        return {}
+    generation = secrets.token_hex(6)
+    cap_bytes = room = platform.settings.output_cap_bytes
+    chunks: list[Chunk] = []
+    for stream_name, text in (("stdout", result.stdout or ""), ("stderr", result.stderr or "")):
+        size = len(text.encode())
+        kept = text if size <= room else cut(text, max(0, room), cap_bytes)
+        room -= size
+        chunks.extend(pieces(stream_name, kept, len(chunks)))
+    if chunks:
+        now = platform.store.clock.now()
+        platform.store.output.store(
+            job.job_id, job.attempts, chunks, now=now, generation=generation
+        )
+    return {
+        "outputGeneration": generation,
+        "outputBytes": min(cap_bytes, cap_bytes - room),
+        "outputTruncated": room < 0,
+    }
