@@ -1,0 +1,64 @@
+"""The Flask application: blueprints, limits and headers, put together once."""
+
+from __future__ import annotations
+
+import secrets
+
+from flask import Flask, Response, g, request
+
+from taskyard import __version__
+from taskyard.api import auth, docs, errors, events, execute, files, health, jobs, workers
+from taskyard.api.base import ProblemApi
+from taskyard.context import Platform
+from taskyard.dashboard.views import blueprint as dashboard_blueprint
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    ),
+}
+
+
+def create_app(platform: Platform) -> Flask:
+    """The web application over ``platform``."""
+    app = Flask("taskyard", static_folder=None)
+    app.config.update(
+        API_TITLE="Taskyard",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/api",
+        MAX_CONTENT_LENGTH=platform.settings.body_cap_bytes,
+        MAX_FORM_MEMORY_SIZE=platform.settings.body_cap_bytes,
+        MAX_FORM_PARTS=64,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined] # of the default provider
+    app.extensions["platform"] = platform
+    _add_headers(app)
+    auth.install(app, platform)
+    errors.install(app)
+    api = ProblemApi(app)
+    for part in (jobs, workers, execute, files, events):
+        api.register_blueprint(part.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(docs.blueprint)
+    app.register_blueprint(dashboard_blueprint)
+    return app
+
+
+def _add_headers(app: Flask) -> None:
+    @app.before_request
+    def name_request() -> None:
+        g.request_id = secrets.token_hex(8)
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        if request.path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response

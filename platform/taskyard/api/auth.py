@@ -1,0 +1,132 @@
+"""Who may do what: one table, asked in one place, closed by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, g, redirect, request, url_for
+
+from taskyard.context import Platform
+from taskyard.errors import Forbidden, Unauthenticated
+from taskyard.store.tokens import Role
+
+COOKIE = "taskyard_token"
+
+_READ = frozenset({Role.VIEWER, Role.OPERATOR})
+_ACT = frozenset({Role.OPERATOR})
+_WORK = frozenset({Role.AGENT, Role.OPERATOR})
+_ANY = _READ | _WORK
+
+#: Routes that need no token: health, the page to sign in, and the files that it is made of.
+OPEN = frozenset({"health.healthz", "health.readyz", "dashboard.sign_in", "dashboard.static"})
+
+#: Every other route with the roles that may use it. A route that is not here is for nobody.
+ROLES: dict[str, frozenset[Role]] = {
+    "jobs.create": _ACT,
+    "jobs.list_jobs": _READ,
+    "jobs.status": _READ,
+    "jobs.output": _READ,
+    "jobs.cancel": _ACT,
+    "jobs.retry": _ACT,
+    "events.follow_job": _READ,
+    "execute.execute": _ACT,
+    "execute.stop": _ACT,
+    "workers.get_job": _WORK,
+    "workers.poll_job": _WORK,
+    "workers.stream_output": _WORK,
+    "workers.submit_result": _WORK,
+    "workers.report_failure": _WORK,
+    "workers.check_cancel": _ANY,
+    "workers.register": _WORK,
+    "workers.registered": _ANY,
+    "workers.heartbeat": _WORK,
+    "workers.list_workers": _READ,
+    "workers.delete": _ACT,
+    "workers.drain": _ACT,
+    "workers.resume": _ACT,
+    "files.upload": _WORK,
+    "files.download": _ANY,
+    "docs.page": _ANY,
+    "docs.asset": _ANY,
+    "docs.script": _ANY,
+    "api-docs.openapi_json": _ANY,
+    "dashboard.jobs": _READ,
+    "dashboard.job": _READ,
+    "dashboard.workers": _READ,
+    "dashboard.cancel": _ACT,
+    "dashboard.retry": _ACT,
+    "dashboard.worker_action": _ACT,
+    "dashboard.sign_out": _ANY,
+}
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who asks."""
+
+    name: str
+    roles: frozenset[Role]
+    #: An agent token may be bound to one worker; it speaks for no other.
+    worker_id: str | None = None
+
+    def speak_for(self, worker_id: str) -> None:
+        """Raise Forbidden unless the caller may write in this worker's name."""
+        if self.worker_id is not None and self.worker_id != worker_id:
+            raise Forbidden(f"This token is for worker {self.worker_id!r} alone.")
+
+
+def install(app: Flask, platform: Platform) -> None:
+    """Ask for a token before every request of ``app``."""
+
+    @app.before_request
+    def admit() -> Response | None:
+        if request.routing_exception is not None or request.endpoint in OPEN:
+            return None
+        found = _caller(platform)
+        if found is None and _is_page():
+            return redirect(url_for("dashboard.sign_in", next=request.full_path))  # type: ignore[return-value] # werkzeug's base class
+        if found is None:
+            raise Unauthenticated("Send a token: Authorization: Bearer tyk_…")
+        if not found.roles & ROLES.get(request.endpoint or "", frozenset()):
+            raise Forbidden("This token's role may not do that.")
+        g.caller = found
+        return None
+
+
+def caller() -> Caller:
+    """Who asks; there is always somebody where a token was needed."""
+    asking: Caller = g.caller
+    return asking
+
+
+def _caller(platform: Platform) -> Caller | None:
+    if not platform.settings.auth:
+        return Caller(name="anonymous", roles=frozenset(Role))
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = request.cookies.get(COOKIE, "")
+        _refuse_cross_site(bool(token))
+    known = platform.store.tokens.verify(token.strip()) if token else None
+    if known is None:
+        return None
+    return Caller(name=known.name, roles=frozenset({known.role}), worker_id=known.worker_id)
+
+
+def _refuse_cross_site(by_cookie: bool) -> None:
+    """A cookie goes along by itself: what it changes must come from our own pages."""
+    if not by_cookie or request.method in _SAFE:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    same = origin is not None and urlsplit(origin).netloc == request.host
+    if not (site == "same-origin" or (site is None and same)):
+        raise Forbidden("This request did not come from a page of this site.")
+
+
+def _is_page() -> bool:
+    """Whether a person's browser asks for a page."""
+    endpoint = request.endpoint or ""
+    return request.method == "GET" and endpoint.startswith(("dashboard.", "docs."))

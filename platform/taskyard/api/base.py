@@ -1,0 +1,94 @@
+"""What every API module builds on: the parser, the blueprint and the platform at hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn, cast
+
+import flask_smorest
+import marshmallow as ma
+from flask import Request, current_app, request
+from webargs.flaskparser import FlaskParser
+
+from taskyard.context import Platform
+from taskyard.errors import UnreadableRequest
+
+
+class ProblemSchema(ma.Schema):
+    """An RFC 9457 problem document; ``error`` is what the earlier system's clients read."""
+
+    type = ma.fields.String(required=True)
+    title = ma.fields.String(required=True)
+    status = ma.fields.Integer(required=True)
+    detail = ma.fields.String(required=True)
+    error = ma.fields.String(required=True)
+    errors = ma.fields.List(ma.fields.Dict())
+    requestId = ma.fields.String()  # noqa: N815 - the API's own spelling
+
+
+class ProblemApi(flask_smorest.Api):  # type: ignore[misc] # flask-smorest publishes no types
+    """The API with our problem documents; ``errors.install`` answers errors, not smorest."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def _register_error_handlers(self) -> None:
+        """Errors are mapped in one place, ``api.errors``."""
+
+    def _openapi_json(self) -> Any:
+        """The description, with errors as problem documents and the way to sign in."""
+        described = self.spec.to_dict()
+        default = described["components"]["responses"]["DEFAULT_ERROR"]
+        content = default["content"].pop("application/json", None)
+        if content:
+            default["content"]["application/problem+json"] = content
+        described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        described["security"] = [{"token": []}]
+        return current_app.response_class(json.dumps(described), mimetype="application/json")
+
+
+class Parser(FlaskParser):
+    """Reads bodies strictly: what is no JSON is a 400, what is unknown a 422."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {  # noqa: RUF012 - webargs declares it so
+        "json": None,
+        "query": None,
+        "headers": ma.EXCLUDE,
+        "form": None,
+        "files": None,
+    }
+
+    def load_json(self, req: Request, _schema: ma.Schema) -> Any:
+        """The body of a request, or an UnreadableRequest."""
+        return read_json(req)
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # flask-smorest publishes no types
+    """A group of routes that reads its arguments with our parser."""
+
+    ARGUMENTS_PARSER = Parser()
+
+
+def platform() -> Platform:
+    """The platform that this application was made for."""
+    return cast(Platform, current_app.extensions["platform"])
+
+
+def read_json(req: Request | None = None) -> Any:
+    """The JSON body of the request. Raises UnreadableRequest."""
+    source = req or request
+    if not source.is_json:
+        raise UnreadableRequest("The body must be JSON, with Content-Type: application/json.")
+    try:
+        return json.loads(source.get_data(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise UnreadableRequest("The body is not valid JSON.") from None
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    """NaN and Infinity are no JSON."""
+    raise ValueError("not JSON")
+
+
+def base_url() -> str:
+    """Scheme and host that the asker used, so that agents elsewhere can come back to us."""
+    return request.host_url.rstrip("/")

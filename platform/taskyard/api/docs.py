@@ -1,0 +1,40 @@
+"""The API described: Swagger UI from the files of its own package, so no internet is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import swagger_ui_bundle
+from flask import Blueprint, Response, send_from_directory
+
+blueprint = Blueprint("docs", __name__, url_prefix="/api/docs")
+
+_UI = Path(swagger_ui_bundle.swagger_ui_path)
+_HERE = Path(__file__).parent / "static"
+
+#: Swagger UI writes styles into elements; scripts still come from here alone.
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'"
+)
+
+
+@blueprint.get("/")
+def page() -> Any:
+    """The page."""
+    response: Response = send_from_directory(_HERE, "docs.html")
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
+
+
+@blueprint.get("/start.js")
+def script() -> Any:
+    """What starts it, apart from the page so that no script stands in a page."""
+    return send_from_directory(_HERE, "docs.js")
+
+
+@blueprint.get("/ui/<path:name>")
+def asset(name: str) -> Any:
+    """A file of Swagger UI."""
+    return send_from_directory(_UI, name)

@@ -1,0 +1,92 @@
+"""Server-sent events: a job's output and state as they come, resumable."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response, json, request
+
+from taskyard.api import schemas
+from taskyard.api.base import Blueprint, platform
+from taskyard.context import Platform
+from taskyard.errors import InvalidRequest
+from taskyard.follow import Place, Seen, follow
+
+#: A comment this often keeps proxies from closing a silent stream.
+HEARTBEAT_SECONDS = 15.0
+
+blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="Events")
+
+_ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,12})")
+
+
+@blueprint.get("/events")
+@blueprint.doc(operationId="followJob")
+@blueprint.arguments(schemas.JobName, location="query")
+@blueprint.response(200, {"type": "string"}, content_type="text/event-stream")
+def follow_job(query: dict[str, Any]) -> Any:
+    """Follow a job. Events: stdout, stderr, state, reset, end. Resumes at Last-Event-ID."""
+    platform().store.jobs.get(query["job_id"])
+    stream = _stream(platform(), query["job_id"], _resume_at())
+    return Response(
+        stream,
+        mimetype="text/event-stream",
+        # nginx would collect the stream before it passes it on.
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+def _resume_at() -> Place | None:
+    given = request.headers.get("Last-Event-ID")
+    if not given:
+        return None
+    match = _ID.fullmatch(given)
+    if match is None:
+        raise InvalidRequest("This is not an event id of ours.", field="Last-Event-ID")
+    return Place(attempt=int(match[1]), generation=match[2], seq=int(match[3]))
+
+
+def _stream(here: Platform, job_id: str, start: Place | None) -> Iterator[str]:
+    yield "retry: 1000\n\n"
+    told = time.monotonic()
+    for seen in follow(here, job_id, start):
+        text = _event(seen)
+        if not text and time.monotonic() - told > HEARTBEAT_SECONDS:
+            text = ": still here\n\n"
+        if text:
+            told = time.monotonic()
+            yield text
+
+
+def _event(seen: Seen) -> str:
+    """What a follower is told of one thing seen, or nothing."""
+    if seen.reset:
+        return _format("reset", {"attempt": seen.place.attempt}, seen.place)
+    if seen.chunk:
+        chunk = seen.chunk
+        data = {"seq": chunk.seq, "data": chunk.data, "attempt": seen.place.attempt}
+        return _format(chunk.stream, data, seen.place)
+    if seen.ended:
+        return _format("end", _state(seen), seen.place)
+    return _format("state", _state(seen), seen.place) if seen.changed else ""
+
+
+def _state(seen: Seen) -> dict[str, Any]:
+    job = seen.job
+    return {
+        "status": str(job.status),
+        "attempt": job.attempts,
+        "assignedAgentId": job.assigned_agent_id,
+        "cancelRequested": job.cancel_requested,
+        "exitCode": job.exit_code,
+        "errorMessage": job.error_message,
+        "waitingReason": seen.waiting_reason,
+    }
+
+
+def _format(name: str, data: dict[str, Any], place: Place) -> str:
+    identity = f"{place.attempt}.{place.generation}.{place.seq}"
+    return f"event: {name}\nid: {identity}\ndata: {json.dumps(data)}\n\n"

@@ -1,0 +1,90 @@
+"""Run commands on a ZIP in one request; both modes run on an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response, request
+
+from taskyard import operations
+from taskyard.api import schemas
+from taskyard.api.auth import caller
+from taskyard.api.base import Blueprint, platform
+from taskyard.api.files import allow_uploads, save_upload
+from taskyard.context import Platform
+from taskyard.errors import Conflict
+from taskyard.follow import follow
+
+blueprint = Blueprint("execute", __name__, url_prefix="/api", description="Execution")
+
+
+@blueprint.before_request
+def prepare() -> None:
+    """The upload may be large."""
+    if request.method == "POST":
+        allow_uploads()
+
+
+@blueprint.post("/execute")
+@blueprint.doc(operationId="execute")
+@blueprint.arguments(schemas.ExecuteForm, location="form")
+@blueprint.arguments(schemas.OptionalFile, location="files")
+@blueprint.response(200, schemas.ExecuteAnswer)
+def execute(form: dict[str, Any], files: dict[str, Any]) -> Any:
+    """Run the lines on the ZIP: streamed as text (direct), or queued (distributed)."""
+    wanted = {"command": form["commands"], "timeout_ms": form["timeout_ms"]}
+    if "file" in files:
+        stored = save_upload(files["file"], must_be_archive=True)
+        wanted |= {"file_id": stored.file_id, "filename": stored.filename}
+    if form["mode"] == "direct":
+        # Somebody holds the line: what is lost is told, not tried again behind their back.
+        wanted["max_retries"] = 0
+    (job_id,) = operations.submit(platform(), [wanted], by=caller().name)
+    if form["mode"] == "direct":
+        text = _live(platform(), job_id, caller().name)
+        headers = {"X-Exec-Id": job_id, "X-Job-Id": job_id}
+        return Response(text, mimetype="text/plain", headers=headers)
+    answer = {
+        "success": True,
+        "job_id": job_id,
+        "mode": "distributed",
+        "message": "Job queued",
+        "check_status_url": f"/api/jobs/status?jobId={job_id}",
+    }
+    return answer, 200, {"X-Job-Id": job_id}
+
+
+@blueprint.delete("/execute")
+@blueprint.doc(operationId="stopExecution")
+@blueprint.arguments(schemas.StopRequest)
+@blueprint.response(200, schemas.Stopped)
+def stop(body: dict[str, Any]) -> Any:
+    """Stop a direct execution; one that has ended is stopped already."""
+    try:
+        operations.cancel(platform(), body["exec_id"], by=caller().name, reason="stopped")
+    except Conflict:
+        return {"stopped": False}
+    return {"stopped": True}
+
+
+def _live(here: Platform, job_id: str, by: str) -> Iterator[str]:
+    """The output as it comes. A client that goes away wants the job no more."""
+    ended = False
+    try:
+        for seen in follow(here, job_id):
+            ended = seen.ended
+            # An empty piece finds out whether the client is still there.
+            yield seen.chunk.data if seen.chunk else ""
+            if ended and seen.job.exit_code != 0:
+                yield f"\n[taskyard: {seen.job.status}: {seen.job.error_message}]\n"
+    finally:
+        if not ended:
+            _cancel_quietly(here, job_id, by)
+
+
+def _cancel_quietly(here: Platform, job_id: str, by: str) -> None:
+    try:
+        operations.cancel(here, job_id, by=by, reason="the client went away")
+    except Conflict:
+        return

@@ -1,0 +1,129 @@
+"""Field types of the API: text that every part can store, numbers that fit, instants."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import validate
+
+from taskyard.clock import epoch_ms, from_epoch_ms
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+#: Bounds of the command and the environment: the job document stays small (design, rule 6).
+COMMAND_CHARACTERS = 32_768
+ENV_CHARACTERS = 8_192
+
+_INT64 = 2**63 - 1
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Text(ma.fields.String):
+    """A string without NUL and lone surrogates, which MongoDB cannot hold."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        if _UNSTORABLE.search(text):
+            raise ma.ValidationError("Has a character that cannot be stored.")
+        return text
+
+
+class Whole(ma.fields.Integer):
+    """A whole number in a range; 1.5 and "1" are none."""
+
+    def __init__(self, low: int = 0, high: int = _INT64, **kwargs: Any) -> None:
+        super().__init__(strict=True, validate=validate.Range(low, high), **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if isinstance(value, (bool, str)):
+            raise self.make_error("invalid", input=value)
+        number: int = super()._deserialize(value, *args, **kwargs)
+        return number
+
+
+class Number(ma.fields.Float):
+    """A number in a range; NaN and Infinity are none."""
+
+    def __init__(self, low: float, high: float, *, above: bool = False, **kwargs: Any) -> None:
+        in_range = validate.Range(low, high, min_inclusive=not above)
+        super().__init__(allow_nan=False, validate=in_range, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> float:
+        if isinstance(value, (bool, str)):
+            raise self.make_error("invalid", input=value)
+        number: float = super()._deserialize(value, *args, **kwargs)
+        return number
+
+
+class QueryWhole(ma.fields.Integer):
+    """A whole number in a query string, where everything is text."""
+
+    def __init__(self, low: int = 0, high: int = _INT64, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Range(low, high), **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,19}", value):
+            raise self.make_error("invalid", input=value)
+        number: int = super()._deserialize(value, *args, **kwargs)
+        return number
+
+
+class Flag(ma.fields.Boolean):
+    """true or false, and nothing that is taken for one."""
+
+    truthy = {True}  # noqa: RUF012 - marshmallow declares it so
+    falsy = {False}  # noqa: RUF012 - marshmallow declares it so
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Instant(ma.fields.Integer):
+    """Epoch milliseconds outside, an aware datetime inside."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> int | None:
+        return epoch_ms(value)
+
+
+class QueryInstant(QueryWhole):
+    """Epoch milliseconds in a query string."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # The year 9999 ends here; Python knows no later one.
+        super().__init__(0, 253_402_300_799_999, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:  # type: ignore[override] # the field's value is an instant
+        return from_epoch_ms(super()._deserialize(value, *args, **kwargs))
+
+
+class Environment(ma.fields.Dict):
+    """Names and values of environment variables."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(keys=Text(), values=Text(), **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
+        env: dict[str, str] = super()._deserialize(value, *args, **kwargs)
+        if len(env) > 64 or sum(len(k) + len(v) for k, v in env.items()) > ENV_CHARACTERS:
+            raise ma.ValidationError(f"More than 64 names or {ENV_CHARACTERS} characters.")
+        for name in env:
+            if not _ENV_NAME.fullmatch(name):
+                raise ma.ValidationError({name[:80]: ["Is not a variable's name."]})
+        return env
+
+
+def not_blank(text: str) -> None:
+    """Refuse text of nothing but white space."""
+    if not text.strip():
+        raise ma.ValidationError("Must not be blank.")
+
+
+def web_address(text: str) -> None:
+    """Refuse what is neither an http(s) address without credentials nor a path of ours."""
+    if not re.fullmatch(r"(https?://[^/@\s]+(/\S*)?|/api/files/download/[\w.-]+)", text):
+        raise ma.ValidationError("Must be an http or https address without credentials.")

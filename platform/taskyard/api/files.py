@@ -1,0 +1,111 @@
+"""Routes of files: uploads and result archives, streamed both ways."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, BinaryIO, cast
+
+from flask import Response, request
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import parse_range_header
+from werkzeug.utils import secure_filename
+
+from taskyard import archive
+from taskyard.api import schemas
+from taskyard.api.base import Blueprint, platform
+from taskyard.archive import ArchiveLimits
+from taskyard.operations import DOWNLOAD_PATH
+from taskyard.store.files import StoredFile
+
+blueprint = Blueprint("files", __name__, url_prefix="/api/files", description="Files")
+
+_ZIP_BEGINS = b"PK"
+
+
+@blueprint.before_request
+def allow_uploads() -> None:
+    """An upload may be larger than other bodies; Werkzeug keeps it on disk, not in memory."""
+    request.max_content_length = platform().settings.upload_cap_bytes
+
+
+@blueprint.post("/upload")
+@blueprint.doc(operationId="uploadFile")
+@blueprint.arguments(schemas.FileUpload, location="files")
+@blueprint.response(200, schemas.StoredFile)
+def upload(files: dict[str, Any]) -> Any:
+    """Store a file. One that is a ZIP, or is named so, is checked before it is stored."""
+    stored = save_upload(files["file"])
+    return {
+        "success": True,
+        "file_id": stored.file_id,
+        "filename": stored.filename,
+        "size": stored.size_bytes,
+        "sha256": stored.sha256,
+        "url": f"{DOWNLOAD_PATH}{stored.file_id}",
+    }
+
+
+@blueprint.get("/download/<file_id>")
+@blueprint.doc(operationId="downloadFile")
+@blueprint.response(
+    200, {"type": "string", "format": "binary"}, content_type="application/octet-stream"
+)
+def download(file_id: str) -> Any:
+    """The file, streamed; one range of it when that is asked for."""
+    stored = platform().store.files.get(file_id)
+    start, stop = _range(stored.size_bytes)
+    pieces = platform().store.files.pieces(file_id, start, stop - start)
+    response = Response(pieces, mimetype=stored.content_type)
+    response.content_length = stop - start
+    response.accept_ranges = "bytes"
+    response.set_etag(stored.sha256)
+    response.headers.set("Content-Disposition", "attachment", filename=_shown(stored))
+    if stop - start != stored.size_bytes:
+        response.status_code = 206
+        response.content_range.set(start, stop, stored.size_bytes)
+    return response
+
+
+def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFile:
+    """Check and store an upload. Raises BadArchive, TooLarge."""
+    source = cast(BinaryIO, file.stream)
+    name = (file.filename or "file")[:255].replace("\0", "")
+    begins = source.read(len(_ZIP_BEGINS))
+    source.seek(0)
+    is_archive = must_be_archive or begins == _ZIP_BEGINS or name.lower().endswith(".zip")
+    if is_archive:
+        archive.check(source, archive_limits())
+        source.seek(0)
+    settings = platform().settings
+    return platform().store.files.save(
+        source,
+        filename=name,
+        cap_bytes=settings.upload_cap_bytes,
+        keep=timedelta(days=settings.upload_retention_days),
+        content_type="application/zip" if is_archive else "application/octet-stream",
+        is_archive=is_archive,
+    )
+
+
+def archive_limits() -> ArchiveLimits:
+    """What an archive may hold here."""
+    settings = platform().settings
+    return ArchiveLimits(
+        max_entries=settings.archive_cap_entries, max_bytes=settings.archive_cap_bytes
+    )
+
+
+def _range(size: int) -> tuple[int, int]:
+    """The bytes that are asked for: one range, or all. Several at once are answered whole."""
+    asked = parse_range_header(request.headers.get("Range"))
+    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return 0, size
+    wanted = asked.range_for_length(size)
+    if wanted is None:
+        raise RequestedRangeNotSatisfiable(size)
+    return wanted
+
+
+def _shown(stored: StoredFile) -> str:
+    return secure_filename(stored.filename) or "file"

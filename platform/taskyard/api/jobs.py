@@ -1,0 +1,168 @@
+"""Routes of jobs, for apps and people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import marshmallow as ma
+from flask import Response, request
+
+from taskyard import follow, operations
+from taskyard.api import errors, paging, representations, schemas
+from taskyard.api.auth import caller
+from taskyard.api.base import Blueprint, platform, read_json
+from taskyard.errors import InvalidRequest
+from taskyard.jobs.model import Job
+from taskyard.store.queries import JobFilter
+
+#: Jobs that one request may submit.
+AT_ONCE = 1000
+
+_KEY_CHARACTERS = 255
+
+blueprint = Blueprint("jobs", __name__, url_prefix="/api/jobs", description="Jobs")
+
+_CREATE_DOC = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        {"$ref": "#/components/schemas/JobRequest"},
+                        {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": AT_ONCE,
+                            "items": {"$ref": "#/components/schemas/JobRequest"},
+                        },
+                    ]
+                }
+            }
+        },
+    },
+    "parameters": [
+        {
+            "in": "header",
+            "name": "Idempotency-Key",
+            "schema": {"type": "string", "minLength": 1, "maxLength": _KEY_CHARACTERS},
+            "description": "The same key and body give the same jobs again, for 24 hours.",
+        }
+    ],
+}
+
+
+@blueprint.post("/create")
+@blueprint.doc(operationId="createJobs", **_CREATE_DOC)
+@blueprint.response(201, schemas.Done)
+def create() -> Any:
+    """Submit one job, or a list of jobs; durable before it is answered."""
+    body = read_json()
+    job_ids = operations.submit(
+        platform(),
+        _requests(body),
+        by=caller().name,
+        key=_idempotency_key(),
+        body=request.get_data(),
+        host=request.host,
+    )
+    if isinstance(body, list):
+        return {"success": True, "job_ids": job_ids, "message": f"{len(job_ids)} jobs queued"}
+    location = f"/api/jobs/status?jobId={job_ids[0]}"
+    return (
+        {"success": True, "job_id": job_ids[0], "message": "Job queued"},
+        201,
+        {"Location": location},
+    )
+
+
+@blueprint.get("/list")
+@blueprint.doc(operationId="listJobs")
+@blueprint.arguments(schemas.ListQuery, location="query")
+@blueprint.response(200, schemas.JobPage)
+def list_jobs(query: dict[str, Any]) -> Any:
+    """Jobs, newest first. Free text looks at the 10,000 newest that match the rest."""
+    limit, after = query.pop("limit"), paging.decode(query.pop("after", None))
+    wanted = JobFilter(statuses=query.pop("status", ()), **query)
+    page = platform().store.queries.page(wanted, limit=limit, after=after)
+    shown = representations.jobs(page.jobs)
+    return {"jobs": shown, "count": len(shown), "next": paging.encode(page.next)}
+
+
+@blueprint.get("/status")
+@blueprint.doc(operationId="getJob")
+@blueprint.arguments(schemas.StatusQuery, location="query")
+@blueprint.response(200, schemas.JobStatusAnswer)
+def status(query: dict[str, Any]) -> Any:
+    """A job in full; ``wait`` answers as soon as it has ended, or after so many seconds."""
+    found = follow.wait_until_ended(platform(), query["job_id"], query["wait"])
+    return representations.job_in_full(found)
+
+
+@blueprint.get("/output")
+@blueprint.doc(operationId="getJobOutput")
+@blueprint.arguments(schemas.OutputQuery, location="query")
+@blueprint.response(200, {"type": "string"}, content_type="text/plain")
+def output(query: dict[str, Any]) -> Any:
+    """What the job printed, as text; one stream of it, or both as they were interleaved."""
+    found = platform().store.jobs.get(query["job_id"])
+    text = _text(found, query.get("stream"), query.get("attempt"))
+    return Response(text, mimetype="text/plain")
+
+
+@blueprint.post("/cancel")
+@blueprint.doc(operationId="cancelJob")
+@blueprint.arguments(schemas.CancelRequest)
+@blueprint.response(200, schemas.Done)
+def cancel(body: dict[str, Any]) -> Any:
+    """Cancel a job: at once while it is queued, else its agent stops it."""
+    job = operations.cancel(platform(), body["job_id"], by=caller().name, reason=body.get("reason"))
+    message = "Job cancelled" if job.is_terminal else "Cancel requested"
+    return {"success": True, "job_id": job.job_id, "message": message}
+
+
+@blueprint.post("/retry")
+@blueprint.doc(operationId="retryJob")
+@blueprint.arguments(schemas.JobName)
+@blueprint.response(201, schemas.Done)
+def retry(body: dict[str, Any]) -> Any:
+    """Submit an ended job anew, with the same inputs."""
+    job = operations.retry(platform(), body["job_id"], by=caller().name)
+    return (
+        {"success": True, "job_id": job.job_id, "retry_of": job.retry_of, "message": "Job queued"},
+        201,
+        {"Location": f"/api/jobs/status?jobId={job.job_id}"},
+    )
+
+
+def _requests(body: Any) -> list[dict[str, Any]]:
+    """One request or many, all seen to be right before anything is written."""
+    if isinstance(body, list) and not 1 <= len(body) <= AT_ONCE:
+        raise InvalidRequest(f"A list has 1 to {AT_ONCE} jobs.", field="jobs")
+    schema = schemas.JobRequest()
+    loaded: list[dict[str, Any]] = []
+    problems: dict[str, Any] = {}
+    for number, entry in enumerate(body if isinstance(body, list) else [body]):
+        try:
+            loaded.append({**schema.load(entry), "labels": tuple(entry.get("labels", ()))})
+        except ma.ValidationError as error:
+            problems[f"jobs.{number}" if isinstance(body, list) else ""] = error.messages
+    if problems:
+        raise errors.Invalid(problems)
+    return loaded
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 1 <= len(key) <= _KEY_CHARACTERS:
+        raise InvalidRequest(
+            f"Must have 1 to {_KEY_CHARACTERS} characters.", field="Idempotency-Key"
+        )
+    return key
+
+
+def _text(job: Job, stream: str | None, attempt: int | None) -> Iterator[str]:
+    for chunk in platform().store.output.read(job, attempt=attempt):
+        if stream in (None, chunk.stream):
+            yield chunk.data

@@ -1,0 +1,69 @@
+"""Jobs and workers as the API shows them: what is stored, and what is derived on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from taskyard.api.base import platform
+from taskyard.jobs.model import Job
+from taskyard.operations import DOWNLOAD_PATH
+from taskyard.waiting import explain
+from taskyard.workers.model import NOTHING
+from taskyard.workers.placement import Waiting
+
+#: Text of one stream that a status carries; the output route has all of it.
+STATUS_TEXT_BYTES = 2**20
+
+
+def job(found: Job, waiting: Waiting | None = None) -> dict[str, Any]:
+    """A job for a list."""
+    result = f"{DOWNLOAD_PATH}{found.result_file_id}" if found.result_file_id else None
+    upload = f"{DOWNLOAD_PATH}{found.file_id}" if found.file_id else found.file_url
+    return {
+        **vars(found),
+        "id": found.job_id,
+        "file_url": upload,
+        "result_file_url": result,
+        "waiting_reason": waiting.reason if waiting else None,
+    }
+
+
+def jobs(found: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs for a list, the queued ones with why they wait."""
+    explained = explain(platform(), found)
+    return [job(entry, explained.get(entry.job_id)) for entry in found]
+
+
+def job_in_full(found: Job) -> dict[str, Any]:
+    """A job with its output and, while it is queued, its place in the queue."""
+    output = platform().store.output
+    waiting = explain(platform(), [found]).get(found.job_id)
+    return {
+        **job(found, waiting),
+        "stdout": output.text(found, stream="stdout", limit_bytes=STATUS_TEXT_BYTES),
+        "stderr": output.text(found, stream="stderr", limit_bytes=STATUS_TEXT_BYTES),
+        "waiting_workers": dict(waiting.workers) if waiting else {},
+    }
+
+
+def workers() -> list[dict[str, Any]]:
+    """All workers with status, reason and what they have in use, derived now."""
+    store, settings = platform().store, platform().settings
+    usage, now = store.queries.usage(), store.clock.now()
+    offline_after = timedelta(seconds=settings.offline_seconds)
+    shown = []
+    for worker in store.workers.listed():
+        used = usage.get(worker.worker_id, NOTHING)
+        shown.append(
+            {
+                **vars(worker),
+                "status": str(worker.status(used, now, offline_after)),
+                "health_reason": worker.trouble(now) or worker.health_reason,
+                "reserved_cpu": used.cpu,
+                "reserved_ram_mb": used.ram_mb,
+                "current_job_ids": list(used.job_ids),
+            }
+        )
+    return shown

@@ -1,0 +1,78 @@
+"""The body of submit-result: JSON with the archive in base64, or multipart for larger ones."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from datetime import timedelta
+from typing import Any, BinaryIO, cast
+
+import marshmallow as ma
+from flask import request
+
+from taskyard import archive
+from taskyard.api import errors, schemas
+from taskyard.api.base import platform, read_json
+from taskyard.api.files import allow_uploads, archive_limits
+from taskyard.errors import InvalidRequest
+from taskyard.worker_half import Result
+
+
+def read_result() -> dict[str, Any]:
+    """The fields of the result, validated. Raises InvalidRequest that names the field."""
+    if request.mimetype == "multipart/form-data":
+        allow_uploads()
+        data: Any = dict(request.form.items())
+        for name in ("exitCode", "attempt"):
+            if data.get(name, "").lstrip("-").isdecimal():
+                data[name] = int(data[name])
+    else:
+        data = read_json()
+    try:
+        fields: dict[str, Any] = schemas.ResultFields().load(data)
+    except ma.ValidationError as error:
+        raise errors.Invalid({"": error.messages}) from None
+    return fields
+
+
+def result_of(fields: dict[str, Any]) -> Result:
+    """The result, with its archive checked and stored."""
+    return Result(
+        exit_code=fields["exit_code"],
+        stdout=fields["stdout"],
+        stderr=fields["stderr"],
+        archive=_stored_archive(fields),
+    )
+
+
+def _stored_archive(fields: dict[str, Any]) -> dict[str, Any]:
+    source, field = _archive(fields)
+    if source is None:
+        return {}
+    try:
+        archive.check(source, archive_limits())
+    except InvalidRequest as error:
+        error.field = field
+        raise
+    source.seek(0)
+    settings = platform().settings
+    stored = platform().store.files.save(
+        source,
+        filename=fields["result_zip_name"] or f"{fields['job_id']}-result.zip",
+        cap_bytes=settings.upload_cap_bytes,
+        keep=timedelta(days=settings.job_retention_days),
+    )
+    return {"resultFileId": stored.file_id, "resultFilename": stored.filename}
+
+
+def _archive(fields: dict[str, Any]) -> tuple[BinaryIO | None, str]:
+    if "file" in request.files:
+        return cast(BinaryIO, request.files["file"].stream), "file"
+    text = fields["result_zip_base64"]
+    if not text:
+        return None, ""
+    try:
+        return io.BytesIO(base64.b64decode(text, validate=True)), "resultZipBase64"
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("Is not base64.", field="resultZipBase64") from None

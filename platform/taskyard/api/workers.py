@@ -1,0 +1,224 @@
+"""Routes of workers: the worker half, for agents in any language, and the listing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from taskyard import worker_half
+from taskyard.api import representations, schemas
+from taskyard.api.auth import caller
+from taskyard.api.base import Blueprint, base_url, platform
+from taskyard.api.results import read_result, result_of
+from taskyard.clock import epoch_ms
+from taskyard.documents import camel
+from taskyard.errors import Gone
+from taskyard.jobs.model import Job, Lease
+from taskyard.operations import DOWNLOAD_PATH
+
+blueprint = Blueprint("workers", __name__, url_prefix="/api", description="Workers")
+
+_RESULT_DOC = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/ResultFields"}},
+        },
+    }
+}
+
+
+@blueprint.post("/workers/register")
+@blueprint.doc(operationId="registerWorker")
+@blueprint.arguments(schemas.Registration)
+@blueprint.response(200, schemas.Done)
+def register(body: dict[str, Any]) -> Any:
+    """Begin to work: a new boot of the worker, which clears deletion and cooldown."""
+    worker_id = _speaking_for(body)
+    worker_half.register(platform(), worker_id, _facts(body))
+    return {"success": True, "worker_id": worker_id, "message": "Worker registered"}
+
+
+@blueprint.get("/workers/register")
+@blueprint.doc(operationId="listWorkersOfOld", deprecated=True)
+@blueprint.response(410, description="Use /api/workers/list")
+def registered() -> Any:
+    """Gone since the earlier system."""
+    raise Gone("Use /api/workers/list")
+
+
+@blueprint.post("/workers/heartbeat")
+@blueprint.doc(operationId="heartbeat")
+@blueprint.arguments(schemas.Heartbeat)
+@blueprint.response(200, schemas.HeartbeatAnswer)
+def heartbeat(body: dict[str, Any]) -> Any:
+    """Live on: renews the leases of the worker's jobs, and tells which to stop."""
+    worker_id = _speaking_for(body)
+    job_ids = [*body.pop("jobs", []), *body.pop("current_job_ids", [])]
+    beat = worker_half.heartbeat(platform(), worker_id, _facts(body), job_ids)
+    return {
+        "success": True,
+        "worker_id": worker_id,
+        "timestamp": epoch_ms(beat.worker.last_heartbeat),
+        "cancel": beat.cancel,
+        "lost": beat.lost,
+    }
+
+
+@blueprint.get("/workers/list")
+@blueprint.doc(operationId="listWorkers")
+@blueprint.response(200, schemas.WorkerList)
+def list_workers() -> Any:
+    """All workers, with status and what they have in use, worked out now."""
+    shown = representations.workers()
+    counts = Counter(worker["status"] for worker in shown)
+    return {
+        "success": True,
+        "workers": shown,
+        "total_workers": len(shown),
+        "idle_workers": counts["IDLE"],
+        "busy_workers": counts["BUSY"],
+        "unhealthy_workers": counts["UNHEALTHY"],
+        "offline_workers": counts["OFFLINE"],
+    }
+
+
+@blueprint.delete("/workers/<worker_id>")
+@blueprint.doc(operationId="deleteWorker")
+@blueprint.response(200, schemas.Deleted)
+def delete(worker_id: str) -> Any:
+    """Take a worker out of listing and scheduling until it registers again."""
+    now = platform().store.clock.now()
+    existed = platform().store.workers.soft_delete(worker_id, now=now)
+    return {"success": True, "worker_id": worker_id, "existed": existed}
+
+
+@blueprint.post("/workers/<worker_id>/drain")
+@blueprint.doc(operationId="drainWorker")
+@blueprint.response(200, schemas.Done)
+def drain(worker_id: str) -> Any:
+    """Give the worker nothing new; what it runs goes on."""
+    return _set_draining(worker_id, draining=True)
+
+
+@blueprint.post("/workers/<worker_id>/resume")
+@blueprint.doc(operationId="resumeWorker")
+@blueprint.response(200, schemas.Done)
+def resume(worker_id: str) -> Any:
+    """Give the worker work again."""
+    answer = _set_draining(worker_id, draining=False)
+    platform().nudge("resume")
+    return answer
+
+
+@blueprint.get("/jobs/get-job")
+@blueprint.doc(operationId="getJobByQuery")
+@blueprint.arguments(schemas.WorkerName, location="query")
+@blueprint.response(200, schemas.HandedOutAnswer)
+@blueprint.alt_response(202, schema=schemas.HandedOutAnswer)
+def get_job(query: dict[str, Any]) -> Any:
+    """Take the best queued job that fits; 202 when there is none. Agents of old use GET."""
+    return _hand_out(_speaking_for(query))
+
+
+@blueprint.post("/jobs/get-job")
+@blueprint.doc(operationId="pollJob")
+@blueprint.arguments(schemas.WorkerName)
+@blueprint.response(200, schemas.HandedOutAnswer)
+@blueprint.alt_response(202, schema=schemas.HandedOutAnswer)
+def poll_job(body: dict[str, Any]) -> Any:
+    """Take the best queued job that fits; 202 when there is none."""
+    return _hand_out(_speaking_for(body))
+
+
+@blueprint.post("/jobs/stream-output")
+@blueprint.doc(operationId="streamOutput")
+@blueprint.arguments(schemas.OutputChunk)
+@blueprint.response(200, schemas.Done)
+def stream_output(body: dict[str, Any]) -> Any:
+    """Append output to the attempt that runs."""
+    lease = _lease(body)
+    worker_half.stream(platform(), lease, stream=body["type"], data=body["data"], seq=body["seq"])
+    return {"success": True, "job_id": lease.job_id, "message": "Output appended"}
+
+
+@blueprint.get("/jobs/check-cancel")
+@blueprint.doc(operationId="checkCancel")
+@blueprint.arguments(schemas.CancelQuery, location="query")
+@blueprint.response(200, schemas.CancelAnswer)
+def check_cancel(query: dict[str, Any]) -> Any:
+    """Whether to stop: a cancel was asked for, or the job is another's by now."""
+    asked = worker_half.cancel_requested(platform(), _lease(query))
+    return {"success": True, "cancel_requested": asked}
+
+
+@blueprint.post("/jobs/submit-result")
+@blueprint.doc(operationId="submitResult", **_RESULT_DOC)
+@blueprint.response(200, schemas.Done)
+def submit_result() -> Any:
+    """Report how a command ended; the same result may be sent again."""
+    fields = read_result()
+    lease = _lease(fields)
+    worker_half.check_holder(platform(), lease)
+    job = worker_half.submit_result(platform(), lease, result_of(fields))
+    return {"success": True, "job_id": job.job_id, "message": f"Result recorded: {job.status}"}
+
+
+@blueprint.put("/jobs/submit-result")
+@blueprint.doc(operationId="reportFailure")
+@blueprint.arguments(schemas.FailureReport)
+@blueprint.response(200, schemas.Done)
+def report_failure(body: dict[str, Any]) -> Any:
+    """Report that the worker failed: it cools down, and the job is tried again."""
+    job = worker_half.report_failure(platform(), _lease(body), body["error_message"])
+    return {"success": True, "job_id": job.job_id, "message": f"Failure recorded: {job.status}"}
+
+
+def _speaking_for(body: dict[str, Any]) -> str:
+    worker_id: str = body["worker_id"]
+    caller().speak_for(worker_id)
+    return worker_id
+
+
+def _facts(body: dict[str, Any]) -> dict[str, Any]:
+    """What the worker said of itself, as it is stored. IDLE and BUSY are ours to derive."""
+    facts = {camel(name): value for name, value in body.items() if value is not None}
+    facts.pop("workerId")
+    for name in ("ramTotalMb", "ramFreeMb"):
+        if name in facts:
+            facts[name] = int(facts[name])
+    if facts.pop("status", "") == "UNHEALTHY":
+        facts |= {"health": "UNHEALTHY", "healthReason": "reports that it is unhealthy"}
+    return facts
+
+
+def _lease(body: dict[str, Any]) -> Lease:
+    """The attempt that the asker speaks of; a bound token says which worker it is."""
+    worker_id = body["worker_id"] or caller().worker_id or ""
+    caller().speak_for(worker_id)
+    return Lease(
+        job_id=body["job_id"],
+        worker_id=worker_id,
+        attempt=body["attempt"],
+        lease_id=body["lease_id"],
+    )
+
+
+def _hand_out(worker_id: str) -> Any:
+    job = worker_half.poll(platform(), worker_id)
+    if job is None:
+        return {"success": False, "message": "No job for this worker", "job": None}, 202
+    return {"success": True, "message": "Job assigned", "job": _handed(job)}
+
+
+def _handed(job: Job) -> dict[str, Any]:
+    """The job with an address of its file that an agent elsewhere can fetch."""
+    url = f"{base_url()}{DOWNLOAD_PATH}{job.file_id}" if job.file_id else job.file_url
+    return {**vars(job), "file_url": url}
+
+
+def _set_draining(worker_id: str, *, draining: bool) -> dict[str, Any]:
+    now = platform().store.clock.now()
+    platform().store.workers.drain(worker_id, draining=draining, now=now)
+    message = "Worker drains" if draining else "Worker resumed"
+    return {"success": True, "worker_id": worker_id, "message": message}

@@ -1,0 +1,54 @@
+"""Gunicorn's configuration: ``gunicorn -c python:taskyard.gunicorn_config taskyard.wsgi:app``.
+
+Refuses an address that others can reach while nobody would be asked for a token.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from taskyard import settings as _settings
+from taskyard.errors import TaskyardError
+
+try:
+    _loaded = _settings.load()
+except TaskyardError as error:
+    sys.exit(f"taskyard: {error}")
+
+bind = _loaded.bind
+worker_class = "gthread"
+# One process: its threads wait (long polls, streams, MongoDB), they do not compute.
+workers = 1
+threads = 64
+keepalive = 30
+# Streams and long polls hold their connection: a stop does not wait for them.
+graceful_timeout = 2
+timeout = 60
+accesslog = None
+control_socket_disable = True
+preload_app = False
+
+
+def on_starting(_server: Any) -> None:
+    """Refuse to listen where strangers could act (the master, before it forks)."""
+    try:
+        _require_tokens()
+    except TaskyardError as error:
+        sys.exit(f"taskyard: {error}")
+
+
+def _require_tokens() -> None:
+    """Raises ConfigurationError, StoreUnavailable."""
+    from taskyard.errors import ConfigurationError
+    from taskyard.store.client import connect
+
+    store = connect(_loaded)
+    try:
+        if not _settings.is_loopback(bind) and not store.tokens.any():
+            raise ConfigurationError(
+                f"{bind} can be reached from elsewhere, and there are no tokens yet. "
+                "Make one first: taskyard tokens create --role operator"
+            )
+    finally:
+        store.close()
