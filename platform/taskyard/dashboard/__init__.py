@@ -1,0 +1,1 @@
+"""The listing: server-rendered pages of jobs and workers."""

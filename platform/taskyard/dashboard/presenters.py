@@ -1,0 +1,82 @@
+"""From records to what a page shows; pure functions that take ``now``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import JobStatus
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_ANSI = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[PX^_][^\x1b]*(\x1b\\)?)"
+)
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def duration(seconds: float | None) -> str:
+    """``0.4 s``, ``12 s``, ``3 min``, ``2 h``; empty for none."""
+    if seconds is None:
+        return ""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def ago(instant: datetime | None, now: datetime) -> str:
+    """How long ago, in words."""
+    return "" if instant is None else f"{duration(max(0.0, (now - instant).total_seconds()))} ago"
+
+
+def between(start: datetime | None, end: datetime | None) -> float | None:
+    """Seconds from one instant to another, when both are there."""
+    return (end - start).total_seconds() if start and end else None
+
+
+def waited(job: Job, now: datetime) -> str:
+    """How long it was queued, or is."""
+    if job.started_at is None and job.is_terminal:
+        return duration(between(job.queued_at, job.completed_at))
+    return duration(between(job.queued_at, job.started_at or now))
+
+
+def ran(job: Job, now: datetime) -> str:
+    """How long it ran, or has been running."""
+    end = job.completed_at if job.is_terminal else now
+    return duration(between(job.started_at, end)) if job.status is not JobStatus.QUEUED else ""
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count = round(count / 1000)
+    return f"{count} GB"
+
+
+def visible(text: str) -> str:
+    """Text in which nothing is hidden: control and direction characters are written out."""
+    return _HIDDEN.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def plain(text: str) -> str:
+    """Output without terminal sequences, and with nothing hidden left in it."""
+    return visible(_ANSI.sub("", text.replace("\r\n", "\n")))
+
+
+def first_line(job: Job) -> str:
+    """What names a job in a list: the first line of its command, shortened."""
+    line = next((line for line in job.command.splitlines() if line.strip()), job.command)
+    return visible(line.strip()[:160])
+
+
+def entry(line: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """One line of a job's history."""
+    shown = {name: visible(str(value or "")) for name, value in line.items() if name != "at"}
+    return {**shown, "at": line["at"], "ago": ago(line["at"], now)}
