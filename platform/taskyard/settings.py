@@ -28,7 +28,8 @@ PASSED_TO_JOBS = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR
 class Settings:
     """All settings with their defaults (``design.md`` section 3 gives the numbers' reasons)."""
 
-    mongodb_uri: str = ""
+    #: Holds a password: it is in no log and no error.
+    mongodb_uri: str = field(default="", repr=False)
     database: str = "taskyard"
     #: Address the web process listens on; anything but loopback needs tokens.
     bind: str = "127.0.0.1:8000"

@@ -90,15 +90,17 @@ class Instant(ma.fields.Integer):
         return epoch_ms(value)
 
 
-class QueryInstant(QueryWhole):
+class QueryInstant(ma.fields.Field[datetime]):
     """Epoch milliseconds in a query string."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        # The year 9999 ends here; Python knows no later one.
-        super().__init__(0, 253_402_300_799_999, **kwargs)
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:  # type: ignore[override] # the field's value is an instant
-        return from_epoch_ms(super()._deserialize(value, *args, **kwargs))
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
+        # The year 9999 ends with that many digits; Python knows no later one.
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,15}", value):
+            raise ma.ValidationError("Not a valid instant in epoch milliseconds.")
+        try:
+            return from_epoch_ms(int(value))
+        except (ValueError, OverflowError):
+            raise ma.ValidationError("Later than the year 9999.") from None
 
 
 class Environment(ma.fields.Dict):

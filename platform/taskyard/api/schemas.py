@@ -45,7 +45,7 @@ class JobRequest(ApiSchema):
     """A job to run: a command, a file to run it on, and what it needs."""
 
     command = f.Text(
-        required=True, validate=[validate.Length(1, f.COMMAND_CHARACTERS), f.not_blank]
+        required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
     )
     file_id = f.Text(validate=ID)
     file_url = f.Text(validate=[validate.Length(1, 2000), f.web_address])
@@ -384,7 +384,7 @@ class ExecuteForm(ApiSchema):
     """Commands to run on a ZIP, at once (direct) or from the queue (distributed)."""
 
     commands = f.Text(
-        required=True, validate=[validate.Length(1, f.COMMAND_CHARACTERS), f.not_blank]
+        required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
     )
     mode = f.Text(load_default="direct", validate=validate.OneOf(["direct", "distributed"]))
     timeout_ms = f.QueryWhole(100, 7 * 24 * 3600 * 1000, load_default=300_000)

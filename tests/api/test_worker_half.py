@@ -1,0 +1,372 @@
+"""The worker half: what an HTTP agent of any language gets and may do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+from tests.api.agents import HttpAgent, status_of, submit_job
+from tests.api.conftest import As
+
+
+def zipped(**files: str) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return target.getvalue()
+
+
+@pytest.fixture
+def agent(api: FlaskClient) -> HttpAgent:
+    """A registered agent that sends no leases."""
+    made = HttpAgent(api)
+    assert made.register().status_code == 200
+    return made
+
+
+@pytest.fixture
+def running(api: FlaskClient, agent: HttpAgent) -> HttpAgent:
+    """An agent that runs a job."""
+    submit_job(api)
+    assert agent.poll().status_code == 200
+    return agent
+
+
+def test_an_agent_takes_a_job_and_the_job_ends_completed(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    job_id = submit_job(api, command="echo hi", env={"A": "b"})
+    job = agent.poll().get_json()["job"]
+    assert (job["jobId"], job["command"], job["attempt"]) == (job_id, "echo hi", 1)
+    assert status_of(api, job_id)["status"] == "RUNNING"
+    assert agent.stream("hi\n").get_json()["success"] is True
+    assert status_of(api, job_id)["stdout"] == "hi\n"
+    assert agent.submit(0, stdout="hi\n").status_code == 200
+    ended = status_of(api, job_id)
+    assert (ended["status"], ended["exitCode"], ended["stdout"]) == ("COMPLETED", 0, "hi\n")
+
+
+def test_no_job_is_202_with_job_null(agent: HttpAgent) -> None:
+    answer = agent.poll()
+    assert answer.status_code == 202
+    assert answer.get_json()["success"] is False
+    assert answer.get_json()["job"] is None
+
+
+def test_agents_may_poll_by_get(api: FlaskClient, agent: HttpAgent) -> None:
+    job_id = submit_job(api)
+    answer = api.get("/api/jobs/get-job?workerId=w1")
+    assert answer.get_json()["job"]["jobId"] == job_id
+
+
+def test_a_worker_that_is_not_known_gets_no_job(api: FlaskClient) -> None:
+    assert HttpAgent(api, "stranger").poll().status_code == 404
+
+
+def test_a_repeated_poll_after_a_lost_answer_gives_the_same_job_and_lease(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    submit_job(api)
+    submit_job(api)
+    first, again = agent.poll().get_json(), agent.poll().get_json()
+    assert first["job"] == again["job"]
+
+
+def test_two_workers_that_poll_at_once_never_get_the_same_job(
+    api: FlaskClient, platform: Platform
+) -> None:
+    for _ in range(10):
+        submit_job(api)
+    app, taken, lock = create_app(platform), [], threading.Lock()
+    headers = {"HTTP_AUTHORIZATION": api.environ_base["HTTP_AUTHORIZATION"]}
+    barrier = threading.Barrier(10)
+
+    def poll(number: int) -> None:
+        client = app.test_client()
+        client.environ_base.update(headers)
+        agent = HttpAgent(client, f"w{number}")
+        agent.register()
+        barrier.wait()
+        while agent.poll().status_code != 200:
+            pass
+        with lock:
+            taken.append(agent.job["jobId"])
+
+    threads = [threading.Thread(target=poll, args=[n]) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 10
+
+
+def test_a_job_that_does_not_fit_is_not_handed_out(api: FlaskClient, agent: HttpAgent) -> None:
+    job_id = submit_job(api, requiredCpu=64)
+    assert agent.poll().status_code == 202
+    assert "larger than every worker" in status_of(api, job_id)["waitingReason"]
+
+
+@pytest.mark.parametrize(("exit_code", "status"), [(0, "COMPLETED"), (3, "FAILED"), (-9, "FAILED")])
+def test_the_exit_code_decides_how_the_job_ends(
+    api: FlaskClient, running: HttpAgent, exit_code: int, status: str
+) -> None:
+    running.submit(exit_code)
+    ended = status_of(api, running.job["jobId"])
+    assert (ended["status"], ended["exitCode"]) == (status, exit_code)
+
+
+def test_the_text_of_the_result_replaces_what_was_streamed(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    running.stream("partial")
+    running.submit(0, stdout="the whole", stderr="and this")
+    ended = status_of(api, running.job["jobId"])
+    assert (ended["stdout"], ended["stderr"]) == ("the whole", "and this")
+
+
+def test_chunks_keep_their_order_and_one_with_a_seq_counts_once(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    for seq, text in [(0, "a"), (1, "b"), (1, "b"), (2, "c")]:
+        assert running.stream(text, seq=seq).status_code == 200
+    running.stream("oops", type="stderr", seq=3)
+    status = status_of(api, running.job["jobId"])
+    assert (status["stdout"], status["stderr"]) == ("abc", "oops")
+    assert status["lastStreamedAt"] is not None
+
+
+def test_the_same_result_twice_is_answered_200_both_times(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    assert [running.submit(0).status_code for _ in range(2)] == [200, 200]
+    verbs = [entry["verb"] for entry in status_of(api, running.job["jobId"])["history"]]
+    assert verbs.count("complete") == 1
+
+
+def test_a_result_archive_is_stored_and_can_be_fetched(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    content = zipped(report="fine")
+    running.submit(
+        0, resultZipBase64=base64.b64encode(content).decode(), resultZipName="result.zip"
+    )
+    ended = status_of(api, running.job["jobId"])
+    assert ended["resultFilename"] == "result.zip"
+    assert api.get(ended["resultFileUrl"]).data == content
+
+
+def test_a_larger_archive_goes_up_as_multipart(api: FlaskClient, running: HttpAgent) -> None:
+    content = zipped(report="fine")
+    answer = api.post(
+        "/api/jobs/submit-result",
+        data={
+            "jobId": running.job["jobId"],
+            "workerId": "w1",
+            "exitCode": "0",
+            "file": (io.BytesIO(content), "all.zip"),
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    ended = status_of(api, running.job["jobId"])
+    assert api.get(ended["resultFileUrl"]).data == content
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field"),
+    [
+        ({"resultZipBase64": "!!!"}, 422, "resultZipBase64"),
+        ({"resultZipBase64": base64.b64encode(b"no zip").decode()}, 400, "resultZipBase64"),
+        ({"exitCode": None}, 422, "exitCode"),
+        ({"exitCode": "0"}, 422, "exitCode"),
+        ({"workerId": None}, 422, "workerId"),
+        ({"jobId": {"$gt": ""}}, 422, "jobId"),
+    ],
+)
+def test_a_bad_result_names_its_field_and_changes_nothing(
+    api: FlaskClient, running: HttpAgent, fields: dict[str, Any], status: int, field: str
+) -> None:
+    answer = running.submit(**{"exit_code": 0, **fields})
+    assert answer.status_code == status, answer.text
+    assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
+    assert status_of(api, running.job["jobId"])["status"] == "RUNNING"
+
+
+def test_a_result_for_a_job_that_is_not_there_is_404(running: HttpAgent) -> None:
+    assert running.submit(0, jobId="gone").status_code == 404
+
+
+def test_a_worker_that_does_not_hold_the_job_may_not_report(running: HttpAgent) -> None:
+    assert running.submit(0, workerId="w2").status_code == 403
+
+
+def test_a_stale_attempt_is_refused_everywhere(api: FlaskClient, agent: HttpAgent) -> None:
+    agent.fenced = True
+    submit_job(api)
+    agent.poll()
+    agent.job |= {"attempt": 7}
+    assert agent.submit(0).status_code == 409
+    assert agent.stream("late").status_code == 409
+    assert agent.cancelled() is True
+    assert status_of(api, agent.job["jobId"])["status"] == "RUNNING"
+
+
+def test_output_for_a_job_that_ended_is_409(running: HttpAgent) -> None:
+    running.submit(0)
+    assert running.stream("late").status_code == 409
+
+
+def test_the_workers_own_failure_cools_it_down_and_requeues_this_job_alone(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    other = submit_job(api)
+    assert running.fail("disk full").status_code == 200
+    listed = api.get("/api/workers/list").get_json()
+    assert (listed["unhealthyWorkers"], listed["workers"][0]["status"]) == (1, "UNHEALTHY")
+    assert listed["workers"][0]["cooldownUntil"] is not None
+    job = status_of(api, running.job["jobId"])
+    assert (job["status"], job["attempts"]) == ("QUEUED", 1)
+    assert status_of(api, other)["attempts"] == 0
+
+
+def test_a_worker_cannot_talk_itself_out_of_its_cooldown(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    running.fail()
+    running.heartbeat(status="IDLE")
+    assert api.get("/api/workers/list").get_json()["workers"][0]["status"] == "UNHEALTHY"
+    assert running.poll().status_code == 202
+
+
+def test_a_registration_clears_the_cooldown(api: FlaskClient, running: HttpAgent) -> None:
+    running.fail()
+    running.register()
+    assert api.get("/api/workers/list").get_json()["workers"][0]["status"] == "IDLE"
+
+
+def test_a_failure_with_no_retries_left_fails_the_job(api: FlaskClient, agent: HttpAgent) -> None:
+    job_id = submit_job(api, maxRetries=0)
+    agent.poll()
+    agent.fail("disk full")
+    ended = status_of(api, job_id)
+    assert ended["status"] == "FAILED"
+    assert "disk full" in ended["errorMessage"]
+
+
+def test_a_cancel_reaches_the_agent_and_its_result_ends_the_job_cancelled(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    job_id = running.job["jobId"]
+    assert running.cancelled() is False
+    assert api.post("/api/jobs/cancel", json={"jobId": job_id}).status_code == 200
+    assert running.cancelled() is True
+    assert running.heartbeat(jobs=[job_id]).get_json()["cancel"] == [job_id]
+    running.submit(143)
+    assert status_of(api, job_id)["status"] == "CANCELLED"
+
+
+def test_a_heartbeat_tells_of_jobs_that_are_lost(running: HttpAgent) -> None:
+    assert running.heartbeat(jobs=["not-mine"]).get_json()["lost"] == ["not-mine"]
+
+
+def test_a_heartbeat_of_an_unknown_worker_adds_it(api: FlaskClient) -> None:
+    assert HttpAgent(api, "new").heartbeat().status_code == 200
+    assert api.get("/api/workers/list").get_json()["totalWorkers"] == 1
+
+
+def test_a_deleted_worker_stays_away_until_it_registers_again(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    assert api.delete("/api/workers/w1").get_json() == {
+        "success": True,
+        "workerId": "w1",
+        "existed": True,
+    }
+    assert agent.heartbeat().status_code == 410
+    assert agent.poll().status_code == 410
+    assert api.get("/api/workers/list").get_json()["totalWorkers"] == 0
+    agent.register()
+    assert agent.heartbeat().status_code == 200
+    assert api.get("/api/workers/list").get_json()["idleWorkers"] == 1
+
+
+def test_deleting_a_worker_that_never_was_says_so(api: FlaskClient) -> None:
+    assert api.delete("/api/workers/gone").get_json()["existed"] is False
+
+
+def test_a_draining_worker_gets_nothing_new(api: FlaskClient, agent: HttpAgent) -> None:
+    submit_job(api)
+    assert api.post("/api/workers/w1/drain").status_code == 200
+    assert agent.poll().status_code == 202
+    assert api.post("/api/workers/w1/resume").status_code == 200
+    assert agent.poll().status_code == 200
+
+
+def test_the_workers_list_has_every_field_of_the_contract(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    listed = api.get("/api/workers/list").get_json()
+    fields = """workerId status hostname os cpuCount cpuUsage ramTotalMb ramFreeMb lastHeartbeat
+        currentJobIds reservedCpu reservedRamMb cooldownUntil updatedAt dockerContainers
+        dockerCpuUsage dockerMemoryMb kind labels maxJobs isolation"""
+    assert [name for name in fields.split() if name not in listed["workers"][0]] == []
+    assert listed["busyWorkers"] == 1
+    assert listed["workers"][0]["currentJobIds"] == [running.job["jobId"]]
+    assert listed["workers"][0]["reservedRamMb"] == 256
+
+
+def test_the_old_listing_is_410_and_says_where_it_went(api: FlaskClient) -> None:
+    answer = api.get("/api/workers/register")
+    assert answer.status_code == 410
+    assert answer.get_json()["error"] == "Use /api/workers/list"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"hostname": None}, "hostname"),
+        ({"hostname": ["a"]}, "hostname"),
+        ({"workerId": {"$ne": 1}}, "workerId"),
+        ({"cpuCount": -1}, "cpuCount"),
+        ({"ramTotalMb": "lots"}, "ramTotalMb"),
+    ],
+)
+def test_a_bad_registration_names_its_field(
+    agent: HttpAgent, fields: dict[str, Any], field: str
+) -> None:
+    answer = agent.register(**fields)
+    assert answer.status_code == 422
+    assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
+
+
+def test_a_token_of_one_worker_speaks_for_no_other(as_role: As, api: FlaskClient) -> None:
+    bound = HttpAgent(as_role("agent", "w1"), "w1")
+    assert bound.register().status_code == 200
+    bound.worker_id = "w2"
+    assert bound.register().status_code == 403
+    submit_job(api)
+    bound.worker_id = "w1"
+    bound.poll()
+    bound.worker_id = "w2"
+    assert bound.submit(0).status_code == 403
+
+
+def test_an_agent_keeps_its_job_by_heartbeats_and_loses_it_without(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    job_id = running.job["jobId"]
+    for _ in range(4):
+        let_pass(20)
+        assert running.heartbeat(jobs=[job_id]).get_json()["lost"] == []
+    assert status_of(api, job_id)["status"] == "RUNNING"
+    let_pass(40)
+    assert status_of(api, job_id)["status"] == "QUEUED"

@@ -1,0 +1,118 @@
+"""What tests share: one real mongod for the run, an empty database for each test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskyard import clock as clock_module
+from taskyard.context import Platform
+from taskyard.embedded import EmbeddedServer
+from taskyard.jobs.lifecycle import Transition
+from taskyard.scheduler import ticks
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
+from taskyard.store.client import Store
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A real server of our own. Where it cannot start, the tests fail; they never skip."""
+    with EmbeddedServer(tmp_path_factory.mktemp("mongod")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _connected(mongod: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    settings = Settings(mongodb_uri=mongod.uri, database="tests")
+    store = store_client.connect(settings)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def settings(mongod: EmbeddedServer, tmp_path: Path) -> Settings:
+    return Settings(mongodb_uri=mongod.uri, database="tests", data_dir=tmp_path / "data")
+
+
+class TestClock(clock_module.Clock):
+    """The server's clock, which a test may put forward."""
+
+    __test__ = False
+    ahead = timedelta()
+
+    def now(self) -> Any:
+        return clock_module.to_milliseconds(super().now() + self.ahead)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.ahead += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(_connected: Store) -> TestClock:
+    return TestClock(lambda: store_client.server_time(_connected.client))
+
+
+@pytest.fixture
+def store(_connected: Store, settings: Settings, clock: TestClock) -> Store:
+    """The real store over an empty database."""
+    for name in _connected.database.list_collection_names():
+        _connected.database[name].delete_many({})
+    built = store_client.build(
+        _connected.client, settings, feed_uri=settings.mongodb_uri, clock=clock
+    )
+    return dataclasses.replace(built, feed=_connected.feed)
+
+
+@pytest.fixture
+def announced() -> list[Transition]:
+    """The assignments that agents were told of."""
+    return []
+
+
+@pytest.fixture
+def platform(store: Store, settings: Settings, announced: list[Transition]) -> Platform:
+    def announce(assigned: Sequence[Transition]) -> None:
+        announced.extend(assigned)
+
+    return Platform(settings=settings, store=store, announce=announce)
+
+
+@pytest.fixture
+def with_settings(platform: Platform) -> Callable[..., Platform]:
+    """The platform with other settings."""
+
+    def change(**values: Any) -> Platform:
+        return dataclasses.replace(
+            platform, settings=dataclasses.replace(platform.settings, **values)
+        )
+
+    return change
+
+
+@pytest.fixture
+def tick(platform: Platform) -> Callable[[str], None]:
+    """Runs one of the scheduler's ticks now."""
+
+    def run(name: str) -> None:
+        ticks.run(platform, name)
+
+    return run
+
+
+@pytest.fixture
+def let_pass(clock: TestClock, tick: Callable[[str], None]) -> Callable[[float], None]:
+    """Lets time pass with the sweep running every two seconds, as beat has it."""
+
+    def run(seconds: float) -> None:
+        for _ in range(int(seconds // 2)):
+            clock.advance(2)
+            tick("timeouts")
+
+    return run
