@@ -1,0 +1,125 @@
+"""Uploads and downloads."""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from collections.abc import Callable
+
+import pytest
+from flask.testing import FlaskClient
+
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+
+
+def zipped(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return target.getvalue()
+
+
+def link(name: str, target: bytes) -> tuple[zipfile.ZipInfo, bytes]:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info, target
+
+
+def device(name: str) -> tuple[zipfile.ZipInfo, bytes]:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFCHR | 0o666) << 16
+    return info, b""
+
+
+def upload(api: FlaskClient, content: bytes, name: str = "project.zip") -> object:
+    return api.post("/api/files/upload", data={"file": (io.BytesIO(content), name)})
+
+
+def test_what_goes_up_comes_down_the_same(api: FlaskClient) -> None:
+    content = zipped(("a.txt", b"hello"))
+    stored = api.post(
+        "/api/files/upload", data={"file": (io.BytesIO(content), "my project.zip")}
+    ).get_json()
+    assert (stored["filename"], stored["size"]) == ("my project.zip", len(content))
+    answer = api.get(stored["url"])
+    assert answer.data == content
+    assert answer.headers["Content-Length"] == str(len(content))
+    assert answer.mimetype == "application/zip"
+    assert 'filename="my_project.zip"' in answer.headers["Content-Disposition"] or (
+        "filename=my_project.zip" in answer.headers["Content-Disposition"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content_range", "content"),
+    [
+        ("bytes=0-3", 206, "bytes 0-3/10", b"0123"),
+        ("bytes=8-", 206, "bytes 8-9/10", b"89"),
+        ("bytes=-2", 206, "bytes 8-9/10", b"89"),
+        ("bytes=0-99", 200, None, b"0123456789"),
+        ("lines=1-2", 200, None, b"0123456789"),
+        ("bytes=20-30", 416, "bytes */10", None),
+    ],
+)
+def test_a_range_is_honoured(
+    api: FlaskClient, asked: str, status: int, content_range: str | None, content: bytes | None
+) -> None:
+    stored = api.post(
+        "/api/files/upload", data={"file": (io.BytesIO(b"0123456789"), "digits.txt")}
+    ).get_json()
+    answer = api.get(stored["url"], headers={"Range": asked})
+    assert answer.status_code == status
+    assert answer.headers.get("Content-Range") == content_range
+    assert content is None or answer.data == content
+
+
+BAD_ARCHIVES = {
+    "no zip": (b"no zip at all", 400),
+    "cut short": (zipped(("a", b"x" * 5000))[:-30], 400),
+    "absolute path": (zipped(("/etc/passwd", b"x")), 422),
+    "parent folder": (zipped(("../../x", b"x")), 422),
+    "windows parent folder": (zipped(("..\\x", b"x")), 422),
+    "drive": (zipped(("C:\\x", b"x")), 422),
+    "link out of the folder": (zipped(link("a", b"/etc")), 422),
+    "device": (zipped(device("null")), 422),
+    "bomb by ratio": (zipped(("zeros", b"\0" * 60_000_000)), 422),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARCHIVES)
+def test_an_archive_that_is_none_or_would_do_harm_is_refused_and_not_kept(
+    api: FlaskClient, platform: Platform, name: str
+) -> None:
+    content, status = BAD_ARCHIVES[name]
+    answer = api.post("/api/files/upload", data={"file": (io.BytesIO(content), "project.zip")})
+    assert answer.status_code == status, answer.text
+    assert [entry["field"] for entry in answer.get_json()["errors"]] == ["file"]
+    assert platform.store.database["files.files"].count_documents({}) == 0
+
+
+def test_a_file_over_the_limit_is_413(with_settings: Callable[..., Platform]) -> None:
+    here = with_settings(upload_cap_bytes=1000)
+    token = here.store.tokens.create(role="operator", name="o")
+    client = create_app(here).test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    answer = client.post("/api/files/upload", data={"file": (io.BytesIO(b"x" * 2000), "a.txt")})
+    assert answer.status_code == 413
+
+
+def test_an_upload_without_a_file_names_the_field(api: FlaskClient) -> None:
+    answer = api.post("/api/files/upload", data={"other": "x"})
+    assert answer.status_code == 422
+    assert {entry["field"] for entry in answer.get_json()["errors"]} >= {"file"}
+
+
+def test_a_name_with_markup_or_control_characters_does_no_harm(api: FlaskClient) -> None:
+    stored = api.post(
+        "/api/files/upload",
+        data={"file": (io.BytesIO(b"x"), '"><script>alert(1)</script>\r\n.txt')},
+    ).get_json()
+    answer = api.get(stored["url"])
+    assert "<script>" not in answer.headers["Content-Disposition"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"

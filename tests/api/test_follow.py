@@ -1,0 +1,189 @@
+"""Following a job: events that resume, and direct execution."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.api.agents import HttpAgent, status_of, submit_job
+
+
+@pytest.fixture
+def agent(api: FlaskClient) -> HttpAgent:
+    made = HttpAgent(api)
+    made.register()
+    return made
+
+
+def events(
+    api: FlaskClient, job_id: str, last: str | None = None
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Events as (name, id, data), read one by one as they come."""
+    headers = {"Last-Event-ID": last} if last else {}
+    answer = api.get(f"/api/jobs/events?jobId={job_id}", headers=headers)
+    assert answer.status_code == 200
+    assert answer.mimetype == "text/event-stream"
+    for part in answer.response:
+        text = part if isinstance(part, str) else part.decode()
+        for block in filter(None, text.split("\n\n")):
+            fields = dict(line.split(": ", 1) for line in block.splitlines())
+            if "event" in fields:
+                yield fields["event"], fields["id"], json.loads(fields["data"])
+
+
+def until(stream: Iterator[tuple[str, str, dict[str, Any]]], name: str) -> tuple[str, Any]:
+    for event, identity, data in stream:
+        if event == name:
+            return identity, data
+    raise AssertionError(f"the stream ended without {name}")
+
+
+def test_a_follower_sees_state_output_and_end_as_they_come(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    job_id = submit_job(api)
+    stream = events(api, job_id)
+    assert until(stream, "state")[1]["status"] == "QUEUED"
+    agent.poll()
+    assert until(stream, "state")[1]["status"] == "RUNNING"
+    agent.stream("one\n")
+    assert until(stream, "stdout")[1]["data"] == "one\n"
+    agent.stream("two\n", type="stderr")
+    assert until(stream, "stderr")[1]["data"] == "two\n"
+    agent.submit(3, stdout=None, stderr=None)
+    end = until(stream, "end")[1]
+    assert (end["status"], end["exitCode"]) == ("FAILED", 3)
+    assert list(stream) == []
+
+
+def test_a_follower_that_comes_back_misses_nothing_and_sees_nothing_twice(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    for text in ("a", "b", "c"):
+        agent.stream(text)
+    stream = events(api, job_id)
+    until(stream, "stdout")
+    identity, data = until(stream, "stdout")
+    assert data["data"] == "b"
+    agent.submit(0, stdout=None, stderr=None)
+    rest = list(events(api, job_id, last=identity))
+    assert [data["data"] for name, _, data in rest if name == "stdout"] == ["c"]
+    assert rest[-1][0] == "end"
+
+
+def test_a_whole_text_that_replaces_the_stream_is_told_once(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    stream = events(api, job_id)
+    agent.stream("part ")
+    assert until(stream, "stdout")[1]["data"] == "part "
+    agent.submit(0, stdout="part and whole")
+    text = [data["data"] for name, _, data in stream if name == "stdout"]
+    assert "".join(text) == "and whole"
+
+
+def test_a_new_attempt_starts_the_text_anew(
+    api: FlaskClient, agent: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    agent.stream("first try")
+    stream = events(api, job_id)
+    until(stream, "stdout")
+    agent.fail("disk full")
+    agent.register()
+    agent.poll()
+    agent.stream("second try")
+    _, data = until(stream, "stdout")
+    assert (data["attempt"], data["data"]) == (2, "second try")
+
+
+def test_a_made_up_event_id_is_422(api: FlaskClient) -> None:
+    job_id = submit_job(api)
+    answer = api.get(f"/api/jobs/events?jobId={job_id}", headers={"Last-Event-ID": "x'; drop"})
+    assert answer.status_code == 422
+
+
+def zipped() -> io.BytesIO:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    target.seek(0)
+    return target
+
+
+def test_distributed_execution_queues_a_job_for_the_upload(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    form = {"file": (zipped(), "a.zip"), "commands": "cat a.txt", "mode": "distributed"}
+    answer = api.post("/api/execute", data=form)
+    body = answer.get_json()
+    assert answer.status_code == 200
+    assert answer.headers["X-Job-Id"] == body["jobId"]
+    assert body["success"] is True
+    assert body["mode"] == "distributed"
+    assert api.get(body["checkStatusUrl"]).get_json()["status"] == "QUEUED"
+    job = agent.poll().get_json()["job"]
+    assert job["filename"] == "a.zip"
+    assert api.get(job["fileUrl"]).data == zipped().read()
+
+
+def test_direct_execution_streams_the_output(api: FlaskClient, agent: HttpAgent) -> None:
+    answer = api.post("/api/execute", data={"file": (zipped(), "a.zip"), "commands": "cat a.txt"})
+    assert answer.status_code == 200
+    assert answer.headers["X-Exec-Id"]
+    pieces = (bytes(piece).decode() for piece in answer.response)
+    agent.poll()
+    agent.stream("hello")
+    text = ""
+    while text != "hello":
+        text += next(pieces)
+    agent.submit(2, stdout=None, stderr=None)
+    assert "FAILED" in "".join(pieces)
+
+
+def test_direct_execution_is_stopped_by_delete(api: FlaskClient, agent: HttpAgent) -> None:
+    answer = api.post("/api/execute", data={"commands": "sleep 100"})
+    exec_id = answer.headers["X-Exec-Id"]
+    assert api.delete("/api/execute", json={"execId": exec_id}).get_json() == {"stopped": True}
+    assert api.delete("/api/execute", json={"execId": exec_id}).get_json() == {"stopped": False}
+    assert api.delete("/api/execute", json={"execId": "gone"}).status_code == 404
+    assert "CANCELLED" in answer.text
+
+
+def test_a_client_that_goes_away_cancels_its_direct_execution(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    answer = api.post("/api/execute", data={"commands": "sleep 100"})
+    next(iter(answer.response))
+    answer.close()
+    assert status_of(api, answer.headers["X-Exec-Id"])["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "field"),
+    [
+        ({"commands": "true", "file": (io.BytesIO(b""), "a.zip")}, 400, "file"),
+        ({"commands": "true", "file": (io.BytesIO(b"no zip"), "a.zip")}, 400, "file"),
+        ({"commands": ""}, 422, "commands"),
+        ({}, 422, "commands"),
+        ({"commands": "true", "mode": "sideways"}, 422, "mode"),
+    ],
+)
+def test_bad_executions_name_the_field_and_queue_nothing(
+    api: FlaskClient, form: dict[str, Any], status: int, field: str
+) -> None:
+    answer = api.post("/api/execute", data=form)
+    assert answer.status_code == status, answer.text
+    assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
+    assert api.get("/api/jobs/list").get_json()["count"] == 0
