@@ -4,16 +4,18 @@ TaskyardError
 ├── ConfigurationError          a setting that cannot work                 exit 2
 │   └── EmbeddedServerError     our own mongod could not be started        exit 3
 ├── StoreUnavailable            MongoDB does not answer                    503, exit 4
-├── InvalidRequest              can be read and makes no sense             422
-│   ├── UnreadableRequest       cannot be read at all                      400
-│   ├── BadArchive              a ZIP that is none, or is unsafe           400 or 422
-│   └── TooLarge                over a documented bound                    413
-├── NotFound                    no such job, worker, file or token         404
-├── Forbidden                   the caller may not do that                 403
-├── Unauthenticated             no token, or none that we know             401
-├── Conflict                    the state does not allow it                409
-│   └── StaleAttempt            the attempt or its lease is over           409
-└── Gone                        it was there and will not come back        410
+├── ServerUnreachable           Taskyard's API does not answer                  exit 4
+├── RequestFailed               the API refused what the client asked      by its status
+├── InvalidRequest              can be read and makes no sense             422, exit 2
+│   ├── UnreadableRequest       cannot be read at all                      400, exit 2
+│   ├── BadArchive              a ZIP that is none, or is unsafe           400 or 422, exit 2
+│   └── TooLarge                over a documented bound                    413, exit 2
+├── NotFound                    no such job, worker, file or token         404, exit 6
+├── Forbidden                   the caller may not do that                 403, exit 5
+├── Unauthenticated             no token, or none that we know             401, exit 5
+├── Conflict                    the state does not allow it                409, exit 7
+│   └── StaleAttempt            the attempt or its lease is over           409, exit 7
+└── Gone                        it was there and will not come back        410, exit 6
 
 ``api/errors.py`` maps ``status`` and ``errors`` to a problem document, ``cli`` maps
 ``exit_code`` to the process: nothing else turns an error into an answer.
@@ -50,10 +52,27 @@ class StoreUnavailable(TaskyardError):
     exit_code = 4
 
 
+class ServerUnreachable(TaskyardError):
+    """Taskyard's API does not answer."""
+
+    exit_code = 4
+
+
+class RequestFailed(TaskyardError):
+    """What the API answered to a client instead of what it was asked for."""
+
+    def __init__(self, status: int, detail: str, *, request_id: str = "") -> None:
+        super().__init__(detail)
+        self.status = status
+        self.request_id = request_id
+        self.exit_code = _EXIT_CODES.get(status, 1)
+
+
 class InvalidRequest(TaskyardError):
     """A request that can be read and makes no sense; names the field."""
 
     status = 422
+    exit_code = 2
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -89,6 +108,7 @@ class NotFound(TaskyardError):
     """There is no such thing."""
 
     status = 404
+    exit_code = 6
 
     def __init__(self, kind: str, identity: str) -> None:
         super().__init__(f"There is no {kind} {identity!r}.")
@@ -100,18 +120,21 @@ class Forbidden(TaskyardError):
     """The caller is known and may not do that."""
 
     status = 403
+    exit_code = 5
 
 
 class Unauthenticated(TaskyardError):
     """No token was sent, or none that we know."""
 
     status = 401
+    exit_code = 5
 
 
 class Conflict(TaskyardError):
     """The thing exists in a state that does not allow the request."""
 
     status = 409
+    exit_code = 7
 
 
 class StaleAttempt(Conflict):
@@ -126,3 +149,18 @@ class Gone(TaskyardError):
     """It was there and will not come back by itself."""
 
     status = 410
+    exit_code = 6
+
+
+#: What a client's process ends with for an answer of the API.
+_EXIT_CODES = {
+    400: InvalidRequest.exit_code,
+    401: Unauthenticated.exit_code,
+    403: Forbidden.exit_code,
+    404: NotFound.exit_code,
+    409: Conflict.exit_code,
+    410: Gone.exit_code,
+    413: InvalidRequest.exit_code,
+    422: InvalidRequest.exit_code,
+    503: StoreUnavailable.exit_code,
+}

@@ -110,7 +110,7 @@ class Environment(ma.fields.Dict):
         super().__init__(keys=Text(), values=Text(), **kwargs)
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
-        env: dict[str, str] = super()._deserialize(value, *args, **kwargs)
+        env: dict[str, str] = super()._deserialize(value, *args, **kwargs)  # type: ignore[no-untyped-call] # marshmallow leaves it open
         if len(env) > 64 or sum(len(k) + len(v) for k, v in env.items()) > ENV_CHARACTERS:
             raise ma.ValidationError(f"More than 64 names or {ENV_CHARACTERS} characters.")
         for name in env:

@@ -1,0 +1,86 @@
+"""The command line. Data goes to stdout, everything else to stderr.
+
+Exit codes: 0 done; 1 something else went wrong; 2 usage, settings or a request that makes no
+sense; 3 the embedded server; 4 nobody answers; 5 not allowed; 6 no such thing; 7 the state does
+not allow it. ``run`` ends with the job's own code, 124 when the job timed out, 125 when it did
+not run to an end, and 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from taskyard import __version__
+from taskyard.errors import TaskyardError
+
+INTERRUPTED = 130
+
+#: Each command with the module it is in and its help, so that ``--help`` loads none of them.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("up", "Start everything on this machine."),
+    "run": ("jobs", "Run a command on an agent and end with its exit code."),
+    "submit": ("jobs", "Queue a command and print the job's id."),
+    "status": ("jobs", "Show a job."),
+    "list": ("jobs", "List jobs, newest first."),
+    "logs": ("jobs", "Print what a job printed."),
+    "fetch": ("jobs", "Fetch the archive of what a job left."),
+    "cancel": ("jobs", "Cancel jobs."),
+    "retry": ("jobs", "Submit ended jobs anew."),
+    "workers": ("workers", "List workers; drain, resume or delete one."),
+    "tokens": ("tokens", "Make, list and revoke API tokens."),
+    "doctor": ("doctor", "Say what works and what does not."),
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when the command is run."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, loaded."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"taskyard.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, without loading anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="taskyard")
+def taskyard() -> None:
+    """Taskyard: run jobs on agents, recorded in MongoDB.
+
+    TASKYARD_URL and TASKYARD_TOKEN say which API to use; without them it is the one that
+    `taskyard up` has left in your configuration folder.
+    """
+
+
+def main() -> None:
+    """Run the command line; every expected error is one line and an exit code."""
+    try:
+        sys.exit(taskyard.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except TaskyardError as error:
+        print(f"taskyard: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read us has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,242 @@
+"""Commands on jobs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from taskyard.cli import show
+from taskyard.cli.following import exit_code_of, follow_to_end
+from taskyard.cli.inputs import collect, join_command
+from taskyard.cli.values import Duration, Memory, Variable, ago, took
+from taskyard.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _wanted(command: F) -> F:
+    """What a job may ask for, the same for ``run`` and ``submit``."""
+    five_minutes = round(timedelta(minutes=5).total_seconds() * 1000)
+    options = (
+        click.option(
+            *("-f", "--file"),
+            type=click.Path(exists=True, path_type=Path),
+            help="A ZIP, or a folder to pack into one, that the command runs in.",
+        ),
+        click.option("--cpu", type=float, default=1.0, show_default=True, help="CPUs to reserve."),
+        click.option(
+            "--ram", type=Memory(), default=256, show_default="256MB", help="Memory to reserve."
+        ),
+        click.option("--timeout", type=Duration(), default=five_minutes, show_default="5m"),
+        click.option("--retries", type=int, default=3, show_default=True),
+        click.option("--retry-on-exit", is_flag=True, help="Try again after a non-zero exit too."),
+        click.option("--priority", type=int, default=5, show_default=True, help="0 to 9."),
+        click.option("-l", "--label", multiple=True, help="A label the worker must have."),
+        click.option("-e", "--env", type=Variable(), multiple=True, help="For the job alone."),
+        click.argument("command", nargs=-1, required=True),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("run")
+@_wanted
+@click.option(
+    "--result", type=click.Path(dir_okay=False, path_type=Path), help="Save what it left here."
+)
+@show.output_option
+def run_command(result: Path | None, output: str, **options: Any) -> None:
+    """Run COMMAND on an agent, show what it prints, and end with its exit code.
+
+    One argument is a script of shell lines; several are one command with its arguments.
+    Ctrl-C cancels the job.
+    """
+    with Client() as client:
+        job_id = _submit(client, options)
+        # With JSON, stdout is for the one document at the end.
+        job = follow_to_end(client, job_id, to_stderr=output == "json")
+        if result and job["resultFileUrl"]:
+            _fetch(client, job, result)
+        if output == "json":
+            show.as_json(job)
+        sys.exit(exit_code_of(job))
+
+
+@click.command("submit")
+@_wanted
+@show.output_option
+def submit_command(output: str, **options: Any) -> None:
+    """Queue COMMAND and print the job's id."""
+    with Client() as client:
+        job_id = _submit(client, options)
+    if output == "json":
+        show.as_json({"jobId": job_id})
+    else:
+        print(job_id)
+
+
+@click.command("status")
+@click.argument("job_id")
+@click.option("--wait", is_flag=True, help="Until it has ended.")
+@show.output_option
+def status_command(job_id: str, wait: bool, output: str) -> None:
+    """Show a job: where it stands, why it waits, and its timeline."""
+    with Client() as client:
+        job = client.wait(job_id) if wait else client.status(job_id)
+    if output == "json":
+        show.as_json(job)
+        return
+    ended, began = job["completedAt"], job["startedAt"]
+    show.pairs(
+        [
+            ("job", job["jobId"]),
+            ("status", job["status"]),
+            ("waiting", job["waitingReason"]),
+            ("worker", job["assignedAgentId"]),
+            ("exit code", job["exitCode"]),
+            ("message", job["errorMessage"]),
+            ("command", job["command"]),
+            ("file", job["filename"]),
+            ("attempts", job["attempts"] or None),
+            ("created", ago(job["createdAt"])),
+            ("took", took(ended - began) if ended and began else None),
+            ("result", job["resultFilename"]),
+            ("retry of", job["retryOf"]),
+        ]
+    )
+    for entry in job["history"]:
+        reason = f"  {entry['reason']}" if entry["reason"] else ""
+        worker = f"  on {entry['worker']}" if entry["worker"] else ""
+        print(f"  {ago(entry['at']):>16}  {entry['verb']:<9} {entry['to']}{worker}{reason}")
+
+
+@click.command("list")
+@click.option("-s", "--status", multiple=True, help="QUEUED, RUNNING, FAILED, …; may be repeated.")
+@click.option("-w", "--worker")
+@click.option("-l", "--label")
+@click.option("-t", "--text", help="Part of the command, the id or the file's name.")
+@click.option("-n", "--limit", type=click.IntRange(1, 200), default=20, show_default=True)
+@click.option("--after", help="The `next` of the page before.")
+@show.output_option
+def list_command(output: str, status: tuple[str, ...], **filters: Any) -> None:
+    """List jobs, newest first."""
+    with Client() as client:
+        page = client.list_jobs(status=[name.upper() for name in status], **filters)
+    if output == "json":
+        show.as_json(page)
+        return
+    rows = [
+        (
+            job["jobId"],
+            job["status"],
+            ago(job["createdAt"]),
+            job["assignedAgentId"],
+            job["command"],
+            job["waitingReason"] or job["errorMessage"],
+        )
+        for job in page["jobs"]
+    ]
+    show.table(["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"], rows)
+    if page["next"]:
+        show.progress(f"more with --after {page['next']}")
+
+
+@click.command("logs")
+@click.argument("job_id")
+@click.option("-f", "--follow", is_flag=True, help="Until the job has ended.")
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="One of the two alone.")
+@show.output_option
+def logs_command(job_id: str, follow: bool, stream: str | None, output: str) -> None:
+    """Print what a job printed: its stdout on stdout, its stderr on stderr."""
+    with Client() as client:
+        if output == "json":
+            job = client.wait(job_id) if follow else client.status(job_id)
+            show.as_json({name: job[name] for name in ("jobId", "status", "stdout", "stderr")})
+        elif follow and not stream:
+            follow_to_end(client, job_id)
+        else:
+            if follow:
+                client.wait(job_id)
+            for name in [stream] if stream else ["stdout", "stderr"]:
+                target = sys.stderr if name == "stderr" and not stream else sys.stdout
+                for piece in client.output(job_id, stream=name):
+                    target.write(piece)
+
+
+@click.command("fetch")
+@click.argument("job_id")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@show.output_option
+def fetch_command(job_id: str, target: Path | None, output: str) -> None:
+    """Fetch the archive of what a job left in its workspace."""
+    with Client() as client:
+        job = client.status(job_id)
+        if not job["resultFileUrl"]:
+            raise click.ClickException(f"{job_id} has left no archive.")
+        target = target or Path(Path(job["resultFilename"]).name)
+        _fetch(client, job, target)
+    if output == "json":
+        show.as_json({"jobId": job_id, "path": str(target), "truncated": job["resultTruncated"]})
+    else:
+        print(target)
+
+
+@click.command("cancel")
+@click.argument("job_ids", nargs=-1, required=True)
+@click.option("--reason")
+@show.output_option
+def cancel_command(job_ids: tuple[str, ...], reason: str | None, output: str) -> None:
+    """Cancel jobs: at once while queued, else their agent stops them."""
+    with Client() as client:
+        answers = [client.cancel(job_id, reason=reason) for job_id in job_ids]
+    if output == "json":
+        show.as_json(answers)
+    else:
+        for answer in answers:
+            print(f"{answer['jobId']}\t{answer['message']}")
+
+
+@click.command("retry")
+@click.argument("job_ids", nargs=-1, required=True)
+@show.output_option
+def retry_command(job_ids: tuple[str, ...], output: str) -> None:
+    """Submit ended jobs anew, with the same inputs; prints the new ids."""
+    with Client() as client:
+        made = [{"jobId": client.retry(job_id), "retryOf": job_id} for job_id in job_ids]
+    if output == "json":
+        show.as_json(made)
+    else:
+        for entry in made:
+            print(entry["jobId"])
+
+
+def _submit(client: Client, options: dict[str, Any]) -> str:
+    with collect(options["file"]) as archive:
+        return client.submit(
+            join_command(options["command"]),
+            file=archive,
+            requiredCpu=options["cpu"],
+            requiredRamMb=options["ram"],
+            timeoutMs=options["timeout"],
+            maxRetries=options["retries"],
+            retryOnExit=options["retry_on_exit"],
+            priority=options["priority"],
+            labels=list(options["label"]),
+            env=dict(options["env"]),
+        )
+
+
+def _fetch(client: Client, job: dict[str, Any], target: Path) -> None:
+    try:
+        with target.open("wb") as file:
+            client.download(job["resultFileUrl"], file)
+    except OSError as error:
+        raise click.ClickException(f"{target}: {error.strerror}") from None
+    cut = " (cut: it was larger than the limit)" if job["resultTruncated"] else ""
+    show.progress(f"saved {target}{cut}")

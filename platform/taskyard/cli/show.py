@@ -1,0 +1,79 @@
+"""What commands print: data on stdout, as a table or JSON; progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Rich honours NO_COLOR and sees pipes by itself.
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+STYLES = {
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "CANCELLED": "yellow",
+    "RUNNING": "cyan",
+    "ASSIGNED": "cyan",
+    "IDLE": "green",
+    "BUSY": "cyan",
+    "UNHEALTHY": "red",
+    "OFFLINE": "red",
+}
+
+
+def output_option(command: F) -> F:
+    """Add ``-o table|json``."""
+    option = click.option(
+        *("-o", "--output"),
+        type=click.Choice(["table", "json"]),
+        default="table",
+        help="How to print the data.",
+    )
+    return option(command)
+
+
+def as_json(data: Any) -> None:
+    """Data as JSON on stdout."""
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows on stdout: aligned on a terminal, tab-separated with a header elsewhere."""
+    shown = [[_plain(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in (columns, *shown):
+            print("\t".join(row))
+        return
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        drawn.add_column(name, overflow="ellipsis", no_wrap=True)
+    for row in shown:
+        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+def pairs(values: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one a line; empty values are left out."""
+    for name, value in values:
+        if value not in (None, "", []):
+            print(f"{name + ':':<16} {_plain(value)}")
+
+
+def progress(text: str, style: str = "dim") -> None:
+    """A line for the person who waits."""
+    _stderr.print(Text(text, style=style))
+
+
+def _plain(value: object) -> str:
+    """One line without control characters: a command must not steer somebody's terminal."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,76 @@
+"""Values with units on the command line, and how durations and ages are shown."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import click
+
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_MEGABYTES = {"mb": 1, "m": 1, "mib": 1, "gb": 1024, "g": 1024, "gib": 1024}
+
+
+class Duration(click.ParamType[int]):
+    """A duration with its unit, as milliseconds: 500ms, 30s, 5m, 2h, 1d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Milliseconds."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+        if match is None:
+            self.fail(f"{value!r} needs a unit: 500ms, 30s, 5m, 2h or 1d", param, ctx)
+        return round(float(match[1]) * _MILLISECONDS[match[2]])
+
+
+class Memory(click.ParamType[int]):
+    """Memory with its unit, as megabytes: 512MB, 2GB."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Megabytes."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", value.lower())
+        if match is None or match[2] not in _MEGABYTES:
+            self.fail(f"{value!r} needs a unit: 512MB or 2GB", param, ctx)
+        return round(float(match[1]) * _MEGABYTES[match[2]])
+
+
+class Variable(click.ParamType[tuple[str, str]]):
+    """NAME=VALUE, as a pair."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """The name and the value."""
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, text
+
+
+def took(milliseconds: float | None) -> str:
+    """A duration for people."""
+    if milliseconds is None:
+        return ""
+    seconds = milliseconds / 1000
+    if seconds < 1:
+        return f"{round(milliseconds)} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def ago(epoch_ms: float | None) -> str:
+    """An age for people."""
+    return "" if epoch_ms is None else f"{took(max(0, time.time() * 1000 - epoch_ms))} ago"

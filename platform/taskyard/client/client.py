@@ -1,0 +1,167 @@
+"""``taskyard.Client``: submit jobs, follow them, fetch what they left."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx2
+
+from taskyard.client import config
+from taskyard.client.config import Connection
+from taskyard.client.transport import Transport
+from taskyard.errors import ServerUnreachable
+
+#: A follower that lost the API tries for this long to come back.
+RECONNECT_SECONDS = 60.0
+
+_LONG_POLL_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event of a job: ``stdout``, ``stderr``, ``state``, ``reset`` or ``end``."""
+
+    name: str
+    data: Mapping[str, Any]
+
+
+class Client:
+    """The API for Python. Jobs and workers are plain dicts with the API's field names.
+
+    Without arguments it goes where the command line goes: TASKYARD_URL and TASKYARD_TOKEN, else
+    what ``taskyard up`` has left in the user's configuration folder.
+    Every method raises RequestFailed and ServerUnreachable.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        known = config.load()
+        if url is not None:
+            # A saved token is for the address that it was saved with.
+            same = url.rstrip("/") == known.url
+            known = Connection(url=url.rstrip("/"), token=known.token if same else "")
+        if token is not None:
+            known = Connection(url=known.url, token=token)
+        self._api = Transport(known, transport)
+        self.url = known.url
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._api.close()
+
+    def submit(self, command: str, *, file: Path | str | None = None, **wanted: Any) -> str:
+        """Submit a job; returns its id. ``file`` is a ZIP to run it on.
+
+        ``wanted`` has the API's names: ``requiredCpu``, ``timeoutMs``, ``labels`` and so on.
+        """
+        if file is not None:
+            wanted |= {"fileId": self.upload(file)["fileId"]}
+        answer = self._create({"command": command, **wanted})
+        return str(answer["jobId"])
+
+    def submit_all(self, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Submit up to 1,000 jobs in one request; returns their ids in order."""
+        return list(self._create([dict(job) for job in jobs])["jobIds"])
+
+    def status(self, job_id: str, *, wait_seconds: int = 0) -> dict[str, Any]:
+        """The job in full, as soon as it has ended or after ``wait_seconds`` (60 at most)."""
+        query = {"jobId": job_id, "wait": wait_seconds}
+        return dict(self._api.ask("GET", "/api/jobs/status", again=True, params=query))
+
+    def wait(self, job_id: str) -> dict[str, Any]:
+        """The job once it has ended."""
+        while True:
+            job = self.status(job_id, wait_seconds=_LONG_POLL_SECONDS)
+            if job["completedAt"] is not None:
+                return job
+
+    def list_jobs(self, **filters: Any) -> dict[str, Any]:
+        """A page of jobs, newest first: ``{jobs, count, next}``. Filters have the API's names."""
+        query = {name: value for name, value in filters.items() if value not in (None, ())}
+        return dict(self._api.ask("GET", "/api/jobs/list", again=True, params=query))
+
+    def cancel(self, job_id: str, *, reason: str | None = None) -> dict[str, Any]:
+        """Cancel a job, or have its agent stop it."""
+        body = {"jobId": job_id, "reason": reason}
+        return dict(self._api.ask("POST", "/api/jobs/cancel", json=body))
+
+    def retry(self, job_id: str) -> str:
+        """Submit an ended job anew; returns the new job's id."""
+        answer = self._api.ask("POST", "/api/jobs/retry", json={"jobId": job_id})
+        return str(answer["jobId"])
+
+    def output(self, job_id: str, *, stream: str | None = None) -> Iterator[str]:
+        """What the job printed, piece by piece; both streams as they were interleaved, or one."""
+        query = {"jobId": job_id} | ({"stream": stream} if stream else {})
+        with self._api.stream("/api/jobs/output", params=query) as answer:
+            yield from answer.iter_text()
+
+    def follow(self, job_id: str) -> Iterator[Event]:
+        """A job's events until its end; comes back to where it was when the line drops."""
+        last, give_up_at = "", time.monotonic() + RECONNECT_SECONDS
+        while True:
+            try:
+                for event in self._events(job_id, last):
+                    last, give_up_at = event.id, time.monotonic() + RECONNECT_SECONDS
+                    yield Event(name=event.event, data=json.loads(event.data))
+                    if event.event == "end":
+                        return
+            except ServerUnreachable:
+                if not last or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(1)
+
+    def workers(self) -> dict[str, Any]:
+        """All workers with their counts by status."""
+        return dict(self._api.ask("GET", "/api/workers/list", again=True))
+
+    def act_on_worker(self, worker_id: str, action: str) -> dict[str, Any]:
+        """``drain``, ``resume`` or ``delete`` a worker."""
+        path = f"/api/workers/{worker_id}"
+        if action == "delete":
+            return dict(self._api.ask("DELETE", path))
+        return dict(self._api.ask("POST", f"{path}/{action}"))
+
+    def upload(self, file: Path | str) -> dict[str, Any]:
+        """Store a file; returns ``{fileId, filename, size, sha256, url}``."""
+        with Path(file).open("rb") as source:
+            files = {"file": (Path(file).name, source, "application/octet-stream")}
+            return dict(self._api.ask("POST", "/api/files/upload", files=files))
+
+    def download(self, url: str, target: BinaryIO) -> None:
+        """Write a file of the API, such as a job's ``resultFileUrl``, to ``target``."""
+        with self._api.stream(url) as answer:
+            for piece in answer.iter_bytes():
+                target.write(piece)
+
+    def ready(self) -> dict[str, Any]:
+        """What ``/readyz`` says, whether it is ready or not."""
+        return dict(self._api.probe("/readyz"))
+
+    def _create(self, body: Any) -> Any:
+        """Every create carries a key, so that one whose answer was lost may be sent again."""
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        return self._api.ask("POST", "/api/jobs/create", again=True, json=body, headers=headers)
+
+    def _events(self, job_id: str, last: str) -> Iterable[httpx2.ServerSentEvent]:
+        headers = {"Last-Event-ID": last} if last else {}
+        path = "/api/jobs/events"
+        with self._api.stream(path, params={"jobId": job_id}, headers=headers) as answer:
+            yield from httpx2.EventSource(answer)

@@ -1,0 +1,72 @@
+"""Where the API is and the token for it: from the environment, else from this user's own file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from taskyard.errors import ConfigurationError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """An API and the token for it."""
+
+    url: str = DEFAULT_URL
+    token: str = ""
+
+
+def load(env: Mapping[str, str] = os.environ) -> Connection:
+    """The connection to use: TASKYARD_URL and TASKYARD_TOKEN before the file.
+
+    The file's token goes to the file's address alone. Raises ConfigurationError.
+    """
+    saved = _saved(path(env))
+    url = env.get("TASKYARD_URL", "").rstrip("/") or saved.url
+    token = env.get("TASKYARD_TOKEN", "") or (saved.token if url == saved.url else "")
+    return Connection(url=url, token=token)
+
+
+def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
+    """Keep the connection for this user's eyes only; returns where."""
+    target = path(env)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = target.with_suffix(f".{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    # A JSON string is a TOML basic string too.
+    lines = (f"{name} = {json.dumps(value)}\n" for name, value in vars(connection).items())
+    with open(draft, "x", opener=lambda p, f: os.open(p, f, 0o600)) as file:
+        file.writelines(lines)
+    draft.replace(target)
+    return target
+
+
+def path(env: Mapping[str, str] = os.environ) -> Path:
+    """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder."""
+    folder = env.get("TASKYARD_CONFIG_DIR") or platformdirs.user_config_dir("taskyard")
+    return Path(folder) / "config.toml"
+
+
+def _saved(source: Path) -> Connection:
+    try:
+        text = source.read_text()
+    except FileNotFoundError:
+        return Connection()
+    except OSError as error:
+        raise ConfigurationError(f"{source} cannot be read: {error.strerror}.") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source} is not TOML: {error}.") from None
+    url, token = values.get("url", DEFAULT_URL), values.get("token", "")
+    if not isinstance(url, str) or not isinstance(token, str):
+        raise ConfigurationError(f"{source}: url and token must be strings.")
+    return Connection(url=url.rstrip("/"), token=token)

@@ -1,0 +1,107 @@
+"""Requests to the API: the token, retries where they are safe, and answers that are errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from taskyard import __version__
+from taskyard.client.config import Connection
+from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
+
+#: Tries of a request that may be sent again: an election of MongoDB takes 1 to 3 s.
+TRIES = 4
+
+#: Longer than the longest long poll of the API, 60 s.
+_READ_SECONDS = 75.0
+
+
+class Transport:
+    """One connection pool to one API."""
+
+    def __init__(
+        self, connection: Connection, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self.url = connection.url
+        headers = {"User-Agent": f"taskyard/{__version__}"}
+        if connection.token:
+            headers["Authorization"] = f"Bearer {connection.token}"
+        try:
+            self._http = httpx2.Client(
+                base_url=connection.url,
+                headers=headers,
+                timeout=httpx2.Timeout(_READ_SECONDS, connect=5),
+                transport=transport,
+            )
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ConfigurationError(f"{connection.url!r} is not an address: {error}") from None
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
+
+    def ask(self, method: str, path: str, *, again: bool = False, **request: Any) -> Any:
+        """The JSON answer to a request. One that may be sent ``again`` is, while the API or its
+        database is away. Raises RequestFailed, ServerUnreachable.
+        """
+        for left in reversed(range(TRIES if again else 1)):
+            try:
+                answer = self._http.request(method, path, **request)
+                if answer.status_code != 503 or not left:
+                    break
+                time.sleep(_pause(answer))
+            except httpx2.TransportError as error:
+                if not left:
+                    raise self._unreachable(error) from None
+                time.sleep(0.5)
+        _check(answer)
+        return answer.json()
+
+    def probe(self, path: str) -> Any:
+        """The JSON answer whatever its status. Raises ServerUnreachable."""
+        try:
+            return self._http.get(path).json()
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+
+    @contextmanager
+    def stream(self, path: str, **request: Any) -> Iterator[httpx2.Response]:
+        """An answer that is read as it comes."""
+        try:
+            with self._http.stream("GET", path, **request) as answer:
+                if answer.is_error:
+                    answer.read()
+                _check(answer)
+                yield answer
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"Taskyard does not answer at {self.url} ({error}). "
+            "Start it with `taskyard up`, or set TASKYARD_URL."
+        )
+
+
+def _pause(answer: httpx2.Response) -> float:
+    """Seconds to wait before the next try, as the API says."""
+    after = answer.headers.get("Retry-After", "")
+    return min(5.0, float(after)) if after.isdecimal() else 1.0
+
+
+def _check(answer: httpx2.Response) -> None:
+    """Raise RequestFailed with the words of the problem document."""
+    if not answer.is_error:
+        return
+    try:
+        document = answer.json()
+    except ValueError:
+        document = {}
+    if not isinstance(document, dict):
+        document = {}
+    detail = document.get("detail") or f"{answer.status_code} {answer.reason_phrase}"
+    raise RequestFailed(answer.status_code, detail, request_id=document.get("requestId", ""))
