@@ -27,4 +27,5 @@ app.platform = wiring.platform
 @signals.beat_init.connect
 def configure_logs(**_: Any) -> None:
     """Send our events to stderr, beside Celery's own lines."""
-    logs.configure(load().log_level)
+    settings = load()
+    logs.configure(settings.log_level, settings.log_format)

@@ -5,6 +5,7 @@ Names are Celery's own. Task results are ignored: the job document is the truth.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from taskyard import settings as _settings
@@ -56,14 +57,19 @@ worker_redirect_stdouts = False
 # The base Scheduler keeps its table in memory: no shelve file.
 beat_scheduler = "celery.beat:Scheduler"
 beat_max_loop_interval = 1
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _every(seconds: float, name: str) -> dict[str, Any]:
-    """A tick that expires after its interval, so that ticks never pile up."""
+    """A tick that expires after its interval, so that ticks never pile up.
+
+    It is due when beat starts: what was stored while nothing ran does not wait for it.
+    """
     return {
         "task": "taskyard.tick",
         "args": [name],
         "schedule": seconds,
+        "last_run_at": _LONG_AGO,
         "options": {"queue": SCHEDULER_QUEUE, "expires": seconds},
     }
 

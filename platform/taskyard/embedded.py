@@ -191,7 +191,7 @@ class EmbeddedServer:
         flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         return subprocess.Popen(
             [
-                *_dies_with_us(),
+                *dies_with_us(),
                 str(mongod),
                 *flags,
                 "--logappend",
@@ -294,7 +294,7 @@ def _uri(port: int, password: str) -> str:
     return f"mongodb://{USER}:{password}@127.0.0.1:{port}/?directConnection=true&authSource=admin"
 
 
-def _dies_with_us() -> list[str]:
+def dies_with_us() -> list[str]:
     """A launcher that has the kernel end the server when our process dies, however it dies."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []

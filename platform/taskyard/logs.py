@@ -8,11 +8,14 @@ import sys
 import structlog
 
 
-def configure(level: str = "INFO", *, json: bool | None = None) -> None:
-    """Send events to stderr, one line each; JSON unless stderr is a terminal."""
-    as_json = not sys.stderr.isatty() if json is None else json
+def configure(level: str = "INFO", line_format: str = "") -> None:
+    """Send events to stderr, one line each: ``json`` or ``text``, as fits stderr if neither."""
+    on_terminal = sys.stderr.isatty()
+    as_text = line_format == "text" or (not line_format and on_terminal)
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(colors=on_terminal)
+        if as_text
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[

@@ -79,6 +79,8 @@ class Settings:
     output_flush_seconds: float = 0.1
 
     log_level: str = "INFO"
+    #: ``json`` or ``text``; empty means text on a terminal and JSON elsewhere.
+    log_format: str = ""
 
 
 def load() -> Settings:
@@ -122,6 +124,8 @@ def check(settings: Settings) -> Settings:
     for name in ("lease_seconds", "http_lease_seconds", "offline_seconds", "output_cap_bytes"):
         if getattr(settings, name) <= 0:
             raise ConfigurationError(f"TASKYARD_{name.upper()} must be greater than 0.")
+    if settings.log_format not in ("", "json", "text"):
+        raise ConfigurationError("TASKYARD_LOG_FORMAT must be json or text.")
     if not settings.auth and not is_loopback(settings.bind):
         raise ConfigurationError(
             f"TASKYARD_AUTH=off is for loopback only, but TASKYARD_BIND is {settings.bind}."

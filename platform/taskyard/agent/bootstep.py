@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-from celery import bootsteps
+from celery import bootsteps, signals
 
 from taskyard.agent.agent import Agent
 from taskyard.celery_names import SCHEDULER_QUEUE, queue_of
@@ -18,6 +19,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         self.agent: Agent | None = None
+        self._draining: threading.Thread | None = None
 
     def include_if(self, worker: Any) -> bool:
         """Whether this worker is an agent."""
@@ -30,13 +32,21 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
         worker.app.agent = self.agent
         worker.app.amqp.queues.select_add(queue_of(self.agent.worker_id))
         self.agent.start()
+        signals.worker_shutting_down.connect(self._begin_drain)
 
     def stop(self, _worker: Any) -> None:
         """Take no more, finish what runs within the grace, then leave."""
-        if self.agent:
-            self.agent.drain()
+        self._begin_drain()
+        if self._draining:
+            self._draining.join()
 
     def terminate(self, _worker: Any) -> None:
         """Leave at once: what runs is stopped and given to others."""
         if self.agent:
             self.agent.drain(grace_seconds=0)
+
+    def _begin_drain(self, **_: Any) -> None:
+        """The grace begins with the signal: Celery's consumer takes seconds to notice it."""
+        if self.agent and self._draining is None:
+            self._draining = threading.Thread(target=self.agent.drain, name="drain")
+            self._draining.start()

@@ -36,6 +36,9 @@ BACKLOG_BYTES = 1024 * 1024
 #: Threads for what blocks.
 HELPERS = 8
 
+#: Between SIGTERM and SIGKILL for what still runs when the agent leaves: its grace is over.
+LEAVING_KILL_GRACE_SECONDS = 2.0
+
 
 @dataclass(kw_only=True)
 class _Held:
@@ -96,8 +99,8 @@ class Runner:
         self._wait_until_empty(grace_seconds)
         outcome = Outcome(cause=Cause.STOPPED, detail="its agent was stopped")
         for lease_id in list(self._held):
-            self._post(partial(self._stop, lease_id, outcome, self._settings.kill_grace_seconds))
-        self._wait_until_empty(self._settings.kill_grace_seconds + DRAIN_SECONDS + 1)
+            self._post(partial(self._stop, lease_id, outcome, LEAVING_KILL_GRACE_SECONDS))
+        self._wait_until_empty(LEAVING_KILL_GRACE_SECONDS + DRAIN_SECONDS + 1)
         self._stages.close()
         self._closed.set()
         self._wake()

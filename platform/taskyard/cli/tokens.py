@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import click
 
 from taskyard.cli import show
+from taskyard.client import config
 from taskyard.clock import epoch_ms
 from taskyard.errors import NotFound
 from taskyard.store.client import Store
@@ -31,6 +32,15 @@ def create(role: str, name: str, worker: str | None, output: str) -> None:
         show.as_json({"token": token, "role": role, "name": name, "workerId": worker})
     else:
         print(token)
+
+
+@tokens_command.command("show")
+def show_token() -> None:
+    """Print the token that this command line uses, for curl and the like."""
+    token = config.load().token
+    if not token:
+        raise click.ClickException("No token is saved; set TASKYARD_TOKEN.")
+    print(token)
 
 
 @tokens_command.command("list")

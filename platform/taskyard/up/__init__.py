@@ -1,0 +1,1 @@
+"""``taskyard up``: everything on one machine, for as long as it runs."""

@@ -1,0 +1,34 @@
+"""The operator token of ``up``: made once, kept as a hash, left with this user's command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskyard.client import config
+from taskyard.client.config import Connection
+from taskyard.settings import is_loopback
+from taskyard.store.client import Store
+from taskyard.store.tokens import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """A connection that may do everything, and whether its token is a new one."""
+
+    connection: Connection
+    is_new: bool = False
+    #: Where it was left for the command line; None when that file is for another server.
+    saved_to: Path | None = None
+
+
+def operator_access(store: Store, url: str) -> Access:
+    """The saved token if this database knows it, else a new one, shown by the caller once."""
+    saved = config.load({"TASKYARD_CONFIG_DIR": str(config.path().parent)})
+    known = store.tokens.verify(saved.token) if saved.token else None
+    if known is not None and known.role is Role.OPERATOR:
+        mine = Connection(url=url, token=saved.token)
+        return Access(connection=mine, saved_to=config.save(mine))
+    mine = Connection(url=url, token=store.tokens.create(role="operator", name="up"))
+    foreign = saved.token and not is_loopback(saved.url.partition("://")[2])
+    return Access(connection=mine, is_new=True, saved_to=None if foreign else config.save(mine))

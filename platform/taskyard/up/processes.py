@@ -1,0 +1,113 @@
+"""The four processes of the platform as children, with their logs and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from taskyard.embedded import dies_with_us
+
+_WORKER = "celery -A taskyard.celery_app worker"
+_QUIET = "-l WARNING --without-gossip --without-mingle --without-heartbeat"
+
+#: What runs, as in the ``Procfile``.
+COMMANDS: Mapping[str, str] = {
+    "web": "gunicorn -c python:taskyard.gunicorn_config taskyard.wsgi:app",
+    "beat": "celery -A taskyard.celery_app beat -l WARNING",
+    "scheduler": f"{_WORKER} -Q scheduler -n scheduler@%h {_QUIET}",
+    "agent": f"{_WORKER} -n agent@%h {_QUIET}",
+}
+
+#: Lines kept of a child that nobody watches yet, to show should it end.
+KEPT_LINES = 40
+
+Print = Callable[[str, str], None]
+
+
+class Child:
+    """One process in a session of its own, so that Ctrl-C in the terminal is ours to handle."""
+
+    def __init__(self, name: str, env: Mapping[str, str], on_line: Print) -> None:
+        self.name = name
+        self.kept: deque[str] = deque(maxlen=KEPT_LINES)
+        self._on_line = on_line
+        program, *arguments = shlex.split(COMMANDS[name])
+        self._popen = subprocess.Popen(
+            [*dies_with_us(), sys.executable, "-m", program, *arguments],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, name=f"log-{name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code it ended with, or None while it runs."""
+        return self._popen.poll()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self.exit_code is None:
+            self._popen.terminate()
+
+    def await_end(self, until: float) -> None:
+        """Wait for its end until then (monotonic), and kill what is left of its session."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(max(0.1, until - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+        self._reader.join(timeout=1)
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            self.kept.append(line.rstrip())
+            self._on_line(self.name, line.rstrip())
+
+
+class Children:
+    """All four."""
+
+    def __init__(self, env: Mapping[str, str], on_line: Print) -> None:
+        self._env = env
+        self._on_line = on_line
+        self._children: dict[str, Child] = {}
+
+    def start(self) -> None:
+        """Start all four at once."""
+        for name in COMMANDS:
+            self._start(name)
+
+    def ended(self) -> Child | None:
+        """One that has ended without being asked to, if there is one."""
+        return next((c for c in self._children.values() if c.exit_code is not None), None)
+
+    def restart(self, child: Child) -> None:
+        """Start one again that has ended."""
+        self._start(child.name)
+
+    def stop(self, grace_seconds: float) -> None:
+        """Ask all to end, and kill what has not ended in time."""
+        until = time.monotonic() + grace_seconds
+        for child in self._children.values():
+            child.stop()
+        for child in self._children.values():
+            child.await_end(until)
+        self._children.clear()
+
+    def _start(self, name: str) -> None:
+        self._children[name] = Child(name, self._env, self._on_line)

@@ -1,0 +1,59 @@
+"""What ``up`` shows: its own steps, a welcome with lines to copy, then everybody's logs."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.text import Text
+
+from taskyard.up.access import Access
+
+_COLOURS = {"web": "blue", "beat": "magenta", "scheduler": "yellow", "agent": "green"}
+
+
+class Screen:
+    """Steps and logs on stderr; the URL and the lines to copy on stdout."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._stdout = Console(highlight=False, soft_wrap=True)
+        self._show_logs = False
+
+    def step(self, text: str) -> None:
+        """Say what is done now."""
+        elapsed = time.monotonic() - self._began
+        self._stderr.print(Text.assemble((f"{elapsed:6.1f} s  ", "dim"), text))
+
+    def log(self, name: str, line: str) -> None:
+        """A line of a child's log; kept to itself while we start."""
+        if self._show_logs:
+            prefix = (f"{name:>9} | ", _COLOURS.get(name, ""))
+            self._stderr.print(Text.assemble(prefix, Text.from_ansi(line)))
+
+    def welcome(self, granted: Access) -> None:
+        """Say where it is and how to use it; from here on the logs are shown."""
+        url = granted.connection.url
+        token = granted.connection.token
+        secret = "$(taskyard tokens show)" if granted.saved_to else token
+        self._stdout.print()
+        self._say("Taskyard is up", url)
+        if granted.is_new:
+            self._say("operator token", f"{token}  (shown once; sign in with it)")
+        if granted.saved_to:
+            self._say("kept for the CLI", str(granted.saved_to))
+        else:
+            self._say("for the CLI", f"export TASKYARD_URL={url} TASKYARD_TOKEN={token}")
+        self._say("run a command", "taskyard run -- 'echo hello; python3 --version'")
+        self._say(
+            "or over HTTP",
+            f'curl -H "Authorization: Bearer {secret}" '
+            f"""--json '{{"command": "echo hello"}}' {url}/api/jobs/create""",
+        )
+        self._say("stop", "Ctrl-C")
+        self._stdout.print()
+        self._show_logs = True
+
+    def _say(self, name: str, text: str) -> None:
+        self._stdout.print(Text.assemble((f"{name:>17}  ", "bold"), text))

@@ -1,0 +1,212 @@
+"""Start everything in order, show how it goes, keep it running, stop it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from taskyard import settings as settings_module
+from taskyard.embedded import EmbeddedServer
+from taskyard.errors import ConfigurationError, TaskyardError
+from taskyard.settings import Settings
+from taskyard.store.client import connect
+from taskyard.up import access, selfcheck
+from taskyard.up.access import Access
+from taskyard.up.processes import Child, Children
+from taskyard.up.screen import Screen
+
+#: Ctrl-C to the last child's end; mongod needs one or two of the ten seconds that are promised.
+STOP_SECONDS = 7.5
+
+#: What the agent gives running jobs of these.
+DRAIN_SECONDS = 3
+
+_LOOK_SECONDS = 0.2
+_RESTART_PAUSE_SECONDS = 1.0
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+def run(*, port: int | None, data_dir: Path | None, ephemeral: bool, screen: Screen) -> None:
+    """Run the platform until SIGINT or SIGTERM. Raises TaskyardError when it cannot start."""
+    with _stoppable() as asked_to_stop:
+        try:
+            settings = _settings(port, data_dir)
+            with _data_folder(settings, ephemeral) as here, _database(here, screen) as uri:
+                _run_on(dataclasses.replace(here, mongodb_uri=uri), screen, asked_to_stop)
+        except Stopped:
+            screen.step("stopped")
+
+
+def _run_on(settings: Settings, screen: Screen, asked_to_stop: threading.Event) -> None:
+    granted = _access(settings)
+    children = Children(_environment(settings), screen.log)
+    try:
+        children.start()
+        _check(granted, children, screen)
+        screen.welcome(granted)
+        _watch(children, screen, asked_to_stop)
+    finally:
+        screen.step("stopping: agent, web, beat and scheduler")
+        with _undisturbed():
+            children.stop(STOP_SECONDS)
+
+
+def _settings(port: int | None, data_dir: Path | None) -> Settings:
+    """The environment's settings, with what was given on the command line.
+
+    Raises ConfigurationError when the port is taken.
+    """
+    settings = settings_module.load()
+    host, _, own_port = settings.bind.rpartition(":")
+    bind = f"{host}:{own_port if port is None else port or _free_port()}"
+    _check_port(bind)
+    data_dir = (data_dir or settings.data_dir).absolute()
+    return settings_module.check(dataclasses.replace(settings, bind=bind, data_dir=data_dir))
+
+
+def _check_port(bind: str) -> None:
+    host, _, port = bind.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except (OSError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"Cannot listen on {bind} ({error}). Choose another with --port."
+            ) from None
+
+
+@contextmanager
+def _data_folder(settings: Settings, ephemeral: bool) -> Iterator[Settings]:
+    if not ephemeral:
+        yield settings
+        return
+    folder = Path(tempfile.mkdtemp(prefix="taskyard-"))
+    try:
+        yield dataclasses.replace(settings, data_dir=folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _database(settings: Settings, screen: Screen) -> Iterator[str]:
+    """The URI of the MongoDB to use: the one that is named, or our own for the while."""
+    if settings.mongodb_uri:
+        screen.step("using the MongoDB that MONGODB_URI names")
+        yield settings.mongodb_uri
+        return
+    server = EmbeddedServer(settings.data_dir)
+    began = time.monotonic()
+    server.start(screen.step)
+    try:
+        screen.step(f"mongod is ready after {time.monotonic() - began:.1f} s")
+        yield server.uri
+    finally:
+        screen.step("stopping: mongod")
+        with _undisturbed():
+            server.stop()
+
+
+def _access(settings: Settings) -> Access:
+    """An operator's token, and the collections' indexes. Raises StoreUnavailable."""
+    store = connect(settings)
+    try:
+        return access.operator_access(store, f"http://{settings.bind}")
+    finally:
+        store.close()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What the children start with; the person's own token is none of their business."""
+    env = {name: value for name, value in os.environ.items() if name != "TASKYARD_TOKEN"}
+    env |= {
+        "MONGODB_URI": settings.mongodb_uri,
+        "TASKYARD_BIND": settings.bind,
+        "TASKYARD_DATA_DIR": str(settings.data_dir),
+        "PYTHONUNBUFFERED": "1",
+    }
+    env.setdefault("TASKYARD_DRAIN_GRACE_SECONDS", str(DRAIN_SECONDS))
+    env.setdefault("TASKYARD_LOG_FORMAT", "text")
+    return env
+
+
+def _check(granted: Access, children: Children, screen: Screen) -> None:
+    from taskyard.client import Client
+
+    def check_alive() -> None:
+        if dead := children.ended():
+            raise _ended_early(dead)
+
+    screen.step("starting web, beat, scheduler and agent")
+    with Client(granted.connection.url, granted.connection.token) as client:
+        selfcheck.await_parts(client, check_alive, screen.step)
+        screen.step(f"running a first job: {selfcheck.COMMAND}")
+        checked = selfcheck.run_first_job(client)
+    screen.step(f"it printed {checked.output!r} and took {checked.milliseconds:.0f} ms")
+
+
+def _ended_early(dead: Child) -> TaskyardError:
+    dead.await_end(time.monotonic())
+    lines = "\n".join(f"  {line}" for line in list(dead.kept)[-10:])
+    return selfcheck.SelfCheckFailed(
+        f"{dead.name} ended with exit code {dead.exit_code} while it started:\n{lines}"
+    )
+
+
+def _watch(children: Children, screen: Screen, asked_to_stop: threading.Event) -> None:
+    """Start a child again that ends, until somebody stops us."""
+    while not asked_to_stop.wait(_LOOK_SECONDS):
+        if dead := children.ended():
+            screen.step(f"{dead.name} ended with exit code {dead.exit_code}; starting it again")
+            asked_to_stop.wait(_RESTART_PAUSE_SECONDS)
+            children.restart(dead)
+    raise Stopped
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, wherever the start-up is."""
+    asked = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+        raise Stopped
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No second Ctrl-C interrupts the stop: it is bounded, and leaves nothing behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
