@@ -5,17 +5,24 @@ Names are Celery's own. Task results are ignored: the job document is the truth.
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from taskyard import settings as _settings
 from taskyard.celery_names import SCHEDULER_QUEUE
+from taskyard.errors import TaskyardError as _TaskyardError
 from taskyard.store.uri import resolve_uri as _resolve_uri
 
-_loaded = _settings.load()
-_uri = _resolve_uri(_loaded)
+try:
+    _loaded = _settings.load()
+    _uri = _resolve_uri(_loaded)
+except _TaskyardError as error:
+    # Celery would show a traceback where one line says all.
+    sys.exit(f"taskyard: {error}")
 
 broker_url = _uri
+broker_transport = "taskyard.broker.transport:Transport"
 broker_connection_retry_on_startup = True
 broker_transport_options: dict[str, Any] = {
     # The stock transport polls; its default of one second is felt in every job.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 from celery import bootsteps, signals
 
+from taskyard import events
 from taskyard.agent.agent import Agent
 from taskyard.celery_names import SCHEDULER_QUEUE, queue_of
+from taskyard.context import Platform
+from taskyard.errors import TaskyardError
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publishes no types
@@ -27,7 +30,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
 
     def start(self, worker: Any) -> None:
         """Begin to consume the agent's own queue, register and heartbeat."""
-        platform = worker.app.platform()
+        platform = _platform(worker)
         self.agent = Agent(platform, platform.settings.worker_id or worker.hostname)
         worker.app.agent = self.agent
         worker.app.amqp.queues.select_add(queue_of(self.agent.worker_id))
@@ -50,3 +53,12 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
         if self.agent and self._draining is None:
             self._draining = threading.Thread(target=self.agent.drain, name="drain")
             self._draining.start()
+
+
+def _platform(worker: Any) -> Platform:
+    """The platform, or the end of this process with one line: a supervisor starts it again."""
+    try:
+        return cast(Platform, worker.app.platform())
+    except TaskyardError as error:
+        events.warn("agent.cannot_start", error=str(error))
+        raise SystemExit(error.exit_code) from None

@@ -12,6 +12,7 @@ from taskyard.errors import TaskyardError
 COMMAND = 'echo "hello from $(uname -n)"'
 PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
+_BUSY_SECONDS = 5
 
 
 class SelfCheckFailed(TaskyardError):
@@ -24,6 +25,10 @@ class Checked:
 
     output: str
     milliseconds: float
+
+
+class AgentBusy(TaskyardError):
+    """Jobs of an earlier run fill the agent: it works, and has no place for one more."""
 
 
 def await_parts(
@@ -46,9 +51,13 @@ def await_parts(
 
 
 def run_first_job(client: Client) -> Checked:
-    """Send a job through the API. Raises SelfCheckFailed when it does not succeed."""
+    """Send a job through the API. Raises SelfCheckFailed, and AgentBusy when it found no place."""
     began = time.monotonic()
-    job_id = client.submit(COMMAND, timeoutMs=30_000, labels=[])
+    job_id = client.submit(COMMAND, timeoutMs=30_000, priority=9)
+    job = client.status(job_id, wait_seconds=_BUSY_SECONDS)
+    if job["status"] == "QUEUED" and client.workers()["busyWorkers"]:
+        client.cancel(job_id, reason="the agent is busy")
+        raise AgentBusy("the agent is busy with jobs from before; yours wait their turn")
     job = client.status(job_id, wait_seconds=30)
     took = (time.monotonic() - began) * 1000
     if job["status"] != "COMPLETED":

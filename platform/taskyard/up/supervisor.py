@@ -154,7 +154,11 @@ def _check(granted: Access, children: Children, screen: Screen) -> None:
     with Client(granted.connection.url, granted.connection.token) as client:
         selfcheck.await_parts(client, check_alive, screen.step)
         screen.step(f"running a first job: {selfcheck.COMMAND}")
-        checked = selfcheck.run_first_job(client)
+        try:
+            checked = selfcheck.run_first_job(client)
+        except selfcheck.AgentBusy as busy:
+            screen.step(str(busy))
+            return
     screen.step(f"it printed {checked.output!r} and took {checked.milliseconds:.0f} ms")
 
 

@@ -1,0 +1,46 @@
+"""Celery's own commands in a checkout, as a Celery user expects them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.processes.conftest import BIN, ROOT, Up, user_environment
+
+Celery = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_status_and_inspect_find_scheduler_and_agent(celery: Celery) -> None:
+    for arguments in (["status"], ["inspect", "ping"]):
+        answered = celery(*arguments)
+        assert answered.returncode == 0, answered.stderr
+        assert "scheduler@" in answered.stdout
+        assert "agent@" in answered.stdout
+        assert "2 nodes online" in answered.stdout
+
+
+def test_result_answers_from_the_job_document(up: Up, celery: Celery) -> None:
+    job_id = up.taskyard("submit", "--", "exit 0").stdout.strip()
+    assert up.taskyard("status", "--wait", job_id).returncode == 0
+    answered = celery("result", job_id)
+    assert answered.returncode == 0, answered.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["inspect", "ping"], ["result", "x"], ["worker"], ["beat"]]
+)
+def test_without_a_database_each_says_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+    ended = subprocess.run(
+        [BIN / "celery", "-A", "taskyard.celery_app", *command],
+        cwd=ROOT,
+        env=user_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode != 0
+    assert "MONGODB_URI is not set" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,111 @@
+"""How ``taskyard up`` ends, and how it refuses to begin."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import eventually
+from tests.processes.conftest import BIN, Up, alive, user_environment
+
+#: What the README promises for Ctrl-C.
+STOP_SECONDS = 10
+
+
+def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_jobs(
+    start_up: Callable[..., Up], tmp_path: Path
+) -> None:
+    first = start_up(home=tmp_path).await_ready()
+    stubborn = first.taskyard("submit", "--", "trap '' TERM; sleep 300").stdout.strip()
+    eventually(lambda: "RUNNING" in first.taskyard("status", stubborn).stdout)
+    processes = first.everything()
+    assert any("sleep 300" in line for line in alive(processes))
+
+    began = time.monotonic()
+    code = first.stop(signal.SIGINT)
+    assert time.monotonic() - began < STOP_SECONDS, first.err
+    assert code == 0
+    assert alive(processes) == []
+
+    second = start_up(home=tmp_path).await_ready()
+    assert stubborn in second.taskyard("list").stdout
+    assert "operator token" not in second.out
+    assert second.taskyard("cancel", stubborn).returncode == 0
+
+
+def test_what_was_started_ends_even_when_up_itself_is_killed(
+    start_up: Callable[..., Up],
+) -> None:
+    up = start_up("--ephemeral").await_ready()
+    processes = up.everything()
+    up.stop(signal.SIGKILL)
+    eventually(lambda: not alive(processes), 20)
+
+
+def test_ephemeral_leaves_nothing_behind(start_up: Callable[..., Up], tmp_path: Path) -> None:
+    up = start_up("--ephemeral", TMPDIR=str(tmp_path)).await_ready()
+    assert list(tmp_path.glob("taskyard-*/db"))
+    assert up.stop() == 0
+    assert not list(tmp_path.glob("taskyard-*/db"))
+
+
+def refused(home: Path, *arguments: str, **env: str) -> str:
+    """The one line that a refused start says."""
+    ended = subprocess.run(
+        [BIN / "taskyard", "up", *arguments],
+        env=user_environment(home, **env),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode in (2, 3, 4), ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"Cannot listen on 127.0.0.1:{port}" in refused(tmp_path, "--port", str(port))
+
+
+def test_a_second_up_on_the_same_data_is_refused(start_up: Callable[..., Up]) -> None:
+    up = start_up().await_ready()
+    said = refused(up.home, "--port", "0")
+    assert "Another `taskyard up` is running" in said
+    assert up.taskyard("list").returncode == 0
+
+
+def test_a_mongodb_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"
+    assert "MongoDB does not answer: 127.0.0.1:1" in refused(
+        tmp_path, "--port", "0", MONGODB_URI=uri
+    )
+
+
+def test_a_missing_shared_library_of_mongod_is_named_with_its_package(tmp_path: Path) -> None:
+    fake = tmp_path / "bin" / "mongod"
+    fake.parent.mkdir()
+    fake.write_text(
+        "#!/bin/sh\necho 'mongod: error while loading shared libraries: libcurl.so.4: "
+        "cannot open shared object file: No such file or directory' >&2\nexit 127\n"
+    )
+    fake.chmod(0o755)
+    path = f"{fake.parent}:{Path(shutil.which('sh') or '').parent}"
+    said = refused(tmp_path, "--port", "0", PATH=path)
+    assert re.search(r"libcurl\.so\.4.*apt-get install libcurl4", said, re.DOTALL)
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0"])
+def test_without_auth_only_loopback_is_bound(tmp_path: Path, bind: str) -> None:
+    assert "loopback only" in refused(tmp_path, TASKYARD_AUTH="off", TASKYARD_BIND=bind)
