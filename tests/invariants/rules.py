@@ -1,0 +1,57 @@
+"""What must hold of the collections after every step, whatever happened before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import HELD, TERMINAL, JobStatus
+from taskyard.store.client import Store
+
+#: Slack for sums of fractions of a CPU.
+_EPSILON = 1e-9
+
+
+def check_jobs(jobs: Iterable[Job]) -> None:
+    """Each job taken by itself: its fields fit its state, its history leads there."""
+    for job in jobs:
+        held = job.status in HELD
+        assert held == (job.lease_until is not None), job
+        assert (job.assigned_agent_id is not None) or not held, job
+        assert (job.completed_at is not None) == (job.status in TERMINAL), job
+        assert 0 <= job.attempts <= job.max_retries + 1, job
+        if job.status is JobStatus.QUEUED:
+            assert job.lease_id is None, job
+        _check_history(job)
+
+
+def check_capacity(store: Store) -> None:
+    """No worker has more in use than it has."""
+    usage = store.queries.usage()
+    for worker in store.workers.listed():
+        used = usage.get(worker.worker_id)
+        if used is not None:
+            assert used.cpu <= worker.cpu_count + _EPSILON, (worker, used)
+            assert used.ram_mb <= worker.ram_total_mb, (worker, used)
+            assert not worker.max_jobs or len(used.job_ids) <= worker.max_jobs, (worker, used)
+
+
+def check_ended_stay(before: dict[str, dict[str, Any]], store: Store) -> None:
+    """A result that was recorded is never written again; ``before`` is kept up to date."""
+    statuses = [str(status) for status in TERMINAL]
+    for document in store.database["jobs"].find({"status": {"$in": statuses}}):
+        ended = before.setdefault(document["_id"], document)
+        assert document == ended, (ended, document)
+
+
+def _check_history(job: Job) -> None:
+    """One entry leads to the next, and nothing starts after its cancel."""
+    assert job.history[0]["verb"] == "submit"
+    assert job.history[-1]["to"] == job.status, job
+    cancelled = False
+    for entry, following in zip(job.history, job.history[1:], strict=False):
+        assert following["from"] == entry["to"], job
+        assert entry["to"] not in TERMINAL, job
+        cancelled = cancelled or entry["verb"] == "cancel"
+        assert not (cancelled and following["verb"] in ("assign", "start", "claim")), job

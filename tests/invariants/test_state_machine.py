@@ -1,0 +1,294 @@
+"""Everything that can happen to jobs, in any order, on the real store; invariants after each step.
+
+``pytest tests/invariants --hypothesis-profile=long`` runs many more examples.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from taskyard import operations, worker_half
+from taskyard.agent.reporting import Reporter
+from taskyard.context import Platform
+from taskyard.errors import Conflict, Forbidden, Gone, NotFound, StaleAttempt
+from taskyard.jobs.lifecycle import Outcome, Transition
+from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.retry import Cause
+from taskyard.scheduler import ticks
+from tests.conftest import TestClock
+from tests.invariants import rules
+
+EXAMPLES = {"default": 120, "long": 5000}
+for name, examples in EXAMPLES.items():
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        # What CI runs is the same every time; the long run looks for what is new.
+        derandomize=name == "default",
+        suppress_health_check=list(HealthCheck),
+    )
+
+CELERY, HTTP = ("c1", "c2"), ("h1", "h2")
+WORKERS = st.sampled_from([*CELERY, *HTTP])
+CAUSES = st.sampled_from([None, *Cause])
+
+REFUSALS = (Conflict, Forbidden, Gone, NotFound, StaleAttempt)
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """Two agents of each kind with a memory of their own, which may be behind or wrong."""
+
+    platform: Platform
+    clock: TestClock
+    hints: list[Transition]
+
+    jobs: Bundle[str] = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = self.platform.store
+        for collection in self.store.database.list_collection_names():
+            self.store.database[collection].delete_many({})
+        self.hints.clear()
+        self.clock.ahead *= 0
+        self.reporter = Reporter(self.platform)
+        self.boots: dict[str, str] = {}
+        #: What agents believe to run: their own leases, live or long over.
+        self.believed: list[Lease] = []
+        self.started: set[str] = set()
+        self.ended: dict[str, dict[str, Any]] = {}
+
+    # --- apps and operators
+
+    @rule(
+        target=jobs,
+        cpu=st.sampled_from([0.5, 1, 2, 64]),
+        retries=st.integers(0, 2),
+        on_exit=st.booleans(),
+        count=st.integers(1, 4),
+    )
+    def submit(self, cpu: float, retries: int, on_exit: bool, count: int) -> Any:
+        wanted = {
+            "command": "true",
+            "required_cpu": cpu,
+            "max_retries": retries,
+            "retry_on_exit": on_exit,
+        }
+        return multiple(*operations.submit(self.platform, [wanted] * count, by="app"))
+
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        self._try(lambda: operations.cancel(self.platform, job_id, by="op", reason=None))
+
+    @rule(target=jobs, job_id=jobs)
+    def retry(self, job_id: str) -> Any:
+        made = self._try(lambda: operations.retry(self.platform, job_id, by="op"))
+        return multiple(made.job_id) if made else multiple()
+
+    @rule(worker_id=WORKERS, draining=st.booleans())
+    def drain(self, worker_id: str, draining: bool) -> None:
+        now = self.clock.now()
+        self._try(lambda: self.store.workers.drain(worker_id, draining=draining, now=now))
+
+    @rule(worker_id=WORKERS)
+    def delete_worker(self, worker_id: str) -> None:
+        self.store.workers.soft_delete(worker_id, now=self.clock.now())
+
+    # --- the scheduler, at any time and as often as it likes
+
+    @rule(name=st.sampled_from(["timeouts", "assignment", "health", "retention"]))
+    def tick(self, name: str) -> None:
+        ticks.run(self.platform, name)
+
+    @rule(seconds=st.sampled_from([1, 2, 5, 14, 16, 31, 65]), swept=st.booleans())
+    def time_passes(self, seconds: int, swept: bool) -> None:
+        """With the sweep running all the while, or after an outage of it."""
+        for _ in range(seconds // 2 if swept else 0):
+            self.clock.advance(2)
+            ticks.run(self.platform, "timeouts")
+        self.clock.advance(seconds % 2 if swept else seconds)
+
+    # --- Celery agents
+
+    @rule(worker_id=WORKERS)
+    def register(self, worker_id: str) -> None:
+        """A new boot; what the earlier one believed stays believed, by a ghost."""
+        facts: dict[str, Any] = {"hostname": worker_id, "cpuCount": 2, "ramTotalMb": 2048}
+        if worker_id in HTTP:
+            worker_half.register(self.platform, worker_id, facts)
+            return
+        self.boots[worker_id] = secrets.token_hex(4)
+        facts |= {"kind": "celery", "bootId": self.boots[worker_id]}
+        self.store.workers.register(worker_id, facts, now=self.clock.now())
+        self.platform.nudge("register")
+
+    @rule(worker_id=st.sampled_from(CELERY), data=st.data())
+    def beat(self, worker_id: str, data: st.DataObject) -> None:
+        """Heartbeat and renewal of some of what it believes to run."""
+        mine = [lease for lease in self.believed if lease.worker_id == worker_id]
+        named = data.draw(st.lists(st.sampled_from(mine), unique=True)) if mine else []
+        self._try(
+            lambda: self.store.workers.heartbeat(
+                worker_id, {}, now=self.clock.now(), boot_id=self.boots.get(worker_id)
+            )
+        )
+        settings_ = self.platform.settings
+        self.store.jobs.renew(
+            worker_id,
+            [lease.lease_id or "" for lease in named],
+            now=self.clock.now(),
+            lease=_seconds(settings_.lease_seconds),
+            grace=_seconds(settings_.finish_grace_seconds),
+        )
+
+    @rule(data=st.data())
+    def a_hint_arrives(self, data: st.DataObject) -> None:
+        """Any hint that was ever sent: late, doubled, or in time."""
+        if not self.hints:
+            return
+        hint = data.draw(st.sampled_from(self.hints))
+        changes = hint.changes
+        lease = Lease(
+            job_id=hint.job_id,
+            worker_id=changes["assignedAgentId"],
+            attempt=changes["attempts"],
+            lease_id=changes["leaseId"],
+        )
+        if self.reporter.start(lease) is not None:
+            assert lease.lease_id not in self.started, "one lease started twice"
+            self.started.add(str(lease.lease_id))
+            self.believed.append(lease)
+
+    @rule(data=st.data(), cause=CAUSES)
+    def an_agent_reports(self, data: st.DataObject, cause: Cause | None) -> None:
+        """The end of anything that was ever started, whoever holds the job by now."""
+        if not self.believed:
+            return
+        lease = data.draw(st.sampled_from(self.believed))
+        before = self.store.jobs.find(lease.job_id)
+        code = 0 if cause is None else 1
+        outcome = Outcome(cause=cause, detail="ended", exit_code=code)
+        accepted = self.reporter.finish(lease, outcome)
+        self._check_fenced(before, lease, accepted)
+
+    @rule(data=st.data())
+    def an_agent_gives_back(self, data: st.DataObject) -> None:
+        if not self.believed:
+            return
+        lease = data.draw(st.sampled_from(self.believed))
+        before = self.store.jobs.find(lease.job_id)
+        self._check_fenced(before, lease, self.reporter.release(lease, "drained"))
+
+    # --- HTTP agents
+
+    @rule(worker_id=st.sampled_from(HTTP))
+    def poll(self, worker_id: str) -> None:
+        job = self._try(lambda: worker_half.poll(self.platform, worker_id))
+        if job is not None:
+            lease = Lease(
+                job_id=job.job_id,
+                worker_id=worker_id,
+                attempt=job.attempts,
+                lease_id=job.lease_id,
+            )
+            if lease not in self.believed:
+                self.believed.append(lease)
+
+    @rule(worker_id=st.sampled_from(HTTP), data=st.data())
+    def http_heartbeat(self, worker_id: str, data: st.DataObject) -> None:
+        mine = sorted({le.job_id for le in self.believed if le.worker_id == worker_id})
+        named = data.draw(st.lists(st.sampled_from(mine), unique=True)) if mine else []
+        self._try(lambda: worker_half.heartbeat(self.platform, worker_id, {}, named))
+
+    @rule(data=st.data(), fenced=st.booleans(), cause=st.sampled_from(["ok", "exit", "agent"]))
+    def an_http_agent_reports(self, data: st.DataObject, fenced: bool, cause: str) -> None:
+        mine = [lease for lease in self.believed if lease.worker_id in HTTP]
+        if not mine:
+            return
+        held = data.draw(st.sampled_from(mine))
+        lease = held if fenced else Lease(job_id=held.job_id, worker_id=held.worker_id)
+        before = self.store.jobs.find(held.job_id)
+        if cause == "agent":
+            done = self._try(lambda: worker_half.report_failure(self.platform, lease, "broke"))
+        else:
+            result = worker_half.Result(exit_code=int(cause == "exit"), stdout="x", archive={})
+            done = self._try(lambda: worker_half.submit_result(self.platform, lease, result))
+        if done is not None and before is not None and not before.is_terminal and not fenced:
+            # Without attempt and lease the worker is the guard, and its boot.
+            assert before.assigned_agent_id == held.worker_id, (before, held)
+            assert before.lease_id == held.lease_id, "an old result passed for a new attempt's"
+        elif fenced and before is not None and not before.is_terminal:
+            self._check_fenced(before, held, done)
+
+    @rule(data=st.data())
+    def an_http_agent_streams(self, data: st.DataObject) -> None:
+        mine = [lease for lease in self.believed if lease.worker_id in HTTP]
+        if not mine:
+            return
+        lease = data.draw(st.sampled_from(mine))
+        self._try(
+            lambda: worker_half.stream(self.platform, lease, stream="stdout", data="x", seq=None)
+        )
+
+    # --- what must hold
+
+    @invariant()
+    def every_job_makes_sense(self) -> None:
+        found = [self.store.jobs.get(d["_id"]) for d in self.store.database["jobs"].find({}, {})]
+        rules.check_jobs(found)
+
+    @invariant()
+    def no_worker_is_overcommitted(self) -> None:
+        rules.check_capacity(self.store)
+
+    @invariant()
+    def what_ended_stays_as_it_ended(self) -> None:
+        rules.check_ended_stay(self.ended, self.store)
+
+    def teardown(self) -> None:
+        """Left alone with healthy agents, everything that can run is run, and nothing is held."""
+        ticks.run(self.platform, "retention")
+
+    def _check_fenced(self, before: Job | None, lease: Lease, accepted: Job | None) -> None:
+        """A write is accepted exactly when its attempt is the one that runs."""
+        running = before is not None and before.status in ("RUNNING", "ASSIGNED")
+        mine = running and before is not None and before.lease_id == lease.lease_id
+        assert (accepted is not None) == mine, (before, lease, accepted)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except REFUSALS:
+            return None
+
+
+def _seconds(value: float) -> Any:
+    from datetime import timedelta
+
+    return timedelta(seconds=value)
+
+
+@pytest.mark.timeout(1800)
+def test_no_order_of_events_breaks_an_invariant(
+    platform: Platform, clock: TestClock, announced: list[Transition]
+) -> None:
+    Lifecycle.platform, Lifecycle.clock, Lifecycle.hints = platform, clock, announced
+    profile = hypothesis.settings()
+    run_state_machine_as_test(Lifecycle, settings=profile)  # type: ignore[no-untyped-call]
