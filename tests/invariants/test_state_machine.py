@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -42,6 +42,8 @@ for name, examples in EXAMPLES.items():
         deadline=None,
         # What CI runs is the same every time; the long run looks for what is new.
         derandomize=name == "default",
+        # Shrinking replays hundreds of examples on a database: the long run has the time.
+        phases=[Phase.generate] if name == "default" else list(Phase),
         suppress_health_check=list(HealthCheck),
     )
 
