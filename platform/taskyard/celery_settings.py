@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskyard import settings as _settings
+from taskyard.broker import SCHEME as _BROKER_SCHEME
 from taskyard.celery_names import SCHEDULER_QUEUE
 from taskyard.errors import TaskyardError as _TaskyardError
 from taskyard.store.uri import resolve_uri as _resolve_uri
@@ -21,20 +22,12 @@ except _TaskyardError as error:
     # Celery would show a traceback where one line says all.
     sys.exit(f"taskyard: {error}")
 
-broker_url = _uri
-broker_transport = "taskyard.broker.transport:Transport"
+broker_url = f"{_BROKER_SCHEME}+{_uri}"
 broker_connection_retry_on_startup = True
 broker_transport_options: dict[str, Any] = {
-    # The stock transport polls; its default of one second is felt in every job.
-    "polling_interval": 0.1,
-    # Messages to agents that are gone, and ticks that nobody ran, expire.
-    "ttl": True,
-    "default_database": _loaded.database,
-    "messages_collection": "broker.messages",
-    "routing_collection": "broker.routing",
-    "queues_collection": "broker.queues",
-    "broadcast_collection": "broker.broadcast",
-    "capped_queue_size": 16 * 1024 * 1024,
+    "database": _loaded.database,
+    # A tick that was under way when its scheduler died is run by another after this long.
+    "lease_seconds": 15,
 }
 result_backend = f"taskyard.results:JobBackend+{_uri}"
 mongodb_backend_settings = {
@@ -70,14 +63,16 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 def _every(seconds: float, name: str) -> dict[str, Any]:
     """A tick that expires after its interval, so that ticks never pile up.
 
-    It is due when beat starts: what was stored while nothing ran does not wait for it.
+    The broker lets it expire, by the server's clock; Celery's own ``expires`` would compare the
+    clocks of two hosts. It is due when beat starts: what was stored while nothing ran does not
+    wait for it.
     """
     return {
         "task": "taskyard.tick",
         "args": [name],
         "schedule": seconds,
         "last_run_at": _LONG_AGO,
-        "options": {"queue": SCHEDULER_QUEUE, "expires": seconds},
+        "options": {"queue": SCHEDULER_QUEUE, "expiration": seconds},
     }
 
 

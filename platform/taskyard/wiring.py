@@ -33,6 +33,6 @@ def announce(assigned: Sequence[Transition]) -> None:
                 "taskyard.execute",
                 args=[transition.job_id, lease["attempts"], lease["leaseId"]],
                 queue=queue_of(lease["assignedAgentId"]),
-                expires=expires,
+                expiration=expires,
                 producer=producer,
             )

@@ -1,0 +1,75 @@
+"""Everything of the broker that one process shares, whatever connections it makes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from dataclasses import dataclass
+
+from pymongo import uri_parser
+
+from taskyard.broker.connection import Address, clients
+from taskyard.broker.leases import Leases
+from taskyard.broker.messages import Messages
+from taskyard.broker.topology import Topology
+from taskyard.broker.watcher import Watcher
+
+#: Kept short enough that a worker that dies is noticed soon, long enough for three renewals.
+LEASE_SECONDS = 30.0
+
+DATABASE = "celery"
+PREFIX = "broker"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``broker_transport_options`` may say; the names are the same."""
+
+    lease_seconds: float = LEASE_SECONDS
+    database: str = ""
+    prefix: str = PREFIX
+    #: Options of the driver, as pairs.
+    client_options: tuple[tuple[str, object], ...] = ()
+
+
+class Broker:
+    """The collections, the leases and the change stream of this process."""
+
+    def __init__(self, uri: str, options: Options) -> None:
+        database = options.database or uri_parser.parse_uri(uri)["database"] or DATABASE
+        self._address = Address(uri, database, options.prefix, options.client_options)
+        work = clients.database(self._address)
+        self.messages = Messages(work, options.prefix)
+        self.topology = Topology(work, options.prefix)
+        self.lease_ms = round(options.lease_seconds * 1000)
+        self.leases = Leases(self.messages, options.lease_seconds)
+        self.watcher = Watcher(
+            lambda: clients.database(self._address, purpose="watch"), self.messages.name
+        )
+        self._client = work.client
+        self._indexed = False
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """See that there is a primary, and have the indexes made once. Raises as the driver."""
+        self._client.admin.command("ping")
+        with self._lock:
+            if not self._indexed:
+                self.messages.ensure_indexes()
+                self.topology.ensure_indexes()
+                self._indexed = True
+
+    def may_write(self) -> bool:
+        """Whether a primary is known, so that a look need not wait for one."""
+        return bool(self._client.topology_description.has_writable_server())
+
+
+def broker_of(uri: str, options: Options) -> Broker:
+    """This process's broker for the URI; a forked child has its own."""
+    return _broker_of(os.getpid(), uri, options)
+
+
+@functools.cache
+def _broker_of(_pid: int, uri: str, options: Options) -> Broker:
+    return Broker(uri, options)

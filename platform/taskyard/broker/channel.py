@@ -1,0 +1,292 @@
+"""Kombu's channel over leased messages."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from queue import Empty
+from typing import Any
+
+from bson import ObjectId
+from kombu.transport import virtual
+from kombu.utils.json import dumps, loads
+from pymongo.errors import PyMongoError
+
+from taskyard.broker.broker import Broker
+from taskyard.broker.messages import Claimed, Delivery
+from taskyard.broker.topology import QueueOptions
+
+Raw = dict[str, Any]
+
+#: How long what is known of bindings and queues is relied on when it is enough.
+_KNOWN_SECONDS = 5.0
+
+
+def delivery_of(tag: str) -> Delivery:
+    """The delivery that a tag stands for."""
+    identity, _, lease = tag.partition(".")
+    return Delivery(ObjectId(identity), lease)
+
+
+class Message(virtual.Message):
+    """A message that tells its channel when it cannot be decoded."""
+
+    def decode(self) -> Any:
+        """The decoded body. An undecodable one becomes a dead letter when it is acknowledged."""
+        try:
+            return super().decode()
+        except Exception as error:
+            self.channel.qos.undecodable[self.delivery_tag] = f"cannot be decoded: {error!r}"
+            raise
+
+
+class QoS(virtual.QoS):
+    """Answers for deliveries: each acknowledgement, release and burial names its lease."""
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self._leases = channel.broker.leases
+        #: Why, by delivery tag.
+        self.undecodable: dict[str, str] = {}
+
+    def ack(self, delivery_tag: str) -> None:
+        """Done: the message goes, or is buried when nobody could read it."""
+        delivery = delivery_of(delivery_tag)
+        reason = self.undecodable.pop(delivery_tag, None)
+        if reason is None:
+            self._leases.acknowledge(delivery)
+        else:
+            self._leases.bury(delivery, reason)
+        self._answered(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Refused: claimable at once, or buried."""
+        delivery = delivery_of(delivery_tag)
+        if requeue:
+            self._leases.release(delivery)
+        else:
+            self._leases.bury(delivery, "rejected")
+        self._answered(delivery_tag)
+
+    def restore_unacked(self) -> list[Any]:
+        """Release all that was not answered."""
+        for tag in self._unanswered():
+            self._leases.release(delivery_of(tag))
+        return []
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
+        """The channel is gone: what nobody runs is released, what runs answers for itself."""
+        self._on_collect.cancel()
+        for tag, message in self._unanswered().items():
+            self._leases.release_when_forgotten(message, delivery_of(tag))
+        self._delivered.restored = True
+
+    def _answered(self, delivery_tag: str) -> None:
+        self._quick_ack(delivery_tag)
+        # A place is free again: the loop may wait for nothing else.
+        if self.channel.connection is not None:
+            self.channel.connection.inbox.ring()
+
+    def _unanswered(self) -> dict[str, Any]:
+        self._flush()
+        left = dict(self._delivered)
+        self._delivered.clear()
+        return left
+
+
+class Channel(virtual.Channel):
+    """A channel whose messages are leased and whose bindings are in MongoDB."""
+
+    Message = Message
+    QoS = QoS
+    supports_fanout = True
+    # Payloads are kept as JSON text; base64 would only make them larger.
+    body_encoding = "base64"
+
+    def __init__(self, connection: Any, **options: Any) -> None:
+        self.broker: Broker = connection.broker
+        self.no_ack_queues: set[str] = set()
+        self._options: dict[str, QueueOptions] = {}
+        self._tables: dict[str, tuple[float, set[Any]]] = {}
+        self._ttls: dict[str, tuple[float, int | None]] = {}
+        super().__init__(connection, **options)
+
+    # --- publishing
+
+    def _put(self, queue: str, message: Raw, **_: Any) -> None:
+        properties = message["properties"]
+        headers = message.get("headers") or {}
+        self.broker.messages.publish(
+            queue,
+            dumps(message),
+            priority=self._get_message_priority(message),
+            delay_ms=max(0, _until_ms(headers.get("eta")) or 0),
+            ttl_ms=self._ttl_ms(queue, properties, headers),
+            delivery_mode=properties.get("delivery_mode"),
+        )
+
+    def _put_fanout(self, exchange: str, message: Raw, _routing_key: str, **_: Any) -> None:
+        """A copy for each queue: readers cannot overwrite what another has not read."""
+        for _key, _pattern, queue in self.broker.topology.bound(exchange):
+            self._put(queue, message)
+
+    def _ttl_ms(self, queue: str, properties: Raw, headers: Raw) -> int | None:
+        """The shortest of what message, task and queue allow."""
+        known = self._ttls.get(queue)
+        if known is None or known[0] < time.monotonic():
+            ttl = self.broker.topology.message_ttl_ms(queue)
+            known = self._ttls[queue] = (time.monotonic() + 12 * _KNOWN_SECONDS, ttl)
+        own = properties.get("expiration")
+        limits = [known[1], int(own) if own else None, _until_ms(headers.get("expires"))]
+        return min((max(0, limit) for limit in limits if limit is not None), default=None)
+
+    # --- consuming
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **options: Any
+    ) -> None:
+        """Consume from the queue; it lives as long as it has a consumer."""
+        super().basic_consume(queue, no_ack, callback, consumer_tag, **options)
+        if no_ack:
+            self.no_ack_queues.add(queue)
+        expires_ms = self._options.get(queue, QueueOptions()).expires_ms
+        if expires_ms is not None:
+            topology = self.broker.topology
+            self.broker.leases.keep((id(self), queue), lambda: topology.keep(queue, expires_ms))
+        self.connection.consumers_changed()
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Consume no more."""
+        queue = self._tag_to_queue.get(consumer_tag)
+        super().basic_cancel(consumer_tag)
+        self.broker.leases.keep((id(self), queue), None)
+        if self.connection is not None:
+            self.connection.consumers_changed()
+
+    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
+        """One message, or None."""
+        try:
+            raw = self._get(queue, no_ack=no_ack)
+        except Empty:
+            return None
+        message = self.Message(raw, channel=self)
+        if not no_ack:
+            self.qos.append(message, message.delivery_tag)
+        return message
+
+    def claim(self, queue: str, limit: int) -> list[Raw]:
+        """Up to ``limit`` messages as kombu delivers them, leased, or gone for ``no_ack``."""
+        claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
+        raws = (self._opened(one, no_ack=queue in self.no_ack_queues) for one in claimed)
+        return [raw for raw in raws if raw is not None]
+
+    def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> Raw:  # noqa: ARG002 - kombu's signature
+        for one in self.broker.messages.claim(queue, 1, self.broker.lease_ms):
+            raw = self._opened(one, no_ack=no_ack)
+            if raw is not None:
+                return raw
+        raise Empty
+
+    def _opened(self, claimed: Claimed, *, no_ack: bool) -> Raw | None:
+        """The envelope, with the lease as its delivery tag; None for one that is none."""
+        leases, delivery = self.broker.leases, claimed.delivery
+        try:
+            raw: Raw = loads(claimed.payload)
+            properties = raw["properties"]
+            properties["delivery_tag"] = delivery.tag
+            properties.setdefault("delivery_info", {})["redelivered"] = claimed.deliveries > 1
+        except Exception as error:
+            leases.bury(delivery, f"is no message: {error!r}")
+            return None
+        if no_ack:
+            leases.acknowledge(delivery)
+        else:
+            leases.hold(delivery)
+        return raw
+
+    # --- queues and bindings
+
+    def _new_queue(self, queue: str, **declared: Any) -> None:
+        arguments = declared.get("arguments") or {}
+        options = QueueOptions(arguments.get("x-expires"), arguments.get("x-message-ttl"))
+        self._options[queue] = options
+        self.broker.topology.declare(queue, options)
+
+    def _has_queue(self, queue: str, **_: Any) -> bool:
+        return self.broker.topology.exists(queue)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
+        options = self._options.get(queue, QueueOptions())
+        self.broker.topology.bind(exchange, routing_key, pattern, queue, options)
+        self._tables.pop(exchange, None)
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **options: Any,
+    ) -> None:
+        """Take a binding back, here and for others."""
+        super().queue_unbind(queue, exchange, routing_key, arguments, **options)
+        self.broker.topology.unbind(exchange or "", routing_key, queue)
+        self._tables.pop(exchange or "", None)
+
+    def queue_delete(
+        self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any
+    ) -> None:
+        """Delete the queue with its bindings and messages."""
+        if if_empty and self._size(queue):
+            return
+        if if_unused and queue in self.connection._callbacks:
+            return
+        self.broker.topology.drop(queue)
+        self.broker.messages.drop(queue)
+        self.state.queue_bindings_delete(queue)
+        self._tables.clear()
+
+    def get_table(self, exchange: str) -> set[Any]:
+        """Bindings of the exchange, ours and others'."""
+        known = self._tables.get(exchange)
+        if known is None or known[0] < time.monotonic():
+            local = set(self.state.exchanges.get(exchange, {}).get("table", ()))
+            bound = local | self.broker.topology.bound(exchange)
+            known = self._tables[exchange] = (time.monotonic() + _KNOWN_SECONDS, bound)
+        return known[1]
+
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        """Queues for a message; what is not known is read anew before it is taken to be none."""
+        found: list[str] = super()._lookup(exchange, routing_key, None)
+        if not found and self._tables.pop(exchange, None) is not None:
+            found = super()._lookup(exchange, routing_key, default)
+        return found
+
+    def _size(self, queue: str) -> int:
+        return self.broker.messages.count(queue)
+
+    def _purge(self, queue: str) -> int:
+        return self.broker.messages.purge(queue)
+
+    def _restore(self, message: Any) -> None:
+        """Kombu would publish it anew; here it is released."""
+        self.broker.leases.release(delivery_of(message.delivery_tag))
+
+    def close(self) -> None:
+        """Cancel the consumers; a database that is away does not hold this up."""
+        try:
+            super().close()
+        except PyMongoError:
+            self.closed = True
+
+
+def _until_ms(instant: Any) -> int | None:
+    """Milliseconds from now on the clock that gave the instant: the publisher's own."""
+    if not instant:
+        return None
+    try:
+        at = datetime.fromisoformat(instant) if isinstance(instant, str) else instant
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, AttributeError):
+        return None
+    return round((at - datetime.now(UTC)).total_seconds() * 1000)

@@ -1,0 +1,69 @@
+"""One client for work and one for the change stream, per process and URI."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect, ConnectionFailure, ExecutionTimeout, WTimeoutError
+
+Document = dict[str, Any]
+
+#: Raised while there is no primary: consumers look again later, publishers try again.
+UNAVAILABLE = (AutoReconnect, ConnectionFailure, ExecutionTimeout, WTimeoutError)
+
+#: One call's search for a primary. It may be made on Celery's event loop, so it is short.
+SERVER_SELECTION_MS = 3000
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the broker's collections are, with the driver's own options."""
+
+    uri: str
+    database: str
+    prefix: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+class Clients:
+    """The clients of this process. A forked child makes its own: PyMongo's are not fork-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[int, str, Address], MongoClient[Document]] = {}
+
+    def database(self, address: Address, *, purpose: str = "work") -> Database[Document]:
+        """The database over this process's client for the purpose."""
+        key = (os.getpid(), purpose, address)
+        with self._lock:
+            client = self._clients.get(key)
+            if client is None:
+                client = self._clients[key] = _open(address, purpose)
+        return client[address.database]
+
+    def forget_parent(self) -> None:
+        """In a child: leave the parent's clients alone, and its lock, which may be held."""
+        self._lock = threading.Lock()
+        self._clients = {}
+
+
+def _open(address: Address, purpose: str) -> MongoClient[Document]:
+    options: dict[str, Any] = {
+        "appname": f"taskyard-broker-{purpose}",
+        "w": "majority",
+        "serverSelectionTimeoutMS": SERVER_SELECTION_MS,
+        "tz_aware": True,
+        **dict(address.options),
+    }
+    if purpose == "watch":
+        options["maxPoolSize"] = 2
+    return MongoClient(address.uri, **options)
+
+
+clients = Clients()
+os.register_at_fork(after_in_child=clients.forget_parent)

@@ -1,0 +1,82 @@
+"""What a connection has to look at, and the bell that wakes its loop."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+
+
+class Inbox:
+    """Queues that may have something new. Any thread may wake it; one looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: set[str] = set()
+        self._active: set[str] = set()
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._bell, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """Readable when something may be new."""
+        return self._bell.fileno()
+
+    @property
+    def dirty(self) -> frozenset[str]:
+        """Queues to look at."""
+        with self._lock:
+            return frozenset(self._queues)
+
+    def consume(self, queues: set[str]) -> None:
+        """The queues that are consumed from now on; all of them are to be looked at."""
+        with self._lock:
+            self._active = set(queues)
+            self._queues = set(queues)
+        self.ring()
+
+    def wake(self, queue: str | None) -> None:
+        """Something may be new in the queue, or in any of them."""
+        with self._lock:
+            new = self._active if queue is None else self._active & {queue}
+            self._queues |= new
+        if new:
+            self.ring()
+
+    def mark(self, queue: str) -> None:
+        """There may be more in the queue; whoever marks it looks again."""
+        with self._lock:
+            self._queues.add(queue)
+
+    def seen(self, queue: str) -> None:
+        """The queue is looked at now."""
+        with self._lock:
+            self._queues.discard(queue)
+
+    def ring(self) -> None:
+        """Wake the loop."""
+        try:
+            self._ring.send(b"!")
+        except OSError:
+            return  # the bell is full, so it is heard anyway; or closed
+
+    def hear(self) -> None:
+        """Silence the bell."""
+        try:
+            while self._bell.recv(4096):
+                pass
+        except OSError:
+            return
+
+    def wait(self, seconds: float) -> None:
+        """Until the bell rings, at most so long."""
+        if self._selector.select(seconds):
+            self.hear()
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        self._selector.close()
+        self._bell.close()
+        self._ring.close()

@@ -1,0 +1,159 @@
+"""What this process holds: one thread renews leases and writes acknowledgements.
+
+It outlives channels and connections: a task that ends after a reconnect still acknowledges its
+own delivery. Others only post to it; posting never waits and never raises.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from taskyard.broker.messages import Delivery, Messages
+
+logger = logging.getLogger(__name__)
+
+#: Renewals that may fail in a row before a lease is over.
+RENEWALS_PER_LEASE = 3
+
+#: How often queues that expire are kept: Celery's own expire after 10 s.
+KEEP_SECONDS = 3.0
+
+_RETRY_SECONDS = 0.5
+
+Command = Callable[[], None]
+
+
+class Leases:
+    """Deliveries that were handed out here and not answered yet."""
+
+    def __init__(self, messages: Messages, lease_seconds: float) -> None:
+        self._messages = messages
+        self._lease_ms = round(lease_seconds * 1000)
+        self._renew_every = lease_seconds / RENEWALS_PER_LEASE
+        # Of all queues this one may be put to from a finalizer.
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        # Owned by the thread.
+        self._held: set[Delivery] = set()
+        self._done: list[Delivery] = []
+        self._released: list[Delivery] = []
+        self._keepers: dict[object, Callable[[], None]] = {}
+        self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
+        self._thread.start()
+        atexit.register(self._leave)
+
+    def hold(self, delivery: Delivery) -> None:
+        """Renew this delivery from now on."""
+        self._commands.put(lambda: self._held.add(delivery))
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Have the message deleted soon."""
+        self._commands.put(lambda: self._done.append(delivery))
+
+    def release(self, delivery: Delivery) -> None:
+        """Have the message claimable again soon."""
+        self._commands.put(lambda: self._released.append(delivery))
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Have the message moved to the dead letters."""
+
+        def bury() -> None:
+            self._messages.bury(delivery, reason)
+            self._held.discard(delivery)
+
+        self._commands.put(bury)
+
+    def release_when_forgotten(self, message: Any, delivery: Delivery) -> None:
+        """Release the delivery when nobody can answer for it any more.
+
+        A channel that closes drops what it delivered; a task that runs keeps its message, and a
+        message that nobody keeps was never started.
+        """
+        weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
+
+    def keep(self, owner: object, keep: Callable[[], None] | None) -> None:
+        """Call ``keep`` every few seconds, until it is None."""
+
+        def change() -> None:
+            self._keepers.pop(owner, None)
+            if keep is not None:
+                self._keepers[owner] = keep
+
+        self._commands.put(change)
+
+    def flush(self, seconds: float = 5.0) -> None:
+        """Wait until everything posted so far is written."""
+        written = threading.Event()
+        self._commands.put(lambda: self._commands.put(written.set))
+        written.wait(seconds)
+
+    def _forgotten(self, delivery: Delivery) -> None:
+        if delivery in self._held:
+            self._released.append(delivery)
+
+    def _leave(self) -> None:
+        """At the end of the process: what is held is others' at once."""
+        self._commands.put(lambda: self._released.extend(self._held))
+        self.flush(2.0)
+
+    def _run(self) -> None:
+        renew_at = keep_at = time.monotonic()
+        while True:
+            self._take(min(renew_at, keep_at) - time.monotonic())
+            self._guarded(self._write)
+            now = time.monotonic()
+            if now >= renew_at:
+                renew_at = now + self._renew_every
+                self._guarded(self._renew)
+            if now >= keep_at:
+                keep_at = now + KEEP_SECONDS
+                for keep in list(self._keepers.values()):
+                    self._guarded(keep)
+
+    def _take(self, wait_seconds: float) -> None:
+        """All commands that are there; waits for the first one."""
+        try:
+            command = self._commands.get(timeout=max(0.0, wait_seconds))
+            while True:
+                self._guarded(command)
+                command = self._commands.get_nowait()
+        except queue.Empty:
+            return
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Whatever fails is tried again with the next round; the thread goes on."""
+        try:
+            act()
+        except PyMongoError as error:
+            logger.warning("broker: %s; trying again", type(error).__name__)
+            time.sleep(_RETRY_SECONDS)
+        except Exception:
+            logger.exception("broker: a defect")
+            time.sleep(_RETRY_SECONDS)
+
+    def _write(self) -> None:
+        """Until it is written the lease is held, or others would run what is done."""
+        if self._done:
+            for late in self._messages.acknowledge(self._done):
+                logger.warning("broker: the acknowledgement of %s came after its lease", late.tag)
+            self._held.difference_update(self._done)
+            self._done = []
+        if self._released:
+            self._messages.release(self._released)
+            self._held.difference_update(self._released)
+            self._released = []
+
+    def _renew(self) -> None:
+        held = [*self._held]
+        lost = set(held) - self._messages.renew(held, self._lease_ms)
+        self._held -= lost
+        for delivery in lost:
+            logger.warning("broker: the lease of %s is lost: it may run elsewhere", delivery.tag)

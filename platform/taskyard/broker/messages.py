@@ -1,0 +1,220 @@
+"""The message collection: publish, claim, renew, acknowledge, release, dead-letter.
+
+A message is leased and not deleted: its lease is over when ``visibleAt`` has passed, and then
+anybody may claim it again. All times are the server's (``$$NOW``); no host's clock is asked.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import DeleteOne, ReturnDocument, WriteConcern
+from pymongo.database import Database
+
+Document = dict[str, Any]
+
+#: Visible at once. A constant, so that messages of one priority are claimed in ``_id``'s order.
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Deliveries of one message after which it is taken to be what kills its consumers.
+MAX_DELIVERIES = 5
+
+_TRANSIENT = 1
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+_READY: Document = {
+    "$and": [
+        {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}},
+        {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}},
+    ]
+}
+_ORDER = [("priority", 1), ("visibleAt", 1), ("_id", 1)]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivery of one message: what its acknowledgement names."""
+
+    id: ObjectId
+    lease: str
+
+    @property
+    def tag(self) -> str:
+        """The delivery tag: another delivery of the same message has another."""
+        return f"{self.id}.{self.lease}"
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that is ours until its lease ends."""
+
+    delivery: Delivery
+    queue: str
+    payload: str
+    deliveries: int
+
+
+class Messages:
+    """Verbs on messages. Each is safe to send again after an error."""
+
+    def __init__(self, database: Database[Document], prefix: str) -> None:
+        self._all = database[f"{prefix}.messages"]
+        # A control command or an event is worth no fsync.
+        self._transient = self._all.with_options(write_concern=WriteConcern(w=1))
+        self._dead = database[f"{prefix}.dead_letters"]
+
+    @property
+    def name(self) -> str:
+        """The collection that a change stream watches."""
+        return self._all.name
+
+    def ensure_indexes(self) -> None:
+        """Make the indexes that every claim and count needs."""
+        self._all.create_index([("queue", 1), *_ORDER])
+        self._all.create_index("expireAt", expireAfterSeconds=0)
+
+    def publish(
+        self,
+        queue: str,
+        payload: str,
+        *,
+        priority: int = 0,
+        delay_ms: int = 0,
+        ttl_ms: int | None = None,
+        delivery_mode: int | None = None,
+    ) -> None:
+        """Add a message, durable on a majority unless it is transient; 9 is the first priority."""
+        messages = self._transient if delivery_mode == _TRANSIENT else self._all
+        document: Document = {
+            "_id": ObjectId(),
+            "queue": queue,
+            "priority": 9 - priority,
+            "visibleAt": AT_ONCE,
+            "lease": None,
+            "deliveries": 0,
+            "payload": payload,
+        }
+        if not delay_ms and ttl_ms is None:
+            messages.insert_one(document)
+            return
+        document["payload"] = {"$literal": payload}
+        document["queue"] = {"$literal": queue}
+        if delay_ms:
+            document["visibleAt"] = {"$add": ["$$NOW", delay_ms]}
+        if ttl_ms is not None:
+            # ``notAfter`` decides; ``expireAt`` only has the server collect what nobody claimed.
+            document["notAfter"] = document["expireAt"] = {"$add": ["$$NOW", ttl_ms]}
+        identity = document.pop("_id")
+        messages.update_one({"_id": identity}, [{"$set": document}], upsert=True)
+
+    def claim(self, queue: str, limit: int, lease_ms: int) -> list[Claimed]:
+        """Lease up to ``limit`` messages that are ready, in order of priority, then of age."""
+        lease = secrets.token_hex(8)
+        stamp = _stamp(lease, lease_ms)
+        ready = {"queue": queue, **_READY}
+        if limit == 1:
+            found = self._all.find_one_and_update(
+                ready, stamp, sort=_ORDER, return_document=ReturnDocument.AFTER
+            )
+            return self._taken([found] if found else [])
+        ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(_ORDER).limit(limit)]
+        if not ids:
+            return []
+        # Between the look and the stamp others may have claimed some: the stamp asks again,
+        # and who won is read back by the lease, also after an answer that was lost.
+        self._all.update_many({"_id": {"$in": ids}, **_READY}, stamp)
+        won = self._all.find({"_id": {"$in": ids}, "lease": lease})
+        order = {identity: place for place, identity in enumerate(ids)}
+        return self._taken(sorted(won, key=lambda d: order[d["_id"]]))
+
+    def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
+        """Extend the leases of these deliveries; returns those that are still held."""
+        pairs = [{"_id": delivery.id, "lease": delivery.lease} for delivery in held]
+        if not pairs:
+            return set()
+        mine = {
+            "_id": {"$in": [delivery.id for delivery in held]},
+            "lease": {"$in": list({delivery.lease for delivery in held})},
+        }
+        self._all.update_many(mine, [{"$set": {"visibleAt": {"$add": ["$$NOW", lease_ms]}}}])
+        found = self._all.find(mine, {"lease": 1})
+        return {Delivery(d["_id"], d["lease"]) for d in found} & set(held)
+
+    def acknowledge(self, done: Sequence[Delivery]) -> list[Delivery]:
+        """Delete these messages; returns the deliveries whose lease was no longer theirs."""
+        requests = [DeleteOne({"_id": d.id, "lease": d.lease}) for d in done]
+        removed = self._all.bulk_write(requests, ordered=False).deleted_count
+        if removed == len(done):
+            return []
+        there = self._all.find({"_id": {"$in": [d.id for d in done]}}, {"lease": 1})
+        others = {d["_id"] for d in there}
+        return [delivery for delivery in done if delivery.id in others]
+
+    def release(self, held: Sequence[Delivery], *, undo_count: bool = False) -> None:
+        """Make messages claimable at once; ``undo_count`` when no consumer has seen them."""
+        back = 1 if undo_count else 0
+        fields: Document = {
+            "visibleAt": AT_ONCE,
+            "lease": None,
+            "deliveries": {"$subtract": ["$deliveries", back]},
+            "expireAt": "$notAfter",
+        }
+        for delivery in held:
+            mine = {"_id": delivery.id, "lease": delivery.lease}
+            self._all.update_one(mine, [{"$set": fields}])
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Move a message to the dead letters with the reason. Twice is once."""
+        found = self._all.find_one({"_id": delivery.id, "lease": delivery.lease})
+        if found is None:
+            return
+        dead = [{"$set": {**_literal(found), "reason": {"$literal": reason}, "diedAt": "$$NOW"}}]
+        self._dead.update_one({"_id": found["_id"]}, dead, upsert=True)
+        self._all.delete_one({"_id": delivery.id, "lease": delivery.lease})
+
+    def count(self, queue: str) -> int:
+        """Messages that wait in the queue, due or not; not those that are held."""
+        return self._all.count_documents({"queue": queue, "lease": None})
+
+    def purge(self, queue: str) -> int:
+        """Delete what waits in the queue; returns how many."""
+        return self._all.delete_many({"queue": queue, "lease": None}).deleted_count
+
+    def drop(self, queue: str) -> None:
+        """Delete everything of the queue."""
+        self._all.delete_many({"queue": queue})
+
+    def _taken(self, found: Sequence[Mapping[str, Any]]) -> list[Claimed]:
+        """What was claimed, without those that were delivered too often: they are buried."""
+        taken = []
+        for document in found:
+            delivery = Delivery(document["_id"], document["lease"])
+            if document["deliveries"] > MAX_DELIVERIES:
+                self.bury(delivery, f"delivered {MAX_DELIVERIES} times without an answer")
+                continue
+            taken.append(
+                Claimed(delivery, document["queue"], document["payload"], document["deliveries"])
+            )
+        return taken
+
+
+def _stamp(lease: str, lease_ms: int) -> list[Document]:
+    return [
+        {
+            "$set": {
+                "lease": lease,
+                "visibleAt": {"$add": ["$$NOW", lease_ms]},
+                "deliveries": {"$add": ["$deliveries", 1]},
+            }
+        },
+        # What is held is not collected: its consumer answers for it.
+        {"$unset": "expireAt"},
+    ]
+
+
+def _literal(document: Mapping[str, Any]) -> Document:
+    return {name: {"$literal": value} for name, value in document.items() if name != "_id"}

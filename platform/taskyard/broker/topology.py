@@ -1,0 +1,92 @@
+"""Queues and bindings as other processes see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.database import Database
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class QueueOptions:
+    """What was declared of a queue."""
+
+    #: Without a consumer for so long it is gone, as are its bindings.
+    expires_ms: int | None = None
+    #: What its messages live at most.
+    message_ttl_ms: int | None = None
+
+
+class Topology:
+    """Verbs on queues and bindings."""
+
+    def __init__(self, database: Database[Document], prefix: str) -> None:
+        self._queues = database[f"{prefix}.queues"]
+        self._bindings = database[f"{prefix}.bindings"]
+
+    def ensure_indexes(self) -> None:
+        """Make the indexes."""
+        self._bindings.create_index("exchange")
+        self._bindings.create_index("queue")
+        for collection in (self._queues, self._bindings):
+            collection.create_index("expireAt", expireAfterSeconds=0)
+
+    def declare(self, queue: str, options: QueueOptions) -> None:
+        """Note a queue with its options."""
+        fields: Document = {"messageTtlMs": options.message_ttl_ms, **_expiry(options.expires_ms)}
+        self._queues.update_one({"_id": queue}, [{"$set": fields}], upsert=True)
+
+    def exists(self, queue: str) -> bool:
+        """Whether the queue was declared, and lives."""
+        return self._queues.find_one({"_id": queue}, {"_id": 1}) is not None
+
+    def message_ttl_ms(self, queue: str) -> int | None:
+        """What messages of the queue live at most."""
+        found = self._queues.find_one({"_id": queue}, {"messageTtlMs": 1})
+        return found["messageTtlMs"] if found else None
+
+    def bind(
+        self,
+        exchange: str,
+        routing_key: str,
+        pattern: str | None,
+        queue: str,
+        options: QueueOptions,
+    ) -> None:
+        """Have messages of the exchange reach the queue."""
+        identity = f"{exchange}|{routing_key}|{queue}"
+        fields: Document = {
+            "exchange": {"$literal": exchange},
+            "routingKey": {"$literal": routing_key},
+            "pattern": {"$literal": pattern},
+            "queue": {"$literal": queue},
+            **_expiry(options.expires_ms),
+        }
+        self._bindings.update_one({"_id": identity}, [{"$set": fields}], upsert=True)
+
+    def bound(self, exchange: str) -> set[tuple[str, str | None, str]]:
+        """(routing key, pattern, queue) of all that is bound to the exchange."""
+        found = self._bindings.find({"exchange": exchange})
+        return {(d["routingKey"], d["pattern"], d["queue"]) for d in found}
+
+    def unbind(self, exchange: str, routing_key: str, queue: str) -> None:
+        """Take a binding back."""
+        self._bindings.delete_one({"_id": f"{exchange}|{routing_key}|{queue}"})
+
+    def keep(self, queue: str, expires_ms: int) -> None:
+        """The queue has a consumer: it and its bindings live on."""
+        expiry = [{"$set": _expiry(expires_ms)}]
+        self._queues.update_one({"_id": queue}, expiry)
+        self._bindings.update_many({"queue": queue}, expiry)
+
+    def drop(self, queue: str) -> None:
+        """Remove the queue with its bindings."""
+        self._bindings.delete_many({"queue": queue})
+        self._queues.delete_one({"_id": queue})
+
+
+def _expiry(expires_ms: int | None) -> Document:
+    return {} if expires_ms is None else {"expireAt": {"$add": ["$$NOW", expires_ms]}}
