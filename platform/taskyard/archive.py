@@ -82,6 +82,15 @@ def check(source: BinaryIO, limits: ArchiveLimits) -> ArchiveInfo:
         )
 
 
+def check_readable(source: BinaryIO, limits: ArchiveLimits) -> None:
+    """See that it is a ZIP archive, empty or not: one that is kept and never unpacked here.
+
+    Raises BadArchive.
+    """
+    with _opened(source, limits):
+        pass
+
+
 def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> int:
     """Unpack into ``destination``, regular files only; returns the bytes written.
 

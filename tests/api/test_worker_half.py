@@ -370,3 +370,24 @@ def test_an_agent_keeps_its_job_by_heartbeats_and_loses_it_without(
     assert status_of(api, job_id)["status"] == "RUNNING"
     let_pass(40)
     assert status_of(api, job_id)["status"] == "QUEUED"
+
+
+def test_an_empty_result_archive_is_accepted(api: FlaskClient, running: HttpAgent) -> None:
+    empty = base64.b64encode(zipped()).decode()
+    assert running.submit(0, resultZipBase64=empty).status_code == 200
+    assert status_of(api, running.job["jobId"])["status"] == "COMPLETED"
+
+
+def test_an_old_result_never_passes_for_a_new_attempts(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    """An agent that sends no attempt is not given again what it lost, until it registers."""
+    job_id = running.job["jobId"]
+    running.stream("alive")
+    let_pass(40)
+    running.heartbeat()
+    assert running.poll().status_code == 202
+    assert running.submit(0).status_code in (403, 409)
+    assert status_of(api, job_id)["status"] == "QUEUED"
+    running.register()
+    assert running.poll().get_json()["job"]["jobId"] == job_id

@@ -19,7 +19,7 @@ from taskyard.workers.model import NOTHING, Usage
 TEXT_WINDOW = 10_000
 
 #: A list does not carry what only a job's own page shows.
-_LISTED = {"history": 0, "env": 0, "lostOn": 0}
+_LISTED = {"history": 0, "env": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
