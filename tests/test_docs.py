@@ -1,0 +1,78 @@
+"""The docs say what the code does."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+from taskyard.jobs.states import Verb
+from taskyard.settings import Settings
+from taskyard.store.jobs import _PAST
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "bench" / "README.md"]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \|(.*?)\|", OPERATIONS, re.MULTILINE))
+    for field in dataclasses.fields(Settings):
+        name = "MONGODB_URI" if field.name == "mongodb_uri" else f"TASKYARD_{field.name.upper()}"
+        assert name in listed
+        if field.name in ("mongodb_uri", "data_dir", "workspace_dir", "worker_id", "auth"):
+            continue  # no default, or one in words
+        default = field.default
+        expected = ",".join(default) if isinstance(default, tuple) else f"{default}"
+        shown = listed[name].strip(" `")
+        assert shown == expected.removesuffix(".0"), name
+
+
+def test_every_event_is_listed() -> None:
+    said = set(re.findall(r"`([a-z]+\.[a-z_]+)`", OPERATIONS))
+    told = {f"job.{_PAST[verb]}" for verb in Verb if verb in _PAST}
+    for module in (ROOT / "platform").rglob("*.py"):
+        calls = r'events\.(?:emit|warn|error)\(\s*"([a-z_.]+)"'
+        told |= set(re.findall(calls, module.read_text()))
+    assert told - said == set()
+
+
+def test_every_route_of_the_api_is_described(platform: Platform) -> None:
+    app = create_app(platform)
+    paths = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")}
+    served = {path for path in paths if not path.startswith(("/api/docs", "/api/openapi"))}
+    assert {path for path in served if path not in API} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_anchors_are_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target if target else page).read_text()
+        headings = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
+        assert anchor in headings, anchor
+
+
+def test_the_mini_agent_of_the_docs_is_python() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", API, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        ran = subprocess.run(
+            [sys.executable, "-c", "import ast, sys; ast.parse(sys.stdin.read())"],
+            input=block,
+            text=True,
+            capture_output=True,
+        )
+        assert ran.returncode == 0, ran.stderr
