@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], timeout_seconds: float = 10) -> T:
+def eventually(check: Callable[[], T | None], timeout_seconds: float = 10) -> T:
     """Return the first truthy value of ``check``; fail when none comes in time."""
     deadline = time.monotonic() + timeout_seconds
     while True:

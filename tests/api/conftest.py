@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 from flask.testing import FlaskClient
@@ -10,7 +10,11 @@ from flask.testing import FlaskClient
 from taskyard.api.app import create_app
 from taskyard.context import Platform
 
-As = Callable[[str], FlaskClient]
+
+class As(Protocol):
+    """Makes a client with a token of the role, bound to a worker or not."""
+
+    def __call__(self, role: str, worker_id: str | None = None, /) -> FlaskClient: ...
 
 
 @pytest.fixture

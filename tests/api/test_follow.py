@@ -30,8 +30,7 @@ def events(
     assert answer.status_code == 200
     assert answer.mimetype == "text/event-stream"
     for part in answer.response:
-        text = part if isinstance(part, str) else part.decode()
-        for block in filter(None, text.split("\n\n")):
+        for block in filter(None, _text(part).split("\n\n")):
             fields = dict(line.split(": ", 1) for line in block.splitlines())
             if "event" in fields:
                 yield fields["event"], fields["id"], json.loads(fields["data"])
@@ -114,6 +113,10 @@ def test_a_made_up_event_id_is_422(api: FlaskClient) -> None:
     assert answer.status_code == 422
 
 
+def _text(piece: str | bytes) -> str:
+    return piece if isinstance(piece, str) else piece.decode()
+
+
 def zipped() -> io.BytesIO:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
@@ -142,7 +145,7 @@ def test_direct_execution_streams_the_output(api: FlaskClient, agent: HttpAgent)
     answer = api.post("/api/execute", data={"file": (zipped(), "a.zip"), "commands": "cat a.txt"})
     assert answer.status_code == 200
     assert answer.headers["X-Exec-Id"]
-    pieces = (bytes(piece).decode() for piece in answer.response)
+    pieces = (_text(piece) for piece in answer.response)
     agent.poll()
     agent.stream("hello")
     text = ""

@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from taskyard.context import Platform
+from taskyard.jobs.states import JobStatus
 from tests import factories
 
 
@@ -215,7 +216,7 @@ def test_filters_narrow_the_list(api: FlaskClient) -> None:
 def test_a_long_poll_is_answered_as_soon_as_the_job_ends(
     api: FlaskClient, platform: Platform
 ) -> None:
-    ended = factories.job_in(factories.JobStatus.COMPLETED, now=platform.store.clock.now())
+    ended = factories.job_in(JobStatus.COMPLETED, now=platform.store.clock.now())
     platform.store.jobs.submit([ended])
     answer = api.get(f"/api/jobs/status?jobId={ended.job_id}&wait=30")
     assert answer.get_json()["status"] == "COMPLETED"

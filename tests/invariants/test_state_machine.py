@@ -293,4 +293,4 @@ def test_no_order_of_events_breaks_an_invariant(
 ) -> None:
     Lifecycle.platform, Lifecycle.clock, Lifecycle.hints = platform, clock, announced
     profile = hypothesis.settings()
-    run_state_machine_as_test(Lifecycle, settings=profile)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Lifecycle, settings=profile)
