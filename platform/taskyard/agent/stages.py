@@ -22,6 +22,7 @@ from taskyard.errors import BadArchive
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
 
 
@@ -116,7 +117,7 @@ class Stages:
 
     def _admitted(self, lease: Lease) -> Job:
         job = self._platform.store.jobs.find(lease.job_id)
-        if job is None or not lease.covers(job):
+        if job is None or job.status is not JobStatus.ASSIGNED or not lease.covers(job):
             raise Refused("it is not assigned to this agent any more")
         if not self._admission.admit(lease.lease_id or "", job.requirement):
             self._reporter.release(lease, "does not fit beside what runs on the agent")

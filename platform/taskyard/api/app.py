@@ -7,7 +7,18 @@ import secrets
 from flask import Flask, Response, g, request
 
 from taskyard import __version__
-from taskyard.api import auth, docs, errors, events, execute, files, health, jobs, workers
+from taskyard.api import (
+    auth,
+    docs,
+    errors,
+    events,
+    execute,
+    files,
+    health,
+    jobs,
+    schemas,
+    workers,
+)
 from taskyard.api.base import ProblemApi
 from taskyard.context import Platform
 from taskyard.dashboard.views import blueprint as dashboard_blueprint
@@ -41,6 +52,9 @@ def create_app(platform: Platform) -> Flask:
     auth.install(app, platform)
     errors.install(app)
     api = ProblemApi(app)
+    # Their routes read them by hand: lists, and bodies of two kinds.
+    for schema in (schemas.JobRequest, schemas.ResultFields):
+        api.spec.components.schema(schema.__name__, schema=schema)
     for part in (jobs, workers, execute, files, events):
         api.register_blueprint(part.blueprint)
     app.register_blueprint(health.blueprint)

@@ -37,10 +37,10 @@ class ProblemApi(flask_smorest.Api):  # type: ignore[misc] # flask-smorest publi
     def _openapi_json(self) -> Any:
         """The description, with errors as problem documents and the way to sign in."""
         described = self.spec.to_dict()
-        default = described["components"]["responses"]["DEFAULT_ERROR"]
-        content = default["content"].pop("application/json", None)
-        if content:
-            default["content"]["application/problem+json"] = content
+        for response in described["components"]["responses"].values():
+            # All that are shared are errors.
+            if content := response["content"].pop("application/json", None):
+                response["content"]["application/problem+json"] = content
         described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         described["security"] = [{"token": []}]
         return current_app.response_class(json.dumps(described), mimetype="application/json")

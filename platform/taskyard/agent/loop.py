@@ -1,0 +1,86 @@
+"""One thread, one selector: file descriptors, and commands that other threads post."""
+
+from __future__ import annotations
+
+import queue
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+
+from taskyard import events
+
+Action = Callable[[], None]
+
+
+class Loop:
+    """Runs actions on its own thread. An action that fails is told of, and the loop goes on."""
+
+    def __init__(self, tend: Action, nap: Callable[[], float | None]) -> None:
+        """``tend`` runs in every round; ``nap`` is how long a round may wait for something."""
+        self._tend = tend
+        self._nap = nap
+        self._commands: queue.SimpleQueue[Action] = queue.SimpleQueue()
+        self._selector = selectors.DefaultSelector()
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._hear)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after this round; what is posted later is not run."""
+        self._stopped.set()
+        self._wake()
+        self._thread.join(timeout=2)
+        if not self._thread.is_alive():
+            self._selector.close()
+            self._bell.close()
+            self._ring.close()
+
+    def post(self, action: Action) -> None:
+        """Have the action run by the loop's thread, soon; from any thread."""
+        self._commands.put(action)
+        self._wake()
+
+    def watch(self, fd: int, action: Action) -> None:
+        """Run the action whenever the descriptor can be read."""
+        self._selector.register(fd, selectors.EVENT_READ, action)
+
+    def unwatch(self, fd: int) -> None:
+        """Watch it no more; one that is not watched is no error."""
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            for key, _ in self._selector.select(self._nap()):
+                _guarded(key.data)
+            while not self._commands.empty():
+                _guarded(self._commands.get())
+            _guarded(self._tend)
+
+    def _wake(self) -> None:
+        try:
+            self._ring.send(b"!")
+        except OSError:
+            return  # the bell is full, so it is heard anyway; or nobody listens any more
+
+    def _hear(self) -> None:
+        try:
+            while self._bell.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+
+def _guarded(action: Action) -> None:
+    try:
+        action()
+    except Exception as error:
+        events.error("agent.loop_failed", error)

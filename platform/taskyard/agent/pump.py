@@ -1,0 +1,85 @@
+"""A job's output from its pipes to the store: read, held back while the store is behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from taskyard.agent.attempt import Attempt
+from taskyard.agent.loop import Loop
+from taskyard.agent.process import Process
+from taskyard.store.output import Chunk
+
+_READ_BYTES = 64 * 1024
+
+#: Output of one job that waits for the store before its pipes are left unread.
+BACKLOG_BYTES = 1024 * 1024
+
+Store = Callable[[Attempt, list[Chunk]], None]
+
+
+class Pump:
+    """Moves output for all attempts; called by the loop's thread alone."""
+
+    def __init__(
+        self, loop: Loop, helpers: Executor, store: Store, *, flush_seconds: float
+    ) -> None:
+        self._loop = loop
+        self._helpers = helpers
+        self._store = store
+        self._flush_seconds = flush_seconds
+
+    def open(self, attempt: Attempt, running: Process) -> None:
+        """Read the pipes of a process from now on."""
+        for fd, stream in ((running.stdout_fd, "stdout"), (running.stderr_fd, "stderr")):
+            attempt.pipes[fd] = stream
+            self._watch(attempt, fd)
+
+    def flush(self, attempt: Attempt, now: float) -> None:
+        """Have what was printed stored, one write at a time, so that the order stays; and read
+        on once the store has caught up.
+        """
+        if not attempt.flushing and now >= attempt.flush_due and (chunks := attempt.output.take()):
+            attempt.flushing = True
+            attempt.flush_due = now + self._flush_seconds
+            self._helpers.submit(self._write, attempt, chunks)
+        if attempt.paused and attempt.output.pending_bytes <= BACKLOG_BYTES // 2:
+            attempt.paused = False
+            for fd in attempt.pipes:
+                self._watch(attempt, fd)
+
+    def close(self, attempt: Attempt) -> None:
+        """Read no more."""
+        for fd in list(attempt.pipes):
+            self._loop.unwatch(fd)
+            os.close(fd)
+        attempt.pipes.clear()
+
+    def _watch(self, attempt: Attempt, fd: int) -> None:
+        self._loop.watch(fd, lambda: self._read(attempt, fd))
+
+    def _read(self, attempt: Attempt, fd: int) -> None:
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.unwatch(fd)
+            attempt.pipes.pop(fd, None)
+            os.close(fd)
+            return
+        attempt.output.feed(attempt.pipes[fd], data)
+        if attempt.output.pending_bytes > BACKLOG_BYTES:
+            attempt.paused = True
+            for other in attempt.pipes:
+                self._loop.unwatch(other)
+
+    def _write(self, attempt: Attempt, chunks: list[Chunk]) -> None:
+        """On a helper."""
+        try:
+            self._store(attempt, chunks)
+        finally:
+            self._loop.post(lambda: setattr(attempt, "flushing", False))

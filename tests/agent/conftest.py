@@ -1,0 +1,94 @@
+"""A runner over the real store and real processes, without Celery around it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskyard import ids
+from taskyard.agent.admission import Admission, Capacity
+from taskyard.agent.reporting import Reporter
+from taskyard.agent.runner import Runner
+from taskyard.agent.stages import Stages
+from taskyard.agent.workspace import WorkspaceRoot
+from taskyard.context import Platform
+from taskyard.jobs import lifecycle
+from taskyard.jobs.model import Job, Lease, lease_of
+from tests import factories
+from tests.helpers import eventually
+
+
+class Bench:
+    """One agent's runner, and the scheduler's part of giving it jobs."""
+
+    def __init__(self, platform: Platform, folder: Path, **settings: Any) -> None:
+        chosen: dict[str, Any] = {"kill_grace_seconds": 0.3, "workspace_dir": folder, **settings}
+        self.platform = dataclasses.replace(
+            platform, settings=dataclasses.replace(platform.settings, **chosen)
+        )
+        self.store = platform.store
+        self.folder = folder
+        capacity = Capacity(cpu_count=8, ram_total_mb=8192, max_jobs=0)
+        self.reporter = Reporter(self.platform)
+        stages = Stages(self.platform, self.reporter, WorkspaceRoot(folder), Admission(capacity))
+        self.runner = Runner(stages, self.platform.settings)
+        self.runner.start()
+        self.store.workers.register(
+            "w1", {"kind": "celery", "bootId": "b1", "hostname": "h"}, now=self.store.clock.now()
+        )
+
+    def assign(self, command: str, **fields: Any) -> Lease:
+        """A job that is assigned to this agent."""
+        now = self.store.clock.now()
+        job = factories.queued_job(command=command, now=now, **fields)
+        self.store.jobs.submit([job])
+        assigned = self.store.jobs.apply(
+            lifecycle.assign(
+                job,
+                worker_id="w1",
+                lease_id=ids.lease(),
+                at=lifecycle.Moment(now=now),
+                start_by=now + timedelta(seconds=15),
+            )
+        )
+        assert assigned is not None
+        return lease_of(assigned)
+
+    def offer(self, command: str, **fields: Any) -> Lease:
+        lease = self.assign(command, **fields)
+        self.runner.offer(lease)
+        return lease
+
+    def run(self, command: str, **fields: Any) -> Job:
+        """Run a job to its end."""
+        return self.ended(self.offer(command, **fields))
+
+    def ended(self, lease: Lease, timeout_seconds: float = 20) -> Job:
+        def over() -> Job | None:
+            job = self.store.jobs.get(lease.job_id)
+            return job if job.is_terminal else None
+
+        return eventually(over, timeout_seconds)
+
+    def await_status(self, lease: Lease, status: str) -> Job:
+        def there() -> Job | None:
+            job = self.store.jobs.get(lease.job_id)
+            return job if job.status == status else None
+
+        return eventually(there)
+
+    def printed(self, job: Job | Lease, stream: str = "stdout") -> str:
+        found = self.store.jobs.get(job.job_id)
+        return "".join(c.data for c in self.store.output.read(found) if c.stream == stream)
+
+
+@pytest.fixture
+def bench(platform: Platform, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(platform, tmp_path / "workspaces")
+    yield made
+    made.runner.drain(0)

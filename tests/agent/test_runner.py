@@ -1,0 +1,229 @@
+"""What the runner does with a job, on real processes and the real store."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taskyard.context import Platform
+from taskyard.jobs import lifecycle
+from taskyard.jobs.states import JobStatus
+from tests.agent.conftest import Bench
+from tests.helpers import eventually
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "status"),
+    [
+        ("true", 0, "COMPLETED"),
+        ("exit 3", 3, "FAILED"),
+        ("no-such-command", 127, "FAILED"),
+        ("kill -9 $$", 137, "FAILED"),
+        ("echo a\nexit 4\necho never", 4, "FAILED"),
+        ("\n\n  \ntrue\n", 0, "COMPLETED"),
+    ],
+)
+def test_a_job_ends_with_its_own_exit_code(
+    bench: Bench, command: str, code: int, status: str
+) -> None:
+    job = bench.run(command)
+    assert (job.exit_code, job.status) == (code, status)
+    assert "never" not in bench.printed(job)
+
+
+def test_both_streams_are_kept_apart_and_in_one_sequence(bench: Bench) -> None:
+    job = bench.run("echo 1; sleep .2; echo 2 >&2; sleep .2; echo 3")
+    chunks = list(bench.store.output.read(job))
+    assert [chunk.seq for chunk in chunks] == sorted(chunk.seq for chunk in chunks)
+    assert [(c.stream, c.data) for c in chunks] == [
+        ("stdout", "1\n"),
+        ("stderr", "2\n"),
+        ("stdout", "3\n"),
+    ]
+
+
+def test_output_is_stored_within_a_quarter_of_a_second(bench: Bench) -> None:
+    lease = bench.offer("sleep .5; date +%s%N; sleep 5")
+    text = eventually(lambda: bench.printed(lease))
+    assert time.time() - int(text) / 1e9 < 0.25
+    bench.runner.cancel(lease.lease_id or "")
+
+
+def test_lines_share_the_workspace_and_its_archive_is_kept(bench: Bench) -> None:
+    job = bench.run("mkdir d; echo one > d/f\ncat d/f")
+    assert bench.printed(job) == "one\n"
+    assert job.result_file_id is not None
+    with bench.store.files.open(job.result_file_id) as stored:
+        content = io.BytesIO(stored.read())
+    with zipfile.ZipFile(content) as archive:
+        assert archive.read("d/f") == b"one\n"
+
+
+def test_a_result_over_the_limit_is_cut_and_says_so(platform: Platform, tmp_path: Path) -> None:
+    bench = Bench(platform, tmp_path / "w", result_cap_bytes=100_000)
+    job = bench.run("head -c 60000 /dev/urandom > a; head -c 60000 /dev/urandom > b")
+    bench.runner.drain(0)
+    assert job.result_truncated
+    stored = bench.store.files.get(job.result_file_id or "")
+    assert stored.size_bytes < 110_000
+
+
+def test_a_timeout_ends_the_whole_group_even_when_it_ignores_sigterm(bench: Bench) -> None:
+    job = bench.run(
+        "trap '' TERM; sleep 654 & echo $!; wait; sleep 655", timeout_ms=500, max_retries=0
+    )
+    assert (job.status, job.exit_code) == ("FAILED", 137)
+    assert "timed out after 0.5 s" in (job.error_message or "")
+    child = int(bench.printed(job))
+    eventually(lambda: not _runs(child))
+
+
+def test_a_background_process_ends_with_its_job(bench: Bench) -> None:
+    job = bench.run("sleep 656 & echo $!")
+    assert job.status == "COMPLETED"
+    child = int(bench.printed(job))
+    eventually(lambda: not _runs(child))
+
+
+def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
+    lease = bench.offer("echo begun; sleep 100")
+    eventually(lambda: bench.printed(lease))
+    job = bench.store.jobs.get(lease.job_id)
+    moment = bench.platform.moment()
+    bench.store.jobs.apply(lifecycle.cancel(job, by="op", reason=None, at=moment))
+    began = time.monotonic()
+    bench.runner.cancel(lease.lease_id or "")
+    ended = bench.ended(lease)
+    assert time.monotonic() - began < 1
+    assert ended.status == "CANCELLED"
+    assert ended.cancel is not None
+    assert ended.cancel["signal"] == "SIGTERM"
+
+
+def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -> None:
+    lease = bench.offer("echo $$; sleep 100")
+    pid = int(eventually(lambda: bench.printed(lease)))
+    before = bench.store.jobs.get(lease.job_id)
+    bench.runner.abandon(lease.lease_id or "")
+    eventually(lambda: not _runs(pid))
+    eventually(lambda: not bench.runner.leases())
+    assert bench.store.jobs.get(lease.job_id) == before
+
+
+def test_the_same_lease_twice_runs_once(bench: Bench) -> None:
+    lease = bench.assign("echo once >> $HOME/../count; cat $HOME/../count")
+    for _ in range(3):
+        bench.runner.offer(lease)
+    job = bench.ended(lease)
+    bench.runner.offer(lease)
+    assert bench.printed(job) == "once\n"
+    assert [entry["verb"] for entry in job.history].count("start") == 1
+
+
+def test_a_job_that_does_not_fit_beside_the_others_is_given_back(bench: Bench) -> None:
+    bench.offer("sleep 5", required_cpu=6)
+    lease = bench.offer("true", required_cpu=6)
+    job = bench.await_status(lease, "QUEUED")
+    assert job.attempts == 0
+    assert "does not fit" in job.history[-1]["reason"]
+
+
+def test_a_drain_lets_a_job_end_within_the_grace(bench: Bench) -> None:
+    lease = bench.offer("sleep .5; echo done")
+    bench.await_status(lease, "RUNNING")
+    bench.runner.drain(10)
+    assert bench.store.jobs.get(lease.job_id).status == "COMPLETED"
+
+
+def test_a_drain_past_the_grace_puts_the_job_back(bench: Bench) -> None:
+    lease = bench.offer("echo $$; sleep 100")
+    pid = int(eventually(lambda: bench.printed(lease)))
+    bench.runner.drain(0.1)
+    job = bench.store.jobs.get(lease.job_id)
+    assert (job.status, job.attempts) == ("QUEUED", 1)
+    assert "its agent was stopped" in job.history[-1]["reason"]
+    assert not _runs(pid)
+
+
+@pytest.mark.parametrize(
+    "command", ["true", "exit 1", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a"]
+)
+def test_the_workspace_is_removed_whatever_the_job_did(bench: Bench, command: str) -> None:
+    bench.run(command)
+    eventually(lambda: not list(bench.folder.iterdir()))
+
+
+def test_a_job_sees_a_clean_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URI", "mongodb://secret")
+    monkeypatch.setenv("TASKYARD_TOKEN", "tyk_secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    job = bench.run("env; pwd", env={"MINE": "yes"})
+    seen = dict(line.split("=", 1) for line in bench.printed(job).splitlines() if "=" in line)
+    assert "secret" not in bench.printed(job)
+    assert seen["MINE"] == "yes"
+    assert seen["PYTHONUNBUFFERED"] == "1"
+    for name in ("HOME", "TMPDIR"):
+        assert seen[name].startswith(str(bench.folder))
+
+
+def test_output_that_is_no_text_is_kept_readable(bench: Bench) -> None:
+    job = bench.run(r"printf 'a\377b\000c\303\251\n'")
+    assert bench.printed(job) == "a�b\0cé\n".replace("\0", "\0")
+
+
+def test_a_job_that_closes_its_streams_still_ends(bench: Bench) -> None:
+    job = bench.run("exec >&- 2>&-; sleep .3; exit 5")
+    assert job.exit_code == 5
+
+
+def test_100_mb_of_output_are_cut_visibly_and_held_nowhere(bench: Bench) -> None:
+    own = psutil.Process(os.getpid())
+    bench.run("true")
+    before, most = own.memory_info().rss, 0
+    lease = bench.offer("head -c 100000000 /dev/zero | tr '\\0' x", timeout_ms=100_000)
+    while not bench.store.jobs.get(lease.job_id).is_terminal:
+        most = max(most, own.memory_info().rss)
+    job = bench.ended(lease)
+    assert job.output_truncated
+    assert job.output_bytes == bench.platform.settings.output_cap_bytes
+    assert "output cut at" in bench.printed(job, "stderr")
+    assert most - before < 50 * 2**20
+
+
+def test_an_input_archive_that_is_gone_is_the_agents_failure(bench: Bench) -> None:
+    lease = bench.offer("true", file_url="http://127.0.0.1:1/a.zip", filename="a.zip")
+    job = bench.await_status(lease, "QUEUED")
+    assert "fileUrl cannot be fetched" in job.history[-1]["reason"]
+    worker = bench.store.workers.get("w1")
+    assert worker.trouble(bench.store.clock.now())
+
+
+def test_a_defect_in_one_attempt_costs_that_attempt_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = bench.offer("sleep 1; echo fine")
+    bench.await_status(healthy, "RUNNING")
+    broken = bench.offer("sleep 100", max_retries=0)
+    bench.await_status(broken, "RUNNING")
+
+    def fail(attempt: object, now: float) -> None:
+        if getattr(attempt, "lease") == broken:  # noqa: B009 - the attempt's type is not at hand
+            raise RuntimeError("a defect")
+
+    monkeypatch.setattr("taskyard.agent.attempt.Attempt.signal_due", fail)
+    assert bench.ended(broken).status is JobStatus.FAILED
+    assert "a defect" in (bench.ended(broken).error_message or "")
+    assert bench.printed(bench.ended(healthy)) == "fine\n"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
