@@ -1,4 +1,4 @@
-"""ZIP archives of strangers: checked, unpacked by hand, and packed within bounds.
+"""ZIP archives of strangers: checked, and unpacked by hand.
 
 Nothing that an archive says of itself is believed while it is unpacked: bytes are counted as
 they are written (``reliability.md`` section 6: zip slip, links, bombs).
@@ -64,15 +64,6 @@ class ArchiveInfo:
     unpacked_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackReport:
-    """What was packed; ``cut`` when not everything fitted."""
-
-    entries: int
-    packed_bytes: int
-    cut: bool
-
-
 def check(source: BinaryIO, limits: ArchiveLimits) -> ArchiveInfo:
     """See that an archive can be read and may be unpacked. Raises BadArchive."""
     with _opened(source, limits) as archive:
@@ -106,27 +97,6 @@ def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             written += _write(archive, entry, target, limits.max_bytes - written)
         return written
-
-
-def pack(folder: Path, target: BinaryIO, *, cap_bytes: int, cap_entries: int) -> PackReport:
-    """Pack the regular files below ``folder``, in order, up to the caps.
-
-    Links are not followed; what vanishes or cannot be read meanwhile is left out.
-    """
-    entries = taken = 0
-    cut = False
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path, name in _regular_files(folder):
-            if entries >= cap_entries or taken >= cap_bytes:
-                cut = True
-                break
-            size, whole = _add(archive, path, name, cap_bytes - taken)
-            taken += size
-            entries += 1 if size or whole else 0
-            cut = cut or not whole
-        if cut:
-            archive.comment = b"cut by taskyard: more was left than may be kept"
-    return PackReport(entries=entries, packed_bytes=taken, cut=cut)
 
 
 @contextmanager
@@ -224,40 +194,6 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room:
                 raise BadArchive(f"{_shown(entry.filename)} unpacks to more than it says")
             file.write(piece)
     return written
-
-
-def _regular_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The regular files below, in a stable order, each with its name in the archive."""
-    for here, below, names in os.walk(folder, followlinks=False):
-        below.sort()
-        for name in sorted(names):
-            path = Path(here, name)
-            inside = os.fsencode(path.relative_to(folder)).decode("utf-8", "replace")
-            yield path, inside
-
-
-def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int) -> tuple[int, bool]:
-    """Add one file; returns the bytes taken and whether all of it was."""
-    try:
-        # A FIFO would block without NONBLOCK, and a link is not what the job left.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return 0, True
-    with os.fdopen(handle, "rb") as source:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            return 0, True
-        if status.st_size > room:
-            return 0, False
-        entry = zipfile.ZipInfo(name)
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        entry.external_attr = stat.S_IMODE(status.st_mode) << 16
-        taken = 0
-        with archive.open(entry, "w", force_zip64=status.st_size > 2**31) as target:
-            while taken < room and (piece := source.read(min(_PIECE_BYTES, room - taken))):
-                target.write(piece)
-                taken += len(piece)
-        return taken, True
 
 
 def _shown(name: str) -> str:

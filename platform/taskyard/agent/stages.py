@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from taskyard import archive, events
+from taskyard import events, packing
 from taskyard.agent import inputs
 from taskyard.agent.admission import Admission
 from taskyard.agent.attempt import Attempt
@@ -142,7 +142,7 @@ class Stages:
         """The result archive's fields; none when the job left nothing."""
         target = attempt.workspace.tmp / "result.zip"
         with target.open("w+b") as packed:
-            report = archive.pack(
+            report = packing.pack(
                 attempt.workspace.folder,
                 packed,
                 cap_bytes=self._settings.result_cap_bytes,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from taskyard import archive
+from taskyard import packing
 from taskyard.settings import Settings
 
 
@@ -29,7 +29,7 @@ def collect(file: Path | None) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / f"{file.resolve().name}.zip"
         with target.open("w+b") as packed:
-            report = archive.pack(
+            report = packing.pack(
                 file,
                 packed,
                 cap_bytes=limits.upload_cap_bytes,

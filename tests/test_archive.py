@@ -1,0 +1,184 @@
+"""Archives of strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskyard import archive, packing
+from taskyard.archive import ArchiveLimits
+from taskyard.errors import BadArchive
+
+LIMITS = ArchiveLimits(max_entries=1000, max_bytes=20_000_000)
+
+
+def zipped(
+    *entries: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED
+) -> io.BytesIO:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as made:
+        for name, content in entries:
+            made.writestr(name, content)
+    target.seek(0)
+    return target
+
+
+def special(name: str, kind: int, content: bytes = b"") -> tuple[zipfile.ZipInfo, bytes]:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (kind | 0o777) << 16
+    return info, content
+
+
+def raw_name(name: str) -> io.BytesIO:
+    """An archive with this name as it is, which Python's writer would clean."""
+    placeholder = "n" * len(name.encode())
+    made = zipped((placeholder, b"x")).getvalue()
+    return io.BytesIO(made.replace(placeholder.encode(), name.encode()))
+
+
+def lying_about_its_size() -> io.BytesIO:
+    """Its directory says 10 bytes; 50 MB come out."""
+    made = bytearray(zipped(("a", b"\0" * 50_000_000)).getvalue())
+    directory = made.rindex(b"PK\x01\x02")
+    struct.pack_into("<L", made, directory + 24, 10)
+    struct.pack_into("<L", made, 22, 10)
+    return io.BytesIO(bytes(made))
+
+
+HARMFUL = {
+    "an absolute path": lambda: raw_name("/etc/passwd"),
+    "a parent folder": lambda: zipped(("a/../../b", b"x")),
+    "a backslash": lambda: raw_name("a\\b"),
+    "a drive": lambda: zipped(("C:evil", b"x")),
+    "a NUL": lambda: raw_name("a\0b"),
+    "a link": lambda: zipped(special("a", stat.S_IFLNK, b"/etc")),
+    "a character device": lambda: zipped(special("a", stat.S_IFCHR)),
+    "a FIFO": lambda: zipped(special("a", stat.S_IFIFO)),
+    "a socket": lambda: zipped(special("a", stat.S_IFSOCK)),
+    "a file below a file": lambda: zipped(("a", b"x"), ("a/b", b"y")),
+    "a file that is a folder": lambda: zipped(("a/b", b"x"), ("a", b"y")),
+    "a name that is too long": lambda: zipped(("n" * 256, b"x")),
+    "too deep a path": lambda: zipped(("a/" * 100 + "b", b"x")),
+    "too many entries": lambda: zipped(*((str(n), b"") for n in range(1001))),
+    "too many bytes": lambda: zipped(("a", os.urandom(20_000_001)), method=zipfile.ZIP_STORED),
+    "a bomb by ratio": lambda: zipped(("a", b"\0" * 15_000_000)),
+}
+
+UNREADABLE = {
+    "nothing": lambda: io.BytesIO(b""),
+    "text": lambda: io.BytesIO(b"no archive"),
+    "an empty archive": lambda: zipped(),
+    "only a folder": lambda: zipped(("a/", b"")),
+    "a cut archive": lambda: io.BytesIO(zipped(("a", os.urandom(9000))).getvalue()[:-40]),
+    "a directory of noise": lambda: io.BytesIO(
+        zipped(("a", b"x")).getvalue().replace(b"PK\x01\x02", b"XX\x01\x02")
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HARMFUL)
+def test_what_would_do_harm_is_refused_before_anything_is_written(
+    kind: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "inside"
+    target.mkdir()
+    for act in (
+        lambda source: archive.check(source, LIMITS),
+        lambda source: archive.extract(source, target, LIMITS),
+    ):
+        with pytest.raises(BadArchive) as refused:
+            act(HARMFUL[kind]())
+        assert refused.value.status == 422
+    assert list(tmp_path.rglob("*")) == [target]
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_cannot_be_read_is_400(kind: str) -> None:
+    with pytest.raises(BadArchive) as refused:
+        archive.check(UNREADABLE[kind](), LIMITS)
+    assert refused.value.status == 400
+
+
+def test_an_archive_that_lies_about_its_size_is_stopped_by_bytes_written(tmp_path: Path) -> None:
+    with pytest.raises(BadArchive):
+        archive.extract(lying_about_its_size(), tmp_path, LIMITS)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) <= LIMITS.max_bytes
+
+
+def test_an_encrypted_archive_is_refused() -> None:
+    made = bytearray(zipped(("a", b"x")).getvalue())
+    directory = made.rindex(b"PK\x01\x02")
+    struct.pack_into("<H", made, directory + 8, 1)
+    with pytest.raises(BadArchive):
+        archive.check(io.BytesIO(bytes(made)), LIMITS)
+
+
+def test_a_broken_entry_is_refused_while_it_is_unpacked(tmp_path: Path) -> None:
+    made = bytearray(zipped(("a", os.urandom(5000)), method=zipfile.ZIP_STORED).getvalue())
+    made[2000] ^= 0xFF
+    with pytest.raises(BadArchive):
+        archive.extract(io.BytesIO(bytes(made)), tmp_path, LIMITS)
+
+
+def test_folders_bytes_and_the_owners_run_bit_are_unpacked(tmp_path: Path) -> None:
+    script = zipfile.ZipInfo("bin/run")
+    script.external_attr = (stat.S_IFREG | 0o6777) << 16
+    source = zipped((script, b"#!/bin/sh\n"), ("ä/b.txt", b"text"), ("empty/", b""))
+    assert archive.extract(source, tmp_path, LIMITS) == 14
+    assert (tmp_path / "ä" / "b.txt").read_bytes() == b"text"
+    assert (tmp_path / "empty").is_dir()
+    mode = (tmp_path / "bin" / "run").stat().st_mode
+    assert mode & stat.S_IXUSR
+    assert not mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH)
+
+
+def test_an_archive_with_a_prefix_is_unpacked(tmp_path: Path) -> None:
+    source = io.BytesIO(b"#!/usr/bin/python\n" + zipped(("a", b"x")).getvalue())
+    assert archive.extract(source, tmp_path, LIMITS) == 1
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+def test_no_name_leads_outside(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    above = tmp_path_factory.mktemp("above")
+    target = above / "inside"
+    target.mkdir()
+    with contextlib.suppress(BadArchive, UnicodeEncodeError):
+        archive.extract(zipped((name, b"x")), target, LIMITS)
+    assert [path for path in above.rglob("*") if not path.is_relative_to(target)] == []
+
+
+def test_packing_keeps_regular_files_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_text("text")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "secret").write_text("x")
+    target = io.BytesIO()
+    report = packing.pack(tmp_path, target, cap_bytes=1000, cap_entries=100)
+    with zipfile.ZipFile(target) as packed:
+        assert sorted(packed.namelist()) == ["d/f", "secret"]
+    assert (report.entries, report.cut) == (2, False)
+
+
+@pytest.mark.parametrize(("cap_bytes", "cap_entries"), [(25, 100), (1000, 2)])
+def test_packing_stops_at_its_caps_and_says_so(
+    cap_bytes: int, cap_entries: int, tmp_path: Path
+) -> None:
+    for number in range(5):
+        (tmp_path / f"f{number}").write_text("0123456789")
+    target = io.BytesIO()
+    report = packing.pack(tmp_path, target, cap_bytes=cap_bytes, cap_entries=cap_entries)
+    with zipfile.ZipFile(target) as packed:
+        assert packed.namelist() == ["f0", "f1"]
+        assert b"cut by taskyard" in packed.comment
+    assert report.cut
