@@ -250,55 +250,29 @@ def test_every_verb_has_a_road_but_the_one_that_makes_the_job(verb: Verb) -> Non
     assert (verb in ROADS) is (verb is not Verb.SUBMIT)
 
 
-@pytest.mark.parametrize(
-    ("verb", "starts", "ends"),
-    [
-        (Verb.ASSIGN, "QUEUED", "ASSIGNED"),
-        (Verb.START, "ASSIGNED", "RUNNING"),
-        (Verb.CLAIM, "QUEUED", "RUNNING"),
-        (Verb.COMPLETE, "RUNNING", "COMPLETED"),
-        (Verb.FAIL, "RUNNING", "FAILED QUEUED CANCELLED"),
-        (Verb.TIME_OUT, "RUNNING", "FAILED QUEUED CANCELLED"),
-        (Verb.EXPIRE, "ASSIGNED RUNNING", "FAILED QUEUED CANCELLED"),
-        (Verb.RELEASE, "ASSIGNED RUNNING", "QUEUED CANCELLED"),
-        (Verb.CANCEL, "QUEUED ASSIGNED RUNNING", "CANCELLED RUNNING"),
-    ],
-)
-def test_a_verb_starts_and_ends_in_these_states_only(verb: Verb, starts: str, ends: str) -> None:
-    road = (
-        frozenset(JobStatus(word) for word in starts.split()),
-        frozenset(JobStatus(word) for word in ends.split()),
-    )
-    assert ROADS[verb] == road
-
-
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 def test_no_road_leads_out_of_a_terminal_state(status: JobStatus) -> None:
-    assert [verb for verb, (starts, _) in ROADS.items() if status in starts] == []
+    starts = {start for roads in ROADS.values() for start, _ in roads}
+    assert status not in starts
 
 
 @pytest.mark.parametrize("status", sorted(LIVE))
 def test_a_live_job_can_always_be_cancelled(status: JobStatus) -> None:
-    starts, ends = ROADS[Verb.CANCEL]
-    assert status in starts
-    assert JobStatus.CANCELLED in ends
+    assert status in {start for start, _ in ROADS[Verb.CANCEL]}
 
 
 @pytest.mark.parametrize("status", sorted(HELD))
 @pytest.mark.parametrize("verb", [Verb.EXPIRE, Verb.RELEASE])
 def test_a_held_job_can_always_come_back_to_the_queue(status: JobStatus, verb: Verb) -> None:
-    starts, ends = ROADS[verb]
-    assert status in starts
-    assert JobStatus.QUEUED in ends
+    assert (status, JobStatus.QUEUED) in ROADS[verb]
 
 
 @pytest.mark.parametrize("status", list(JobStatus))
 def test_every_state_can_be_reached_from_the_queue(status: JobStatus) -> None:
     reached = {JobStatus.QUEUED}
     for _ in JobStatus:
-        for starts, ends in ROADS.values():
-            if starts & reached:
-                reached |= ends
+        for roads in ROADS.values():
+            reached |= {end for start, end in roads if start in reached}
     assert status in reached
 
 
@@ -307,9 +281,7 @@ def test_a_job_comes_to_its_state_by_known_roads(status: JobStatus) -> None:
     job = factories.job_in(status)
     assert job.status is status
     for step in job.history:
-        starts, ends = ROADS[Verb(step["verb"])]
-        assert step["from"] in starts
-        assert step["to"] in ends
+        assert (step["from"], step["to"]) in ROADS[Verb(step["verb"])]
 
 
 @pytest.mark.parametrize(
@@ -331,6 +303,4 @@ def test_an_attempt_that_fails_takes_the_road_of_its_cause(
     job = ended_by(factories.queued_job(max_retries=max_retries, retry_on_exit=True), cause)
     step = job.history[-1]
     assert (step["verb"], step["from"], step["to"]) == (verb, JobStatus.RUNNING, to)
-    starts, ends = ROADS[verb]
-    assert JobStatus.RUNNING in starts
-    assert to in ends
+    assert (JobStatus.RUNNING, to) in ROADS[verb]

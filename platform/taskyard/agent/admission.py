@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from taskyard.agent.host import Host
 from taskyard.settings import Settings
 from taskyard.workers.model import Requirement
+from taskyard.workers.placement import CPU_SLACK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,9 @@ class Admission:
             ram_mb = sum(admitted.ram_mb for admitted in self._admitted.values()) + needed.ram_mb
             most = self._capacity.max_jobs
             full = most and len(self._admitted) >= most
-            over = cpu > self._capacity.cpu_count or ram_mb > self._capacity.ram_total_mb
+            over = (
+                cpu > self._capacity.cpu_count + CPU_SLACK or ram_mb > self._capacity.ram_total_mb
+            )
             if full or over:
                 return False
             self._admitted[lease_id] = needed

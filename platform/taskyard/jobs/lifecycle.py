@@ -15,7 +15,7 @@ from taskyard.errors import Conflict, StaleAttempt
 from taskyard.jobs import retry
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
-from taskyard.jobs.states import HELD, JobStatus, Verb
+from taskyard.jobs.states import HELD, ROADS, JobStatus, Verb
 
 #: Entries of a job's history that are kept: enough for every attempt a job may have, and few
 #: enough that the document stays under 8 KB.
@@ -267,7 +267,12 @@ def _step(
     guard: Mapping[str, Any] | None = None,
     cleared: tuple[str, ...] = (),
 ) -> Transition:
-    """The guard is the job as it was decided upon: state, attempt, lease, cancel request."""
+    """The guard is the job as it was decided upon: state, attempt, lease, cancel request.
+
+    Raises Conflict where no road leads.
+    """
+    if (job.status, to) not in ROADS[verb]:
+        raise Conflict(f"{job.job_id} is {job.status}: {verb} does not lead to {to} from there.")
     return Transition(
         verb=verb,
         job_id=job.job_id,

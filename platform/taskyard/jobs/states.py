@@ -41,24 +41,20 @@ class Verb(StrEnum):
     CANCEL = "cancel"
 
 
-#: Every road there is: ``verb -> (states it may start from, states it may end in)``.
-ROADS: dict[Verb, tuple[frozenset[JobStatus], frozenset[JobStatus]]] = {
-    Verb.ASSIGN: (frozenset({JobStatus.QUEUED}), frozenset({JobStatus.ASSIGNED})),
-    Verb.START: (frozenset({JobStatus.ASSIGNED}), frozenset({JobStatus.RUNNING})),
-    Verb.CLAIM: (frozenset({JobStatus.QUEUED}), frozenset({JobStatus.RUNNING})),
-    Verb.COMPLETE: (frozenset({JobStatus.RUNNING}), frozenset({JobStatus.COMPLETED})),
-    Verb.FAIL: (
-        frozenset({JobStatus.RUNNING}),
-        frozenset({JobStatus.FAILED, JobStatus.QUEUED, JobStatus.CANCELLED}),
-    ),
-    Verb.TIME_OUT: (
-        frozenset({JobStatus.RUNNING}),
-        frozenset({JobStatus.FAILED, JobStatus.QUEUED, JobStatus.CANCELLED}),
-    ),
-    Verb.EXPIRE: (
-        HELD,
-        frozenset({JobStatus.FAILED, JobStatus.QUEUED, JobStatus.CANCELLED}),
-    ),
-    Verb.RELEASE: (HELD, frozenset({JobStatus.QUEUED, JobStatus.CANCELLED})),
-    Verb.CANCEL: (LIVE, frozenset({JobStatus.CANCELLED, JobStatus.RUNNING})),
+_Q, _A, _R = JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING
+_COMPLETED, _FAILED, _CANCELLED = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
+_UNSUCCESSFUL = frozenset({(_R, _FAILED), (_R, _Q), (_R, _CANCELLED)})
+_GIVEN_BACK = frozenset({(_A, _Q), (_A, _CANCELLED)})
+
+#: Every road there is: verb -> (state it starts from, state it ends in). No write leaves them.
+ROADS: dict[Verb, frozenset[tuple[JobStatus, JobStatus]]] = {
+    Verb.ASSIGN: frozenset({(_Q, _A)}),
+    Verb.START: frozenset({(_A, _R)}),
+    Verb.CLAIM: frozenset({(_Q, _R)}),
+    Verb.COMPLETE: frozenset({(_R, _COMPLETED)}),
+    Verb.FAIL: _UNSUCCESSFUL,
+    Verb.TIME_OUT: _UNSUCCESSFUL,
+    Verb.EXPIRE: _UNSUCCESSFUL | _GIVEN_BACK,
+    Verb.RELEASE: frozenset({(_R, _Q), (_R, _CANCELLED)}) | _GIVEN_BACK,
+    Verb.CANCEL: frozenset({(_Q, _CANCELLED), (_A, _CANCELLED), (_R, _R)}),
 }

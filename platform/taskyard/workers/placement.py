@@ -16,6 +16,9 @@ from taskyard.workers.model import NOTHING, Requirement, Usage, Worker
 #: A worker whose measured CPU use is above this gets nothing new.
 CPU_USAGE_LIMIT_PERCENT = 90
 
+#: Ten tenths of a CPU are one CPU, whatever binary fractions make of it.
+CPU_SLACK = 1e-9
+
 
 @dataclass(kw_only=True)
 class Place:
@@ -116,7 +119,7 @@ def fits(spot: Place, needed: Requirement, job_id: str) -> str | None:
         return "its next free place is kept for a larger job"
     if spot.worker.max_jobs and spot.jobs >= spot.worker.max_jobs:
         return f"runs {spot.jobs} of at most {spot.worker.max_jobs} jobs"
-    if spot.worker.cpu_count - spot.cpu < needed.cpu:
+    if spot.worker.cpu_count - spot.cpu < needed.cpu - CPU_SLACK:
         free = max(0.0, spot.worker.cpu_count - spot.cpu)
         return f"{free:g} of {spot.worker.cpu_count:g} CPUs free"
     if spot.worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
@@ -249,7 +252,8 @@ def _sentence(
         return "no worker is registered"
     healthy = [w for w in workers if _unavailable(w, now, offline_after) is None]
     if not healthy:
-        return "no worker is healthy"
+        online = any(not w.is_offline(now, offline_after) for w in workers)
+        return "no worker is healthy" if online else "no worker is online"
     needed = job.requirement
     labelled = [w for w in healthy if needed.labels <= set(w.labels)]
     if not labelled:

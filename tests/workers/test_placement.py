@@ -1,0 +1,204 @@
+"""Which job goes where, and what the others are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskyard.jobs.model import Job
+from taskyard.workers import placement
+from taskyard.workers.model import Usage, Worker
+from taskyard.workers.placement import Plan
+from tests.factories import NOW, queued_job, worker
+
+OFFLINE_AFTER = timedelta(seconds=30)
+RESERVE_AFTER = timedelta(seconds=60)
+
+
+def placed(
+    jobs: Sequence[Job], workers: Sequence[Worker], usage: dict[str, Usage] | None = None
+) -> Plan:
+    """One pass over jobs in the scheduler's order."""
+    queue = sorted(jobs, key=lambda job: (-job.priority, job.queued_at))
+    available = placement.places(workers, usage or {}, NOW, OFFLINE_AFTER)
+    return placement.place(queue, available, now=NOW, reserve_after=RESERVE_AFTER)
+
+
+def where(plan: Plan) -> dict[str, str]:
+    return {job.job_id: worker_id for job, worker_id in plan.placements}
+
+
+def why(job: Job, workers: Sequence[Worker], usage: dict[str, Usage] | None = None) -> str:
+    told = placement.explain(
+        job, workers, usage or {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=3
+    )
+    return told.reason
+
+
+def test_a_job_goes_to_the_worker_with_the_least_load() -> None:
+    job = queued_job()
+    idle, busy = worker("idle", cpu_usage=5), worker("busy", cpu_usage=80)
+    assert where(placed([job], [busy, idle])) == {job.job_id: "idle"}
+
+
+def test_higher_priority_and_then_age_go_first() -> None:
+    old = queued_job(now=NOW - timedelta(seconds=9), required_cpu=4)
+    older = queued_job(now=NOW - timedelta(seconds=10), required_cpu=4)
+    urgent = queued_job(priority=9, required_cpu=4)
+    one = worker(cpu_count=4)
+    assert list(where(placed([old, older, urgent], [one]))) == [urgent.job_id]
+    assert list(where(placed([old, older], [one]))) == [older.job_id]
+
+
+def test_a_thousand_jobs_that_fit_nowhere_do_not_hide_one_that_fits() -> None:
+    large = [queued_job(required_cpu=64, priority=9) for _ in range(1000)]
+    small = queued_job()
+    assert list(where(placed([*large, small], [worker()]))) == [small.job_id]
+
+
+def test_ten_tenths_of_a_cpu_fill_one() -> None:
+    jobs = [queued_job(required_cpu=0.1) for _ in range(11)]
+    assert len(placed(jobs, [worker(cpu_count=1)]).placements) == 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "reason"),
+    [
+        ({}, {"required_cpu": 5}, "larger than every worker"),
+        ({}, {"required_ram_mb": 10_000}, "larger than every worker"),
+        ({"labels": ("cpu",)}, {"labels": ("gpu",)}, "gpu"),
+        ({"draining": True}, {}, "drain"),
+        ({"last_heartbeat": NOW - timedelta(seconds=31)}, {}, "no worker is online"),
+        ({"health": "OFFLINE"}, {}, "no worker is online"),
+        ({"cooldown_until": NOW + timedelta(seconds=1)}, {}, "cooling down"),
+        ({"health": "UNHEALTHY", "health_reason": "disk is full"}, {}, "disk is full"),
+        ({"suspended_at": NOW}, {}, "lost a job"),
+        ({"cpu_usage": 95}, {}, "busy"),
+        ({"reserved_for": "another"}, {}, "busy"),
+    ],
+)
+def test_a_worker_that_may_not_or_cannot_have_it_is_passed_over_with_a_reason(
+    fields: dict[str, Any], asked: dict[str, Any], reason: str
+) -> None:
+    job, one = queued_job(**asked), worker(**fields)
+    available = placement.places([one], {}, NOW, OFFLINE_AFTER)
+    plan = placement.place(
+        [job], available, now=NOW, reserve_after=RESERVE_AFTER, still_queued=["another"]
+    )
+    told = placement.explain(job, [one], {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=0)
+    assert plan.placements == []
+    assert reason in f"{told.reason} {told.workers}", told
+
+
+def test_a_worker_holds_no_more_jobs_than_it_says() -> None:
+    jobs = [queued_job(required_cpu=0.1) for _ in range(3)]
+    plan = placed(jobs, [worker(max_jobs=2)], {"w1": Usage(cpu=0.1, ram_mb=1, job_ids=("x",))})
+    assert len(plan.placements) == 1
+
+
+def test_what_is_in_use_counts() -> None:
+    usage = {"w1": Usage(cpu=3.5, ram_mb=100, job_ids=("x",))}
+    job = queued_job()
+    assert placed([job], [worker()], usage).placements == []
+    assert why(job, [worker()], usage) == "all workers that could hold it are busy, 3 ahead"
+
+
+def test_nobody_there_is_told_first() -> None:
+    assert why(queued_job(), []) == "no worker is registered"
+
+
+def test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself() -> None:
+    large = queued_job(now=NOW - timedelta(seconds=61), required_cpu=4, priority=9)
+    small = queued_job()
+    usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
+    plan = placed([large, small], [worker()], usage)
+    assert plan.reservations == {"w1": large.job_id}
+    assert plan.placements == []
+    kept = worker(reserved_for=large.job_id)
+    assert where(placed([large], [kept])) == {large.job_id: "w1"}
+
+
+def test_a_reservation_for_a_job_that_is_gone_binds_nobody() -> None:
+    job = queued_job()
+    assert where(placed([job], [worker(reserved_for="gone")])) == {job.job_id: "w1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fenced", "boot", "refused"),
+    [
+        ("http", False, "boot-1", True),
+        ("http", False, "boot-2", False),
+        ("http", True, "boot-1", False),
+        ("celery", False, "boot-1", False),
+    ],
+)
+def test_only_an_unfenced_agent_of_the_same_boot_is_refused_what_it_lost(
+    kind: str, fenced: bool, boot: str, refused: bool
+) -> None:
+    job = replace(queued_job(), lost_on=("w1/boot-1",))
+    one = worker(kind=kind, fenced=fenced, boot_id=boot)
+    assert (placement.refuses(one, job) is not None) == refused
+
+
+SIZES = st.sampled_from([0.1, 0.5, 1, 2, 4, 16])
+JOBS = st.lists(
+    st.builds(
+        queued_job,
+        required_cpu=SIZES,
+        required_ram_mb=st.sampled_from([1, 256, 4096]),
+        priority=st.integers(0, 9),
+        labels=st.sampled_from([(), ("gpu",)]),
+        now=st.sampled_from([NOW, NOW - timedelta(minutes=5)]),
+    ),
+    max_size=30,
+)
+WORKERS = st.lists(
+    st.builds(
+        worker,
+        worker_id=st.sampled_from([f"w{n}" for n in range(8)]),
+        cpu_count=st.sampled_from([0.5, 1, 4, 16]),
+        ram_total_mb=st.sampled_from([512, 8192]),
+        labels=st.sampled_from([(), ("gpu",)]),
+        max_jobs=st.sampled_from([0, 1, 3]),
+        draining=st.booleans(),
+        cpu_usage=st.sampled_from([0, 50, 95]),
+    ),
+    max_size=6,
+    unique_by=lambda one: one.worker_id,
+)
+
+
+@given(jobs=JOBS, workers=WORKERS)
+def test_no_worker_is_given_more_than_it_has_or_what_it_may_not_have(
+    jobs: list[Job], workers: list[Worker]
+) -> None:
+    known = {one.worker_id: one for one in workers}
+    given_to: dict[str, list[Job]] = {}
+    plan = placed(jobs, workers)
+    for job, worker_id in plan.placements:
+        given_to.setdefault(worker_id, []).append(job)
+    for worker_id, held in given_to.items():
+        one = known[worker_id]
+        assert sum(job.required_cpu for job in held) <= one.cpu_count + 1e-9
+        assert sum(job.required_ram_mb for job in held) <= one.ram_total_mb
+        assert not one.max_jobs or len(held) <= one.max_jobs
+        assert not one.draining
+        assert one.cpu_usage <= placement.CPU_USAGE_LIMIT_PERCENT
+        assert all(set(job.labels) <= set(one.labels) for job in held)
+
+
+@given(jobs=JOBS, workers=WORKERS)
+def test_the_same_input_gives_the_same_plan_and_every_other_job_a_reason(
+    jobs: list[Job], workers: list[Worker]
+) -> None:
+    plan = placed(jobs, workers)
+    assert placed(jobs, workers) == plan
+    for job in jobs:
+        if job.job_id not in where(plan):
+            assert why(job, workers)
