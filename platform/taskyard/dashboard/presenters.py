@@ -19,12 +19,15 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def duration(seconds: float | None) -> str:
-    """``0.4 s``, ``12 s``, ``3 min``, ``2 h``; empty for none."""
+    """``0.4 s``, ``12 s``, ``3.5 min``, ``2 h``; empty for none."""
     if seconds is None:
         return ""
     for size, unit in _UNITS:
         if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
+            count = seconds / size
+            return (
+                f"{count:.1f} {unit}".replace(".0 ", " ") if count < 10 else f"{count:.0f} {unit}"
+            )
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 

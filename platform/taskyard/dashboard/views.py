@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Blueprint, abort, g, redirect, render_template, request, url_for
+from flask import Blueprint, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from taskyard import operations
@@ -14,7 +14,7 @@ from taskyard.api import paging, representations
 from taskyard.api.auth import COOKIE, Caller, caller
 from taskyard.api.base import platform
 from taskyard.dashboard import presenters
-from taskyard.errors import TaskyardError
+from taskyard.errors import NotFound, TaskyardError
 from taskyard.jobs.states import JobStatus
 from taskyard.store.queries import JobFilter
 from taskyard.store.tokens import Role
@@ -52,7 +52,7 @@ def jobs() -> str:
     wanted = {name: request.args.get(name) or None for name in ("worker", "label", "text")}
     status = request.args.get("status")
     if status not in {None, "", *JobStatus}:
-        abort(404)
+        raise NotFound("status", str(status))
     page = platform().store.queries.page(
         JobFilter(
             statuses=[JobStatus(status)] if status else [],
@@ -120,7 +120,7 @@ def worker_action(worker_id: str, action: str) -> Response:
     elif action in ("drain", "resume"):
         store.workers.drain(worker_id, draining=action == "drain", now=now)
     else:
-        abort(404)
+        raise NotFound("action", action)
     return redirect(url_for("dashboard.workers"), 303)
 
 
