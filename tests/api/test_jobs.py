@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from taskyard.context import Platform
 from taskyard.jobs.states import JobStatus
+from taskyard.store.output import Chunk
 from tests import factories
 
 
@@ -220,3 +221,14 @@ def test_a_long_poll_is_answered_as_soon_as_the_job_ends(
     platform.store.jobs.submit([ended])
     answer = api.get(f"/api/jobs/status?jobId={ended.job_id}&wait=30")
     assert answer.get_json()["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(("query", "text"), [("", "onetwo"), ("&stream=stderr", "two")])
+def test_output_is_given_as_text(
+    api: FlaskClient, platform: Platform, query: str, text: str
+) -> None:
+    job = factories.job_in(JobStatus.COMPLETED, now=platform.store.clock.now())
+    platform.store.jobs.submit([job])
+    chunks = [Chunk(seq=0, stream="stdout", data="one"), Chunk(seq=1, stream="stderr", data="two")]
+    platform.store.output.store(job.job_id, 1, chunks, now=platform.store.clock.now())
+    assert api.get(f"/api/jobs/output?jobId={job.job_id}{query}").text == text

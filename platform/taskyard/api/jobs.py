@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import marshmallow as ma
@@ -13,7 +13,7 @@ from taskyard.api import errors, paging, representations, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform, read_json
 from taskyard.errors import InvalidRequest
-from taskyard.jobs.model import Job
+from taskyard.store.output import Chunk
 from taskyard.store.queries import JobFilter
 
 #: Jobs that one request may submit.
@@ -107,8 +107,8 @@ def status(query: dict[str, Any]) -> Any:
 def output(query: dict[str, Any]) -> Any:
     """What the job printed, as text; one stream of it, or both as they were interleaved."""
     found = platform().store.jobs.get(query["job_id"])
-    text = _text(found, query.get("stream"), query.get("attempt"))
-    return Response(text, mimetype="text/plain")
+    chunks = platform().store.output.read(found, attempt=query.get("attempt"))
+    return Response(_text(chunks, query.get("stream")), mimetype="text/plain")
 
 
 @blueprint.post("/cancel")
@@ -162,7 +162,8 @@ def _idempotency_key() -> str | None:
     return key
 
 
-def _text(job: Job, stream: str | None, attempt: int | None) -> Iterator[str]:
-    for chunk in platform().store.output.read(job, attempt=attempt):
+def _text(chunks: Iterable[Chunk], stream: str | None) -> Iterator[str]:
+    """Runs while the answer is sent, when the application is no longer at hand."""
+    for chunk in chunks:
         if stream in (None, chunk.stream):
             yield chunk.data

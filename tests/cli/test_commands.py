@@ -1,0 +1,295 @@
+"""The command line as a user runs it, against a real server with an agent that tests drive."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+from tests.api.agents import HttpAgent
+from tests.helpers import eventually
+from tests.processes.conftest import BIN, user_environment
+from tests.serving import served
+
+
+class Cli:
+    """Runs ``taskyard`` with an operator's token."""
+
+    def __init__(self, platform: Platform, url: str, home: Path) -> None:
+        token = platform.store.tokens.create(role="operator", name="cli")
+        self.home = home
+        self.env = user_environment(home, TASKYARD_URL=url, TASKYARD_TOKEN=token)
+
+    def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / "taskyard", *arguments],
+            cwd=self.home,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [BIN / "taskyard", *arguments],
+            cwd=self.home,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        ran = self(*arguments, "-o", "json")
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+
+@pytest.fixture
+def cli(platform: Platform, tmp_path: Path) -> Iterator[Cli]:
+    with served(platform) as url:
+        yield Cli(platform, url, tmp_path)
+
+
+@pytest.fixture
+def agent(platform: Platform) -> HttpAgent:
+    flask = create_app(platform).test_client()
+    token = platform.store.tokens.create(role="operator", name="agent")
+    flask.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    made = HttpAgent(flask)
+    made.register()
+    return made
+
+
+def work(agent: HttpAgent, exit_code: int, out: str = "", err: str = "") -> None:
+    """Take the next job, print, and end it; in the background."""
+
+    def act() -> None:
+        eventually(lambda: agent.poll().status_code == 200, 30)
+        agent.stream(out)
+        agent.stream(err, type="stderr")
+        agent.submit(exit_code, stdout=None, stderr=None)
+
+    threading.Thread(target=act, daemon=True).start()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_run_prints_both_streams_apart_and_ends_with_the_jobs_code(
+    cli: Cli, agent: HttpAgent, code: int
+) -> None:
+    work(agent, code, "out\n", "err\n")
+    ran = cli("run", "--", "anything")
+    assert (ran.returncode, ran.stdout) == (code, "out\n")
+    assert "err\n" in ran.stderr
+    assert "running on w1" in ran.stderr
+
+
+def test_run_with_json_has_one_document_on_stdout(cli: Cli, agent: HttpAgent) -> None:
+    work(agent, 4, "out\n")
+    ran = cli("run", "-o", "json", "--", "anything")
+    assert ran.returncode == 4
+    assert json.loads(ran.stdout)["exitCode"] == 4
+
+
+def test_ctrl_c_cancels_the_job_and_ends_with_130(cli: Cli, agent: HttpAgent) -> None:
+    running = cli.start("run", "--", "sleep 100")
+    eventually(lambda: agent.poll().status_code == 200, 30)
+    assert running.stderr is not None
+    while "running on" not in running.stderr.readline():
+        pass
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert agent.cancelled()
+
+
+def test_a_cancelled_job_ends_run_with_125(cli: Cli) -> None:
+    running = cli.start("run", "--", "sleep 100")
+    job = eventually(lambda: (cli.json("list")["jobs"] or [None])[0], 20)
+    assert cli("cancel", job["jobId"], "--reason", "enough").returncode == 0
+    running.communicate(timeout=20)
+    assert running.returncode == 125
+
+
+def test_what_a_job_may_ask_for_reaches_it(cli: Cli) -> None:
+    options = "--cpu 0.5 --ram 2GB --timeout 90s --retries 1 --priority 9 -l gpu -e A=b=c"
+    job_id = cli("submit", *options.split(), "--", "echo", "two words").stdout.strip()
+    job = cli.json("status", job_id)
+    assert job["command"] == "echo 'two words'"
+    assert (job["requiredCpu"], job["requiredRamMb"], job["timeoutMs"]) == (0.5, 2048, 90_000)
+    assert (job["maxRetries"], job["priority"], job["labels"]) == (1, 9, ["gpu"])
+    assert job["env"] == {"A": "b=c"}
+
+
+def test_a_folder_is_packed_and_a_result_is_fetched(cli: Cli, agent: HttpAgent) -> None:
+    folder = cli.home / "project"
+    folder.mkdir()
+    (folder / "a.txt").write_text("hello")
+    job_id = cli("submit", "--file", "project", "--", "true").stdout.strip()
+    job = cli.json("status", job_id)
+    assert job["filename"] == "project.zip"
+    content = agent.client.get(job["fileUrl"]).data
+    agent.poll()
+    agent.client.post(
+        "/api/jobs/submit-result",
+        data={
+            "jobId": job_id,
+            "workerId": "w1",
+            "exitCode": "0",
+            "file": (BytesIO(content), "r.zip"),
+        },
+    )
+    assert cli("fetch", job_id, "left.zip").stdout == "left.zip\n"
+    with zipfile.ZipFile(cli.home / "left.zip") as left:
+        assert left.read("a.txt") == b"hello"
+
+
+def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -> None:
+    cli("submit", "--", "echo \x1b[31mred")
+    header, line = cli("list").stdout.splitlines()
+    assert header.split("\t")[:2] == ["JOB", "STATUS"]
+    assert line.split("\t")[1] == "QUEUED"
+    assert "\x1b" not in line
+    shown = _on_terminal(cli, "list")
+    assert "QUEUED" in shown
+    assert "[31mred" in shown
+    assert "\x1b[31m" not in _on_terminal(cli, "list", NO_COLOR="1")
+
+
+def test_logs_go_to_their_own_streams(cli: Cli, agent: HttpAgent) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    work(agent, 0, "out\n", "err\n")
+    followed = cli("logs", "-f", job_id)
+    assert followed.stdout == "out\n"
+    assert "err\n" in followed.stderr
+    later = cli("logs", job_id)
+    assert (later.stdout, later.stderr) == ("out\n", "err\n")
+    assert cli("logs", "--stream", "stderr", job_id).stdout == "err\n"
+    assert cli.json("logs", job_id)["stdout"] == "out\n"
+
+
+def test_status_tells_why_and_when(cli: Cli) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    shown = cli("status", job_id).stdout
+    assert "no worker is registered" in shown
+    assert "submit" in shown
+
+
+def test_retry_prints_the_new_id(cli: Cli) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    cli("cancel", job_id)
+    fresh = cli("retry", job_id).stdout.strip()
+    assert cli.json("status", fresh)["retryOf"] == job_id
+
+
+def test_workers_are_shown_drained_and_deleted(cli: Cli, agent: HttpAgent) -> None:
+    assert "w1\tIDLE" in cli("workers").stdout
+    assert cli("workers", "drain", "w1").returncode == 0
+    assert "draining" in cli("workers").stdout
+    assert cli.json("workers", "resume", "w1")["success"] is True
+    assert cli("workers", "delete", "w1").returncode == 0
+    assert cli("workers", "delete", "w1").returncode == 1
+
+
+def test_tokens_are_made_listed_and_revoked_in_the_database(cli: Cli, platform: Platform) -> None:
+    here = {"MONGODB_URI": platform.settings.mongodb_uri, "TASKYARD_DATABASE": "tests"}
+    token = cli("tokens", "create", "--role", "viewer", "--name", "v", **here).stdout.strip()
+    assert cli("list", TASKYARD_TOKEN=token).returncode == 0
+    assert cli("submit", "--", "true", TASKYARD_TOKEN=token).returncode == 5
+    identity = token.split("_")[1]
+    assert identity in cli("tokens", "list", **here).stdout
+    assert cli("tokens", "revoke", identity, **here).returncode == 0
+    assert cli("list", TASKYARD_TOKEN=token).returncode == 5
+    assert cli("tokens", "revoke", identity, **here).returncode == 6
+
+
+def test_doctor_names_what_does_not_work(cli: Cli) -> None:
+    found = cli("doctor")
+    assert found.returncode == 1
+    assert "tick.timeouts" in found.stdout
+    assert cli("doctor", TASKYARD_URL="http://127.0.0.1:1").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["status", "gone"], 6, "no job 'gone'"),
+        (["cancel", "gone"], 6, "no job 'gone'"),
+        (["submit", "--timeout", "5", "--", "x"], 2, "needs a unit"),
+        (["submit", "--ram", "512", "--", "x"], 2, "needs a unit"),
+        (["submit", "--cpu", "-1", "--", "x"], 2, "requiredCpu"),
+        (["submit", "-e", "no-equals", "--", "x"], 2, "NAME=VALUE"),
+        (["submit", "--file", "missing.zip", "--", "x"], 2, "missing.zip"),
+        (["nonsense"], 2, "nonsense"),
+        (["submit"], 2, "COMMAND"),
+    ],
+)
+def test_mistakes_are_one_message_and_a_code(
+    cli: Cli, arguments: list[str], code: int, words: str
+) -> None:
+    ran = cli(*arguments)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert words in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_server_that_is_not_there_and_a_wrong_token_have_codes_of_their_own(cli: Cli) -> None:
+    assert cli("list", TASKYARD_URL="http://127.0.0.1:1").returncode == 4
+    assert cli("list", TASKYARD_TOKEN="tyk_a_b").returncode == 5
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(cli: Cli) -> None:
+    for _ in range(3):
+        cli("submit", "--", "echo " + "x" * 30_000)
+    ran = subprocess.run(
+        ["sh", "-c", f"{BIN}/taskyard list | head -c 5"],
+        env=cli.env,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr == ""
+
+
+def test_help_loads_none_of_the_platform() -> None:
+    script = (
+        "import sys; from taskyard.cli import main\n"
+        "sys.argv = ['taskyard', '--help']\n"
+        "try: main()\n"
+        "finally: print(sorted({'flask', 'celery', 'pymongo', 'httpx2'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def _on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
+    """What a person would see."""
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [BIN / "taskyard", *arguments],
+        env={**cli.env, "TERM": "xterm", "COLUMNS": "160", **env},
+        stdout=theirs,
+        timeout=60,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 4096):
+            seen += piece
+    except OSError:
+        pass  # the terminal is closed
+    os.close(ours)
+    return seen.decode()

@@ -1,0 +1,221 @@
+"""The Python client against the real application."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from taskyard import Client
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+from taskyard.errors import RequestFailed, ServerUnreachable
+from tests.api.agents import HttpAgent
+from tests.serving import served
+
+
+@pytest.fixture
+def token(platform: Platform) -> str:
+    return platform.store.tokens.create(role="operator", name="app")
+
+
+@pytest.fixture
+def client(platform: Platform, token: str) -> Iterator[Client]:
+    transport = httpx2.WSGITransport(app=create_app(platform))
+    with Client("http://localhost", token, transport=transport) as made:
+        yield made
+
+
+@pytest.fixture
+def agent(platform: Platform, token: str) -> HttpAgent:
+    flask = create_app(platform).test_client()
+    flask.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    made = HttpAgent(flask)
+    made.register()
+    return made
+
+
+def test_a_job_is_submitted_run_and_waited_for(client: Client, agent: HttpAgent) -> None:
+    job_id = client.submit("echo hi", requiredCpu=0.5, env={"A": "b"})
+    agent.poll()
+    agent.submit(3, stdout="hi\n")
+    job = client.wait(job_id)
+    assert (job["status"], job["exitCode"], job["requiredCpu"]) == ("FAILED", 3, 0.5)
+    assert "".join(client.output(job_id)) == "hi\n"
+
+
+def test_many_jobs_go_in_one_request_in_order(client: Client) -> None:
+    ids = client.submit_all([{"command": f"echo {n}"} for n in range(5)])
+    assert [client.status(job_id)["command"] for job_id in ids] == [f"echo {n}" for n in range(5)]
+
+
+def test_lists_are_filtered_and_paged(client: Client) -> None:
+    client.submit_all([{"command": "a", "labels": ["gpu"]}] * 3)
+    page = client.list_jobs(label="gpu", limit=2, status=["QUEUED"])
+    rest = client.list_jobs(label="gpu", limit=2, after=page["next"], worker=None)
+    assert (page["count"], rest["count"], rest["next"]) == (2, 1, None)
+
+
+def test_cancel_and_retry(client: Client) -> None:
+    job_id = client.submit("true")
+    client.cancel(job_id, reason="enough")
+    assert client.status(client.retry(job_id))["retryOf"] == job_id
+
+
+def test_files_go_up_with_a_job_and_come_down(client: Client, tmp_path: Path) -> None:
+    source = tmp_path / "p.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("a", "x")
+    job = client.status(client.submit("true", file=source))
+    kept = BytesIO()
+    client.download(job["fileUrl"], kept)
+    assert kept.getvalue() == source.read_bytes()
+
+
+def test_workers_are_listed_and_managed(client: Client, agent: HttpAgent) -> None:
+    client.act_on_worker("w1", "drain")
+    assert client.workers()["workers"][0]["draining"] is True
+    client.act_on_worker("w1", "resume")
+    assert client.act_on_worker("w1", "delete")["existed"] is True
+    assert client.workers()["totalWorkers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("act", "status", "exit_code", "words"),
+    [
+        (lambda c: c.status("gone"), 404, 6, "no job 'gone'"),
+        (lambda c: c.submit("true", requiredCpu=-1), 422, 2, "requiredCpu"),
+        (lambda c: c.retry(c.submit("true")), 409, 7, "has not ended"),
+        (lambda c: list(c.output("gone")), 404, 6, "no job 'gone'"),
+    ],
+)
+def test_what_the_api_refuses_is_raised_with_its_words(
+    client: Client, act: Callable[[Client], Any], status: int, exit_code: int, words: str
+) -> None:
+    with pytest.raises(RequestFailed, match=words) as refused:
+        act(client)
+    assert (refused.value.status, refused.value.exit_code) == (status, exit_code)
+
+
+def test_a_wrong_token_is_told(platform: Platform) -> None:
+    transport = httpx2.WSGITransport(app=create_app(platform))
+    with (
+        Client("http://localhost", "tyk_a_b", transport=transport) as client,
+        pytest.raises(RequestFailed) as refused,
+    ):
+        client.workers()
+    assert refused.value.exit_code == 5
+
+
+def test_nobody_there_is_told_with_what_to_do() -> None:
+    with Client("http://127.0.0.1:1", "t") as client, pytest.raises(ServerUnreachable) as gone:
+        client.cancel("x")
+    assert "taskyard up" in str(gone.value)
+    assert gone.value.exit_code == 4
+
+
+def test_a_create_whose_answer_was_lost_is_sent_again_and_makes_one_job(
+    platform: Platform, token: str
+) -> None:
+    inner = httpx2.WSGITransport(app=create_app(platform))
+
+    class LosesFirstAnswer(httpx2.BaseTransport):
+        lost = False
+
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            answer = inner.handle_request(request)
+            if not self.lost:
+                self.lost = True
+                raise httpx2.ReadError("the line dropped")
+            return answer
+
+    with Client("http://localhost", token, transport=LosesFirstAnswer()) as client:
+        job_id = client.submit("true")
+        assert [job["jobId"] for job in client.list_jobs()["jobs"]] == [job_id]
+
+
+def test_a_follower_sees_everything_to_the_end(
+    platform: Platform, token: str, agent: HttpAgent
+) -> None:
+    with served(platform) as url, Client(url, token) as client:
+        job_id = client.submit("true")
+        events = client.follow(job_id)
+        assert next(events).data["status"] == "QUEUED"
+        agent.poll()
+        agent.stream("one")
+        agent.submit(0, stdout=None, stderr=None)
+        rest = list(events)
+    assert [event.data["data"] for event in rest if event.name == "stdout"] == ["one"]
+    assert rest[-1].name == "end"
+
+
+def test_a_follower_comes_back_where_it_was_when_the_line_drops(
+    platform: Platform, token: str, agent: HttpAgent
+) -> None:
+    with served(platform) as url, Cut(url) as cut, Client(cut.url, token) as client:
+        job_id = client.submit("true")
+        agent.poll()
+        agent.stream("one ")
+        events = client.follow(job_id)
+        while next(events).name != "stdout":
+            pass
+        cut.drop()
+        agent.stream("two")
+        agent.submit(0, stdout=None, stderr=None)
+        rest = [event.data["data"] for event in events if event.name == "stdout"]
+    assert rest == ["two"]
+    assert cut.connections >= 2
+
+
+class Cut:
+    """A line to the server that can be dropped in the middle."""
+
+    def __init__(self, target: str) -> None:
+        self._target = ("127.0.0.1", int(target.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        self.connections = 0
+
+    def __enter__(self) -> Cut:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.drop()
+
+    def drop(self) -> None:
+        while self._open:
+            end = self._open.pop()
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            far = socket.create_connection(self._target)
+            self._open += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+    except OSError:
+        pass

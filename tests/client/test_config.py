@@ -1,0 +1,51 @@
+"""Where the client goes, and with which token."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from taskyard.client import config
+from taskyard.client.config import DEFAULT_URL, Connection
+from taskyard.errors import ConfigurationError
+
+SAVED = Connection(url="http://127.0.0.1:9", token='tyk_"a\\b"')
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {"TASKYARD_CONFIG_DIR": str(tmp_path / "config")}
+
+
+def test_without_anything_it_is_loopback_without_a_token(env: dict[str, str]) -> None:
+    assert config.load(env) == Connection(url=DEFAULT_URL, token="")
+
+
+def test_what_is_saved_is_found_and_is_this_users_alone(env: dict[str, str]) -> None:
+    path = config.save(SAVED, env)
+    assert config.load(env) == SAVED
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    config.save(Connection(url="http://other", token="t"), env)
+    assert config.load(env).token == "t"
+
+
+def test_the_environment_goes_first(env: dict[str, str]) -> None:
+    config.save(SAVED, env)
+    named = {**env, "TASKYARD_URL": "http://elsewhere/", "TASKYARD_TOKEN": "mine"}
+    assert config.load(named) == Connection(url="http://elsewhere", token="mine")
+
+
+def test_the_saved_token_goes_to_no_other_address(env: dict[str, str]) -> None:
+    config.save(SAVED, env)
+    assert config.load({**env, "TASKYARD_URL": "http://elsewhere"}).token == ""
+
+
+@pytest.mark.parametrize("text", ["url = ", "url = 5", "token = []"])
+def test_a_file_that_makes_no_sense_is_named(env: dict[str, str], text: str) -> None:
+    path = config.path(env)
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"config\.toml"):
+        config.load(env)
