@@ -128,7 +128,9 @@ def zipped() -> io.BytesIO:
 def test_distributed_execution_queues_a_job_for_the_upload(
     api: FlaskClient, agent: HttpAgent
 ) -> None:
-    form = {"file": (zipped(), "a.zip"), "commands": "cat a.txt", "mode": "distributed"}
+    archive = zipped()
+    sent = archive.getvalue()
+    form = {"file": (archive, "a.zip"), "commands": "cat a.txt", "mode": "distributed"}
     answer = api.post("/api/execute", data=form)
     body = answer.get_json()
     assert answer.status_code == 200
@@ -138,7 +140,7 @@ def test_distributed_execution_queues_a_job_for_the_upload(
     assert api.get(body["checkStatusUrl"]).get_json()["status"] == "QUEUED"
     job = agent.poll().get_json()["job"]
     assert job["filename"] == "a.zip"
-    assert api.get(job["fileUrl"]).data == zipped().read()
+    assert api.get(job["fileUrl"]).data == sent
 
 
 def test_direct_execution_streams_the_output(api: FlaskClient, agent: HttpAgent) -> None:

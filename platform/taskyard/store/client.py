@@ -103,7 +103,7 @@ def build(
     client: MongoClient[Document], settings: Settings, *, feed_uri: str, clock: Clock | None = None
 ) -> Store:
     """The Store over an open client."""
-    codec: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+    codec: CodecOptions[Document] = CodecOptions(tz_aware=True)
     database = client.get_database(settings.database, codec_options=codec)
     clock = clock or Clock(lambda: server_time(client))
     return Store(

@@ -1,0 +1,56 @@
+"""One suite, two servers: mongomock for what it can do, the real one for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import mongomock
+import pytest
+from mongomock.gridfs import enable_gridfs_integration
+
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
+from taskyard.store.client import Store
+from tests.conftest import TestClock
+
+
+@pytest.fixture(params=["mongomock", "mongod"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """A store on each of the two."""
+    if request.param == "mongod":
+        real: Store = request.getfixturevalue("store")
+        return real
+    enable_gridfs_integration()  # type: ignore[no-untyped-call] # mongomock publishes no types
+    fake: Any = mongomock.MongoClient(tz_aware=True)
+    clock = TestClock(lambda: datetime(2026, 11, 24, tzinfo=UTC))
+    # Writes ask for no sessions, so that all but these may run on it: renewals and bulk
+    # assignments (update pipelines, bulk writes), files (GridFS) and the feed (change streams).
+    return store_client.build(fake, Settings(), feed_uri="", clock=clock)
+
+
+Racing = Callable[[Callable[[], Any], int], list[Any]]
+
+
+@pytest.fixture
+def racing() -> Racing:
+    """Runs one function in many threads at once and gives all results."""
+    import threading
+
+    def race(act: Callable[[], Any], count: int) -> list[Any]:
+        results: list[Any] = []
+        barrier = threading.Barrier(count)
+
+        def run() -> None:
+            barrier.wait()
+            results.append(act())
+
+        threads = [threading.Thread(target=run) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+    return race

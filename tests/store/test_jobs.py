@@ -1,0 +1,267 @@
+"""The job collection: guarded writes, pages, and what is live."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from taskyard import ids
+from taskyard.errors import Conflict, NotFound, StaleAttempt
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment, Outcome, Transition
+from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.states import JobStatus
+from taskyard.store.client import Store
+from taskyard.store.queries import JobFilter, Position
+from tests import factories
+from tests.factories import LEASE, NOW
+from tests.store.conftest import Racing
+
+AT = Moment(now=NOW)
+
+
+def stored(store: Store, job: Job) -> Job:
+    store.jobs.submit([job])
+    return store.jobs.get(job.job_id)
+
+
+def assignment(job: Job, worker_id: str = "w1") -> Transition:
+    return lifecycle.assign(
+        job, worker_id=worker_id, lease_id=ids.lease(), at=AT, start_by=NOW + LEASE
+    )
+
+
+def test_a_job_is_found_as_it_was_submitted(any_store: Store) -> None:
+    job = factories.queued_job(labels=["gpu"], env={"A": "b"}, required_cpu=0.5)
+    assert stored(any_store, job) == job
+    assert any_store.jobs.find("gone") is None
+    with pytest.raises(NotFound):
+        any_store.jobs.get("gone")
+
+
+def test_submitting_twice_changes_nothing(any_store: Store) -> None:
+    job = stored(any_store, factories.queued_job())
+    any_store.jobs.apply(assignment(job))
+    any_store.jobs.submit([job])
+    assert any_store.jobs.get(job.job_id).status is JobStatus.ASSIGNED
+
+
+@pytest.mark.parametrize("field", ["status", "attempts", "leaseId", "cancelRequested"])
+def test_a_write_whose_guard_no_longer_matches_is_not_written(any_store: Store, field: str) -> None:
+    job = stored(any_store, factories.queued_job())
+    transition = assignment(job)
+    other = {"status": "RUNNING", "attempts": 7, "leaseId": "x", "cancelRequested": True}[field]
+    any_store.database["jobs"].update_one({"_id": job.job_id}, {"$set": {field: other}})
+    before = any_store.jobs.get(job.job_id)
+    assert any_store.jobs.apply(transition) is None
+    assert any_store.jobs.get(job.job_id) == before
+
+
+def test_twenty_that_race_for_one_transition_have_one_winner(store: Store, racing: Racing) -> None:
+    job = stored(store, factories.queued_job())
+    won = racing(lambda: store.jobs.apply(assignment(job)), 20)
+    assert len([job for job in won if job]) == 1
+    assert store.jobs.get(job.job_id).attempts == 1
+
+
+def test_a_decision_is_taken_anew_when_somebody_was_faster(any_store: Store) -> None:
+    job = stored(any_store, factories.queued_job())
+    seen: list[JobStatus] = []
+
+    def decide(found: Job) -> Transition:
+        seen.append(found.status)
+        if len(seen) == 1:
+            any_store.jobs.apply(assignment(found))
+        return lifecycle.cancel(found, by="op", reason=None, at=AT)
+
+    assert any_store.jobs.change(job.job_id, decide).status is JobStatus.CANCELLED
+    assert seen == [JobStatus.QUEUED, JobStatus.ASSIGNED]
+    with pytest.raises(Conflict):
+        any_store.jobs.change(job.job_id, decide)
+
+
+def test_a_batch_of_assignments_tells_which_were_won(store: Store) -> None:
+    jobs = [stored(store, factories.queued_job()) for _ in range(5)]
+    store.jobs.apply(lifecycle.cancel(jobs[2], by="op", reason=None, at=AT))
+    won = store.jobs.assign_all([assignment(job) for job in jobs])
+    assert {t.job_id for t in won} == {job.job_id for n, job in enumerate(jobs) if n != 2}
+    assert store.jobs.get(jobs[2].job_id).status is JobStatus.CANCELLED
+
+
+def test_renewal_moves_the_lease_of_what_is_named_and_held(store: Store) -> None:
+    mine, other = (stored(store, factories.running_job(w)) for w in ("w1", "w2"))
+    later = NOW + timedelta(seconds=5)
+    leases = [str(mine.lease_id), str(other.lease_id), "unknown"]
+    held = store.jobs.renew("w1", leases, now=later, lease=LEASE, grace=LEASE)
+    assert [renewed.lease_id for renewed in held] == [mine.lease_id]
+    assert store.jobs.get(mine.job_id).lease_until == later + LEASE
+    assert store.jobs.get(other.job_id).lease_until == other.lease_until
+
+
+def test_a_lease_that_is_over_is_not_renewed(store: Store) -> None:
+    job = stored(store, factories.running_job())
+    late = NOW + LEASE + timedelta(seconds=1)
+    assert store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE) == []
+
+
+def test_a_lease_never_moves_back_nor_past_the_jobs_timeout(store: Store) -> None:
+    job = stored(store, factories.running_job(timeout_ms=10_000))
+    leases = [str(job.lease_id)]
+    earlier = NOW - timedelta(seconds=100)
+    store.jobs.renew("w1", leases, now=earlier, lease=LEASE, grace=LEASE)
+    assert store.jobs.get(job.job_id).lease_until == job.lease_until
+    assert job.started_at is not None
+    for _ in range(3):
+        store.jobs.renew("w1", leases, now=NOW, lease=timedelta(hours=1), grace=LEASE)
+    limit = job.started_at + timedelta(seconds=10) + LEASE
+    assert store.jobs.get(job.job_id).lease_until == limit
+
+
+def test_an_http_agent_renews_what_has_shown_life(store: Store) -> None:
+    silent, lively = (stored(store, factories.running_job(kind="http")) for _ in range(2))
+    later = NOW + timedelta(seconds=5)
+    store.jobs.renew_seen("w1", [lively.job_id], now=later, lease=LEASE)
+    assert store.jobs.get(lively.job_id).lease_until == later + LEASE
+    assert store.jobs.get(silent.job_id).lease_until == silent.lease_until
+
+
+def test_only_ended_jobs_can_be_deleted(any_store: Store) -> None:
+    live = stored(any_store, factories.running_job())
+    ended = stored(any_store, factories.job_in(JobStatus.COMPLETED))
+    assert not any_store.jobs.delete(live.job_id)
+    assert any_store.jobs.delete(ended.job_id)
+    assert any_store.jobs.find(live.job_id)
+
+
+def test_pages_have_no_gap_and_no_repeat_while_jobs_arrive(store: Store) -> None:
+    jobs = [factories.queued_job(now=NOW - timedelta(seconds=n // 3)) for n in range(20)]
+    store.jobs.submit(jobs)
+    seen: list[str] = []
+    position: Position | None = None
+    while True:
+        page = store.queries.page(JobFilter(), limit=3, after=position)
+        seen += [job.job_id for job in page.jobs]
+        store.jobs.submit([factories.queued_job(now=NOW + timedelta(seconds=1))])
+        if page.next is None:
+            break
+        position = page.next
+    assert sorted(seen) == sorted(job.job_id for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (JobFilter(statuses=[JobStatus.RUNNING]), ["b"]),
+        (JobFilter(statuses=[JobStatus.RUNNING, JobStatus.QUEUED]), ["a", "b"]),
+        (JobFilter(worker="w1"), ["b"]),
+        (JobFilter(label="gpu"), ["a"]),
+        (JobFilter(text="ALPHA"), ["a"]),
+        (JobFilter(text=".*"), []),
+        (JobFilter(created_before=NOW - timedelta(seconds=1)), ["c"]),
+        (JobFilter(created_after=NOW), ["a", "b"]),
+    ],
+)
+def test_filters(store: Store, wanted: JobFilter, found: list[str]) -> None:
+    names = {
+        stored(store, job).job_id: name
+        for name, job in {
+            "a": factories.queued_job(command="alpha", labels=["gpu"]),
+            "b": factories.running_job("w1", command="beta"),
+            "c": factories.job_in(
+                JobStatus.CANCELLED, command="gamma", now=NOW - timedelta(seconds=9)
+            ),
+        }.items()
+    }
+    page = store.queries.page(wanted, limit=10)
+    assert sorted(names[job.job_id] for job in page.jobs) == found
+
+
+def test_the_queue_is_in_order_and_bounded_by_shape(store: Store) -> None:
+    small = [factories.queued_job(now=NOW + timedelta(seconds=n)) for n in range(5)]
+    large = factories.queued_job(required_cpu=64, now=NOW + timedelta(seconds=99))
+    urgent = factories.queued_job(priority=9, now=NOW + timedelta(seconds=50))
+    store.jobs.submit([*small, large, urgent])
+    queue = store.queries.queue(per_shape=3)
+    assert [job.job_id for job in queue] == [
+        urgent.job_id,
+        small[0].job_id,
+        small[1].job_id,
+        large.job_id,
+    ]
+    assert store.queries.ahead_of(large) == 6
+
+
+def test_a_queued_job_keeps_where_it_was_lost(store: Store) -> None:
+    job = stored(store, factories.running_job(kind="http"))
+    late = Moment(now=NOW + timedelta(hours=1))
+    gone = lifecycle.expire(job, at=late, boot="w1/b1")
+    assert gone is not None
+    store.jobs.apply(gone)
+    assert store.queries.queue(per_shape=10)[0].lost_on == ("w1/b1",)
+
+
+def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:
+    for job in (
+        factories.assigned_job("w1", required_cpu=0.5),
+        factories.running_job("w1", required_cpu=2, required_ram_mb=100),
+        factories.running_job("w2"),
+        factories.job_in(JobStatus.FAILED),
+    ):
+        stored(any_store, job)
+    usage = any_store.queries.usage()
+    assert (usage["w1"].cpu, usage["w1"].ram_mb, usage["w1"].jobs) == (2.5, 356, 2)
+    assert set(any_store.queries.usage(["w2"])) == {"w2"}
+
+
+def test_the_live_queries_use_an_index(store: Store) -> None:
+    jobs = store.database["jobs"]
+    for query in (
+        {"status": "QUEUED", "shape": "1/256/"},
+        {"leaseUntil": {"$lt": NOW}},
+        {"leaseUntil": {"$exists": True}},
+        {"expireAt": {"$lt": NOW}},
+        {"fileId": "x"},
+        {"resultFileId": "x"},
+    ):
+        plan = str(jobs.find(query).explain()["queryPlanner"]["winningPlan"])
+        assert "IXSCAN" in plan, query
+        assert "COLLSCAN" not in plan
+
+
+def test_output_of_an_attempt_is_ordered_bounded_and_idempotent(store: Store) -> None:
+    job = stored(store, factories.running_job(kind="http"))
+    for seq, text in ((0, "a"), (2, "c"), (1, "b"), (1, "b")):
+        store.output.append(job, "stdout", text, seq=seq, now=NOW)
+    assert "".join(chunk.data for chunk in store.output.read(job)) == "abc"
+    assert store.jobs.get(job.job_id).output_bytes == 3
+    assert [chunk.data for chunk in store.output.read(job, after=1)] == ["c"]
+
+
+def test_output_of_an_attempt_that_is_over_is_refused(store: Store) -> None:
+    job = stored(store, factories.running_job(kind="http"))
+    ended = lifecycle.finish(job, lease_of(job), Outcome(), at=AT)
+    store.jobs.apply(ended)
+    with pytest.raises(StaleAttempt):
+        store.output.append(job, "stdout", "late", seq=None, now=NOW)
+
+
+def test_output_over_the_cap_is_cut_and_says_so_once(store: Store) -> None:
+    from taskyard.store.output import OutputStore
+
+    small = OutputStore(store.database, cap_bytes=10)
+    job = stored(store, factories.running_job(kind="http"))
+    for _ in range(4):
+        small.append(job, "stdout", "äääx", seq=None, now=NOW)
+    text = "".join(chunk.data for chunk in small.read(job))
+    assert text.startswith("äääx")
+    assert text.count("output cut at 10 bytes") == 1
+    assert store.jobs.get(job.job_id).output_truncated
+
+
+def test_deleting_output_takes_that_jobs_alone(store: Store) -> None:
+    jobs = [stored(store, factories.running_job(kind="http")) for _ in range(2)]
+    for job in jobs:
+        store.output.append(job, "stdout", "x", seq=None, now=NOW)
+    assert store.output.delete(jobs[0].job_id) == 1
+    assert [chunk.data for chunk in store.output.read(jobs[1])] == ["x"]

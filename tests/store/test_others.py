@@ -1,0 +1,204 @@
+"""Workers, locks, tokens, idempotency, files and wake-ups."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import secrets
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+from pymongo.errors import PyMongoError
+
+from taskyard.errors import (
+    ConfigurationError,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    StaleAttempt,
+    StoreUnavailable,
+    TooLarge,
+)
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
+from taskyard.store.client import Store
+from taskyard.store.feed import Feed
+from tests import factories
+from tests.conftest import TestClock
+from tests.factories import NOW
+from tests.store.conftest import Racing
+
+FACTS = {"hostname": "h", "cpuCount": 4, "ramTotalMb": 8192, "kind": "celery", "bootId": "b1"}
+HOLD = timedelta(seconds=10)
+
+
+def test_a_registration_is_a_new_life(any_store: Store) -> None:
+    workers = any_store.workers
+    workers.register("w1", FACTS, now=NOW)
+    workers.record_failure("w1", reason="disk", now=NOW, cooldown=HOLD)
+    workers.drain("w1", draining=True, now=NOW)
+    workers.soft_delete("w1", now=NOW)
+    with pytest.raises(Gone):
+        workers.get("w1")
+    fresh = workers.register("w1", {**FACTS, "bootId": "b2"}, now=NOW)
+    assert (fresh.boot_id, fresh.draining, fresh.soft_deleted) == ("b2", False, False)
+    assert fresh.trouble(NOW) is None
+
+
+def test_a_deleted_worker_is_not_brought_back_by_a_heartbeat(any_store: Store) -> None:
+    any_store.workers.register("w1", FACTS, now=NOW)
+    assert any_store.workers.soft_delete("w1", now=NOW)
+    assert not any_store.workers.soft_delete("gone", now=NOW)
+    with pytest.raises(Gone):
+        any_store.workers.heartbeat("w1", {}, now=NOW)
+    assert any_store.workers.listed() == []
+
+
+def test_a_heartbeat_of_another_boot_is_refused(any_store: Store) -> None:
+    any_store.workers.register("w1", FACTS, now=NOW)
+    with pytest.raises(StaleAttempt):
+        any_store.workers.heartbeat("w1", {}, now=NOW, boot_id="b0")
+    with pytest.raises(NotFound):
+        any_store.workers.heartbeat("gone", {}, now=NOW)
+
+
+def test_a_suspended_worker_is_given_work_again_after_its_heartbeat(any_store: Store) -> None:
+    any_store.workers.register("w1", FACTS, now=NOW)
+    later = NOW + timedelta(seconds=5)
+    any_store.workers.suspend("w1", now=later)
+    assert any_store.workers.get("w1").trouble(later)
+    any_store.workers.heartbeat("w1", {}, now=later, boot_id="b1")
+    assert any_store.workers.get("w1").trouble(later) is None
+
+
+def test_silence_and_cooldowns_are_noticed_once(any_store: Store) -> None:
+    any_store.workers.register("w1", FACTS, now=NOW)
+    any_store.workers.record_failure("w1", reason="disk", now=NOW, cooldown=HOLD)
+    later = NOW + timedelta(seconds=60)
+    assert any_store.workers.end_cooldowns(now=later) == 1
+    assert any_store.workers.mark_offline(silent_since=NOW + HOLD, now=later) == ["w1"]
+    assert any_store.workers.mark_offline(silent_since=NOW + HOLD, now=later) == []
+
+
+def test_one_of_many_takes_the_lock_and_the_others_raise_its_flag(
+    store: Store, racing: Racing
+) -> None:
+    took = racing(lambda: store.locks.acquire("pass", secrets.token_hex(4), now=NOW, hold=HOLD), 10)
+    assert took.count(True) == 1
+
+
+def test_a_holder_whose_flag_was_raised_goes_once_more(any_store: Store) -> None:
+    locks = any_store.locks
+    assert locks.acquire("pass", "a", now=NOW, hold=HOLD)
+    locks.clear_flag("pass", "a")
+    assert not locks.acquire("pass", "b", now=NOW, hold=HOLD)
+    assert not locks.release("pass", "a", now=NOW)
+    locks.clear_flag("pass", "a")
+    assert locks.release("pass", "a", now=NOW)
+    assert locks.acquire("pass", "b", now=NOW, hold=HOLD)
+
+
+def test_a_lock_of_somebody_who_died_runs_out(any_store: Store) -> None:
+    any_store.locks.acquire("pass", "a", now=NOW, hold=HOLD)
+    later = NOW + HOLD + timedelta(seconds=1)
+    assert any_store.locks.acquire("pass", "b", now=later, hold=HOLD)
+    assert any_store.locks.release("pass", "a", now=later)
+    assert not any_store.locks.acquire("pass", "c", now=later, hold=HOLD)
+
+
+def test_the_same_key_and_body_give_the_same_ids(any_store: Store) -> None:
+    give = any_store.idempotency.ids_for
+    assert give("app", "k", b"body", ["j1"]) == ["j1"]
+    assert give("app", "k", b"body", ["j2"]) == ["j1"]
+    assert give("other", "k", b"body", ["j3"]) == ["j3"]
+    with pytest.raises(InvalidRequest):
+        give("app", "k", b"another", ["j4"])
+
+
+def test_a_key_used_by_many_at_once_gives_one_set_of_ids(store: Store, racing: Racing) -> None:
+    given = racing(
+        lambda: store.idempotency.ids_for("app", "k", b"body", [secrets.token_hex(4)]), 20
+    )
+    assert len({tuple(ids) for ids in given}) == 1
+
+
+def test_a_token_is_known_by_its_secret_until_it_is_revoked(any_store: Store) -> None:
+    token = any_store.tokens.create(role="agent", name="gpu", worker_id="w1")
+    known = any_store.tokens.verify(token)
+    assert known is not None
+    assert (known.role, known.name, known.worker_id) == ("agent", "gpu", "w1")
+    assert any_store.tokens.verify(token[:-1] + ("0" if token[-1] != "0" else "1")) is None
+    assert any_store.tokens.any("agent")
+    assert not any_store.tokens.any("operator")
+    assert any_store.tokens.revoke(known.id)
+    assert any_store.tokens.verify(token) is None
+
+
+def test_a_file_comes_back_whole_or_in_part(store: Store) -> None:
+    content = secrets.token_bytes(700_000)
+    saved = store.files.save(
+        io.BytesIO(content), filename="a.bin", cap_bytes=10**6, keep=timedelta(days=1)
+    )
+    assert saved.sha256 == hashlib.sha256(content).hexdigest()
+    assert b"".join(store.files.pieces(saved.file_id, 0, len(content))) == content
+    assert b"".join(store.files.pieces(saved.file_id, 300_000, 10)) == content[300_000:300_010]
+    store.files.delete(saved.file_id)
+    with pytest.raises(NotFound):
+        store.files.get(saved.file_id)
+
+
+def test_a_file_over_the_cap_is_not_kept(store: Store) -> None:
+    with pytest.raises(TooLarge):
+        store.files.save(
+            io.BytesIO(b"x" * 2000), filename="a", cap_bytes=1000, keep=timedelta(days=1)
+        )
+    assert store.database["files.files"].count_documents({}) == 0
+    assert store.database["files.chunks"].count_documents({}) == 0
+
+
+def test_who_waits_for_a_job_is_woken_when_it_changes(store: Store, settings: Settings) -> None:
+    job = factories.queued_job()
+    store.jobs.submit([job])
+    feed = Feed(
+        lambda: store_client.open_client(settings.mongodb_uri, app_name="feed"), store.database
+    )
+    with (
+        closing(feed),
+        feed.waiting_for(job.job_id) as woken,
+        feed.waiting_for("other") as other,
+    ):
+        assert woken.wait(5), "the opened stream wakes everybody once"
+        assert other.wait(5)
+        woken.clear()
+        other.clear()
+        store.database["jobs"].update_one({"_id": job.job_id}, {"$set": {"priority": 6}})
+        assert woken.wait(5)
+        assert not other.is_set()
+
+
+def test_a_server_that_is_not_there_is_told_soon() -> None:
+    uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300"
+    with pytest.raises(StoreUnavailable, match="MongoDB does not answer"):
+        store_client.connect(Settings(mongodb_uri=uri))
+
+
+@pytest.mark.parametrize("uri", ["http://x", "mongodb://", "mongodb://a:b@:c/"])
+def test_a_uri_that_makes_no_sense_is_a_setting_that_is_wrong(uri: str) -> None:
+    with pytest.raises((ConfigurationError, StoreUnavailable)):
+        store_client.connect(Settings(mongodb_uri=uri))
+
+
+def test_time_is_the_servers_and_survives_its_absence(clock: TestClock, store: Store) -> None:
+    drift = abs((store_client.server_time(store.client) - clock.now()).total_seconds())
+    assert drift < 0.2
+
+    def away() -> None:
+        raise PyMongoError("away")
+
+    lonely = dataclasses.replace(store, clock=TestClock(lambda: NOW)).clock
+    before = lonely.now()
+    lonely._read = away  # type: ignore[assignment] # the server goes away
+    lonely.forget()
+    assert lonely.now() >= before
