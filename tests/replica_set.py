@@ -1,0 +1,179 @@
+"""A real set of three mongods on loopback, whose primary can be stepped down, killed or stopped."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from taskyard.embedded import dies_with_us, find_mongod
+from tests.helpers import eventually, free_port
+
+NAME = "failover"
+
+#: MongoDB's defaults are 10 s; a laptop's three processes need not wait for that.
+ELECTION_TIMEOUT_MS = 2000
+HEARTBEAT_TIMEOUT_SECONDS = 2
+
+_READY_SECONDS = 60.0
+
+
+class Member:
+    """One mongod of the set, which keeps its port and its data through restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again after a kill."""
+        (self._folder / "db").mkdir(parents=True, exist_ok=True)
+        options = {
+            "dbpath": self._folder / "db",
+            "port": self.port,
+            "bind_ip": "127.0.0.1",
+            "replSet": NAME,
+            "logpath": self._folder / "mongod.log",
+            "wiredTigerCacheSizeGB": "0.25",
+            "oplogSize": "256",
+            "networkMessageCompressors": "snappy",
+        }
+        flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        self.process = subprocess.Popen(
+            [
+                *dies_with_us(),
+                str(find_mongod()),
+                *flags,
+                "--logappend",
+                "--nounixsocket",
+                *("--setParameter", "enableTestCommands=1"),
+                *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def signal(self, number: int) -> None:
+        """SIGKILL, SIGSTOP or SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+    def stop(self) -> None:
+        """End it for good, even when it is stopped."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class ReplicaSet:
+    """Three members with majority writes, as in production."""
+
+    def __init__(self, folder: Path, *, size: int = 3) -> None:
+        self.members = [Member(folder / f"member{number}") for number in range(size)]
+        addresses = ",".join(member.address for member in self.members)
+        self.uri = f"mongodb://{addresses}/?replicaSet={NAME}"
+
+    def __enter__(self) -> ReplicaSet:
+        for member in self.members:
+            member.start()
+        config = {
+            "_id": NAME,
+            "members": [{"_id": n, "host": m.address} for n, m in enumerate(self.members)],
+            "settings": {
+                "electionTimeoutMillis": ELECTION_TIMEOUT_MS,
+                "heartbeatTimeoutSecs": HEARTBEAT_TIMEOUT_SECONDS,
+            },
+        }
+        eventually(lambda: _initiated(self.members[0], config), _READY_SECONDS)
+        self.await_primary()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for member in self.members:
+            member.stop()
+
+    def primary(self) -> Member | None:
+        """The member that takes writes now, or None."""
+        for member in self.members:
+            hello = _ask(member, "hello")
+            if hello and hello.get("isWritablePrimary"):
+                return member
+        return None
+
+    def await_primary(self) -> Member:
+        """The primary, as soon as there is one."""
+        return eventually(self.primary, _READY_SECONDS)
+
+    def step_down(self) -> Member:
+        """Have the primary step down; returns the one that was."""
+        was = self.await_primary()
+        _ask(was, "replSetStepDown", 5, secondaryCatchUpPeriodSecs=2, force=True)
+        return was
+
+    def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
+        """A client of the whole set."""
+        return MongoClient(self.uri, tz_aware=True, **options)
+
+
+def fail_command(
+    client: MongoClient[dict[str, Any]], *, commands: list[str], times: int, **data: Any
+) -> None:
+    """Have the primary's next ``times`` of these commands fail as ``data`` says.
+
+    Always give ``appName`` in ``data``: the count is used up by whichever client comes first.
+    """
+    client.admin.command(
+        "configureFailPoint",
+        "failCommand",
+        mode={"times": times},
+        data={"failCommands": commands, **data},
+    )
+
+
+def heal_commands(client: MongoClient[dict[str, Any]]) -> None:
+    """Let commands succeed again."""
+    client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def _ask(member: Member, command: str, value: Any = 1, **more: Any) -> dict[str, Any] | None:
+    """What a member answers by itself, or None while it does not."""
+    try:
+        with MongoClient[dict[str, Any]](
+            member.address,
+            directConnection=True,
+            serverSelectionTimeoutMS=500,
+            socketTimeoutMS=10_000 if more else 1000,
+        ) as client:
+            answer: dict[str, Any] = client.admin.command(command, value, **more)
+            return answer
+    except PyMongoError:
+        return None
+
+
+def _initiated(member: Member, config: dict[str, Any]) -> bool:
+    try:
+        with MongoClient[dict[str, Any]](
+            member.address, directConnection=True, serverSelectionTimeoutMS=500
+        ) as client:
+            client.admin.command("replSetInitiate", config)
+    except OperationFailure as error:
+        return error.code == 23  # AlreadyInitialized
+    except PyMongoError:
+        return False
+    return True
