@@ -17,6 +17,7 @@ from taskyard.agent.host import Host
 from taskyard.context import Platform
 from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
 from taskyard.jobs.model import Lease, lease_of
+from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.client import UNAVAILABLE
 
@@ -150,6 +151,8 @@ class Presence:
                 self._jobs.cancel(renewed.lease_id)
         for lease_id in set(running) - {renewed.lease_id for renewed in held}:
             self._jobs.abandon(lease_id)
+            lost = Lease(job_id=running[lease_id], worker_id=self.worker_id, lease_id=lease_id)
+            self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _fence(self) -> None:
         """Stop everything before the leases end, if no member of the set can be reached.

@@ -22,6 +22,7 @@ from pymongo.errors import (
 from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
+from taskyard.store.counters import CounterStore
 from taskyard.store.feed import Feed
 from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
@@ -30,6 +31,7 @@ from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
 from taskyard.store.output import OutputStore
 from taskyard.store.queries import JobQueries
+from taskyard.store.refusals import RefusalStore
 from taskyard.store.tokens import TokenStore
 from taskyard.store.uri import resolve_uri
 from taskyard.store.workers import WorkerStore
@@ -67,6 +69,8 @@ class Store:
     tokens: TokenStore
     idempotency: IdempotencyStore
     locks: LockStore
+    counters: CounterStore
+    refusals: RefusalStore
     feed: Feed
 
     def reachable(self) -> bool:
@@ -106,11 +110,12 @@ def build(
     codec: CodecOptions[Document] = CodecOptions(tz_aware=True)
     database = client.get_database(settings.database, codec_options=codec)
     clock = clock or Clock(lambda: server_time(client))
+    counters = CounterStore(database)
     return Store(
         client=client,
         database=database,
         clock=clock,
-        jobs=JobStore(database),
+        jobs=JobStore(database, counters),
         queries=JobQueries(database),
         workers=WorkerStore(database),
         output=OutputStore(database, settings.output_cap_bytes),
@@ -118,6 +123,8 @@ def build(
         tokens=TokenStore(database, clock),
         idempotency=IdempotencyStore(database, clock),
         locks=LockStore(database),
+        counters=counters,
+        refusals=RefusalStore(database, counters),
         feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
     )
 
