@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
@@ -53,6 +54,9 @@ UNAVAILABLE = (
 #: enough that a request is answered.
 SERVER_SELECTION_MS = 5000
 
+#: How long a health check looks for one: whoever asks has a time-out of its own.
+PRIMARY_LOOK_SECONDS = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
@@ -77,6 +81,14 @@ class Store:
         """Whether any member of the set answers, primary or not."""
         servers = self.client.topology_description.server_descriptions().values()
         return any(server.is_server_type_known for server in servers)
+
+    def has_primary(self) -> bool:
+        """Whether a member answers that takes writes; one that only reads is not enough."""
+        try:
+            with pymongo.timeout(PRIMARY_LOOK_SECONDS):
+                return bool(self.client.admin.command("hello").get("isWritablePrimary"))
+        except PyMongoError:
+            return False
 
     def close(self) -> None:
         """Give back the connections."""
