@@ -64,11 +64,12 @@ def test_imports_run_one_way(part: str) -> None:
         ("bson", {"store", "embedded", "broker"}),
         ("gridfs", {"store"}),
         ("flask", {"api", "dashboard"}),
-        ("celery", {"celery_app", "results", "agent", "tasks"}),
+        ("celery", {"celery_app", "results", "agent", "scheduler", "tasks"}),
         ("kombu", {"broker"}),
         ("click", {"cli"}),
         ("rich", {"cli", "up"}),
         ("httpx2", {"client", "agent"}),
+        ("prometheus_client", {"api"}),
     ],
 )
 def test_a_library_is_used_in_its_own_part_alone(library: str, parts: set[str]) -> None:
@@ -76,8 +77,9 @@ def test_a_library_is_used_in_its_own_part_alone(library: str, parts: set[str]) 
     assert users <= parts
 
 
-def test_celery_is_met_in_the_agents_bootstep_alone() -> None:
-    users = [m.name for m in MODULES if part_of(m) == "agent" and "celery" in set(_roots(m))]
+@pytest.mark.parametrize("part", ["agent", "scheduler"])
+def test_a_part_meets_celery_in_its_bootstep_alone(part: str) -> None:
+    users = [m.name for m in MODULES if part_of(m) == part and "celery" in set(_roots(m))]
     assert users == ["bootstep.py"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.api.app import create_app
+from taskyard.api.metrics import PlatformCollector
 from taskyard.context import Platform
 from taskyard.jobs.states import Verb
 from taskyard.settings import Settings
@@ -46,9 +47,37 @@ def test_every_event_is_listed() -> None:
 
 def test_every_route_of_the_api_is_described(platform: Platform) -> None:
     app = create_app(platform)
-    paths = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")}
+    described = ("/api/", "/metrics", "/healthz", "/readyz")
+    paths = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.startswith(described)}
     served = {path for path in paths if not path.startswith(("/api/docs", "/api/openapi"))}
     assert {path for path in served if path not in API} == set()
+
+
+def test_every_metric_is_listed_with_its_labels(platform: Platform) -> None:
+    listed = set(re.findall(r"^\| `(taskyard_\w+(?:\{\w+\})?)` \|", OPERATIONS, re.MULTILINE))
+    app = create_app(platform)
+    for name in ("timeouts", "health"):
+        platform.store.locks.note_tick(name, now=platform.store.clock.now())
+    with app.test_request_context():
+        families = list(PlatformCollector(platform).collect())
+    served = set()
+    for family in families:
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = {name for sample in family.samples for name in sample.labels}
+        label = "".join(f"{{{name}}}" for name in labels)
+        served.add(f"{family.name}{suffix}{label}")
+    assert listed == served
+
+
+def test_every_check_of_readiness_is_listed(platform: Platform) -> None:
+    section = OPERATIONS.split("## Readiness")[1].split("## Metrics")[0]
+    listed = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        for name in re.findall(r"`([a-z.]+)`", row)
+    }
+    answer = create_app(platform).test_client().get("/readyz")
+    assert listed == set(answer.get_json()["checks"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -12,6 +12,7 @@ from celery import Celery, signals
 
 from taskyard import logs, wiring
 from taskyard.agent.bootstep import AgentStep
+from taskyard.scheduler.bootstep import SchedulerStep
 from taskyard.settings import load
 
 app = Celery("taskyard", include=["taskyard.tasks"])
@@ -19,7 +20,7 @@ app = Celery("taskyard", include=["taskyard.tasks"])
 app.config_from_object(
     "celeryconfig" if importlib.util.find_spec("celeryconfig") else "taskyard.celery_settings"
 )
-app.steps["worker"].add(AgentStep)
+app.steps["worker"].update([AgentStep, SchedulerStep])
 app.platform = wiring.platform
 
 

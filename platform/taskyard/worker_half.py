@@ -7,22 +7,26 @@ guard, and a registration is a new boot (design, hard cases).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from taskyard import events
 from taskyard.context import Platform
 from taskyard.errors import Forbidden, StaleAttempt
-from taskyard.jobs import lifecycle
+from taskyard.jobs import lifecycle, refusal
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.refusal import Write
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.scheduler import assignment
 from taskyard.store.output import Chunk, cut, pieces
 from taskyard.workers.model import Worker
+
+#: Lost jobs of one heartbeat that are noted; an agent that lost more has told enough.
+LOST_NOTED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +71,13 @@ def heartbeat(
     worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
     lease = timedelta(seconds=platform.settings.http_lease_seconds)
     held = store.jobs.renew_seen(worker_id, job_ids, now=store.clock.now(), lease=lease)
+    lost = sorted(set(job_ids) - {renewed.job_id for renewed in held})
+    for job_id in lost[:LOST_NOTED]:
+        _note(platform, Lease(job_id=job_id, worker_id=worker_id), Write.HEARTBEAT)
     return Beat(
         worker=worker,
         cancel=[renewed.job_id for renewed in held if renewed.cancel_requested],
-        lost=sorted(set(job_ids) - {renewed.job_id for renewed in held}),
+        lost=lost,
     )
 
 
@@ -85,8 +92,9 @@ def poll(platform: Platform, worker_id: str) -> Job | None:
 
 def stream(platform: Platform, lease: Lease, *, stream: str, data: str, seq: int | None) -> None:
     """Append output. Raises NotFound, and StaleAttempt for an attempt that is over."""
-    job = _running(platform, lease)
-    platform.store.output.append(job, stream, data, seq=seq, now=platform.store.clock.now())
+    with _noted(platform, lease, Write.OUTPUT):
+        job = _running(platform, lease)
+        platform.store.output.append(job, stream, data, seq=seq, now=platform.store.clock.now())
     _show_life(platform, job)
 
 
@@ -94,7 +102,9 @@ def cancel_requested(platform: Platform, lease: Lease) -> bool:
     """Whether the asker is to stop: asked to, or the job is another's by now."""
     job = platform.store.jobs.get(lease.job_id)
     known = bool(lease.worker_id or lease.attempt or lease.lease_id)
-    if known and (job.status is not JobStatus.RUNNING or not _covers(lease, job)):
+    named = _named(lease, job)
+    if known and (job.status is not JobStatus.RUNNING or not named.covers(job)):
+        _note(platform, named, Write.CANCEL)
         return True
     if job.status is JobStatus.RUNNING:
         _show_life(platform, job)
@@ -108,7 +118,8 @@ def check_holder(platform: Platform, lease: Lease) -> None:
     """
     job = platform.store.jobs.get(lease.job_id)
     if not _recorded(job, lease):
-        _require_holder(platform, job, lease)
+        with _noted(platform, lease, Write.RESULT):
+            _require_holder(platform, job, lease)
 
 
 def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
@@ -119,7 +130,30 @@ def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
     job = platform.store.jobs.get(lease.job_id)
     if _recorded(job, lease):
         return job
-    _require_holder(platform, job, lease)
+    with _noted(platform, lease, Write.RESULT):
+        _require_holder(platform, job, lease)
+        return _record(platform, job, lease, result)
+
+
+def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
+    """The worker failed, not the command: it cools down, and this one job is tried again.
+
+    Raises NotFound, Forbidden, StaleAttempt.
+    """
+    job = platform.store.jobs.get(lease.job_id)
+    with _noted(platform, lease, Write.RESULT):
+        _require_holder(platform, job, lease)
+        outcome = Outcome(cause=Cause.AGENT, detail=message, boot=_boot(platform, lease))
+        platform.store.workers.record_failure(
+            lease.worker_id,
+            reason=message,
+            now=platform.store.clock.now(),
+            cooldown=timedelta(seconds=platform.settings.cooldown_seconds),
+        )
+        return _finish(platform, lease, outcome)
+
+
+def _record(platform: Platform, job: Job, lease: Lease, result: Result) -> Job:
     fields = {**result.archive, **_replace_output(platform, job, result)}
     code = result.exit_code
     outcome = Outcome(
@@ -128,20 +162,6 @@ def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
         exit_code=code,
         boot=_boot(platform, lease),
         fields=fields,
-    )
-    return _finish(platform, lease, outcome)
-
-
-def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
-    """The worker failed, not the command: it cools down, and this one job is tried again."""
-    job = platform.store.jobs.get(lease.job_id)
-    _require_holder(platform, job, lease)
-    outcome = Outcome(cause=Cause.AGENT, detail=message, boot=_boot(platform, lease))
-    platform.store.workers.record_failure(
-        lease.worker_id,
-        reason=message,
-        now=platform.store.clock.now(),
-        cooldown=timedelta(seconds=platform.settings.cooldown_seconds),
     )
     return _finish(platform, lease, outcome)
 
@@ -159,40 +179,44 @@ def _running(platform: Platform, lease: Lease) -> Job:
     """The job, if the asker's attempt is the one that runs."""
     _note_fencing(platform, lease)
     job = platform.store.jobs.get(lease.job_id)
-    if job.status is not JobStatus.RUNNING or not _covers(lease, job):
+    if job.status is not JobStatus.RUNNING or not _named(lease, job).covers(job):
         raise StaleAttempt(lease.job_id)
     return job
 
 
-def _covers(lease: Lease, job: Job) -> bool:
-    """As ``Lease.covers``, for askers who need not say which worker they are."""
-    named = (
-        lease
-        if lease.worker_id
-        else Lease(
-            job_id=lease.job_id,
-            worker_id=job.assigned_agent_id or "",
-            attempt=lease.attempt,
-            lease_id=lease.lease_id,
-        )
-    )
-    return named.covers(job)
+def _named(lease: Lease, job: Job) -> Lease:
+    """The lease of an asker who need not say which worker it is: then it is the holder."""
+    return replace(lease, worker_id=lease.worker_id or job.assigned_agent_id or "")
 
 
 def _recorded(job: Job, lease: Lease) -> bool:
-    return job.is_terminal and lease.covers(job)
+    """Whether this attempt's result is there already."""
+    return refusal.ended_by_holder(job) and lease.covers(job)
 
 
 def _require_holder(platform: Platform, job: Job, lease: Lease) -> None:
     """A stale attempt is told so; anybody else who does not hold the job may not write."""
     _note_fencing(platform, lease)
     if lease.attempt not in (None, job.attempts) or lease.lease_id not in (None, job.lease_id):
-        events.warn("job.stale_write_refused", job=job.job_id, worker=lease.worker_id)
         raise StaleAttempt(job.job_id)
     if job.assigned_agent_id != lease.worker_id:
         raise Forbidden(f"Worker {lease.worker_id!r} does not hold {job.job_id}.")
     if job.status is not JobStatus.RUNNING:
         raise StaleAttempt(job.job_id)
+
+
+@contextmanager
+def _noted(platform: Platform, lease: Lease, write: Write) -> Iterator[None]:
+    """Note what is refused inside, and let the refusal go its way."""
+    try:
+        yield
+    except (Forbidden, StaleAttempt):
+        _note(platform, lease, write)
+        raise
+
+
+def _note(platform: Platform, lease: Lease, write: Write) -> None:
+    platform.store.refusals.note(lease, write, now=platform.store.clock.now())
 
 
 def _note_fencing(platform: Platform, lease: Lease) -> None:

@@ -3,24 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 
+import pytest
 from flask.testing import FlaskClient
 
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
 from tests.conftest import TestClock
+from tests.helpers import eventually
+from tests.replica_set import ReplicaSet
 
 
 def test_healthz_answers_without_a_token(anonymous: FlaskClient) -> None:
     assert anonymous.get("/healthz").get_json()["status"] == "ok"
 
 
-def test_readyz_says_which_part_is_missing(
+TICKS = ("timeouts", "health", "assignment")
+
+
+@pytest.fixture
+def show_life(platform: Platform, clock: TestClock) -> Callable[[], None]:
+    """Gives a scheduler's sign of life, as its bootstep does."""
+
+    def show() -> None:
+        platform.store.locks.show_life("scheduler", now=clock.now())
+
+    return show
+
+
+@pytest.fixture
+def working(tick: Callable[[str], None], show_life: Callable[[], None]) -> None:
+    """A platform whose every part was heard of just now."""
+    show_life()
+    for name in TICKS:
+        tick(name)
+
+
+def failing(client: FlaskClient) -> dict[str, str]:
+    """The checks that fail, with their words."""
+    answer = client.get("/readyz")
+    found = {n: c["detail"] for n, c in answer.get_json()["checks"].items() if not c["ok"]}
+    assert answer.status_code == (503 if found else 200)
+    assert answer.get_json()["status"] == ("failing" if found else "ok")
+    return found
+
+
+@pytest.mark.usefixtures("working")
+def test_readyz_is_200_while_every_part_is_heard_of(anonymous: FlaskClient) -> None:
+    assert failing(anonymous) == {}
+
+
+def test_before_anything_ran_readyz_says_so(anonymous: FlaskClient) -> None:
+    assert failing(anonymous) == {
+        "scheduler": "no scheduler is alive: last seen never",
+        **{f"tick.{name}": "no scheduler is alive: ran never" for name in TICKS},
+    }
+
+
+@pytest.mark.usefixtures("working")
+@pytest.mark.parametrize("late", TICKS)
+def test_a_tick_that_did_not_run_for_three_intervals_fails(
+    anonymous: FlaskClient,
+    platform: Platform,
+    tick: Callable[[str], None],
+    show_life: Callable[[], None],
+    clock: TestClock,
+    late: str,
+) -> None:
+    interval = getattr(platform.settings, f"{late}_tick_seconds")
+    for missed, expected in ((2, []), (4, [f"tick.{late}"])):
+        clock.advance(2 * interval)
+        show_life()
+        for name in set(TICKS) - {late}:
+            tick(name)
+        assert list(failing(anonymous)) == expected, missed
+    assert "beat sends no ticks: ran" in failing(anonymous)[f"tick.{late}"]
+
+
+@pytest.mark.usefixtures("working")
+def test_no_scheduler_is_told_from_no_beat(
+    anonymous: FlaskClient, show_life: Callable[[], None], clock: TestClock
+) -> None:
+    clock.advance(60)
+    assert set(failing(anonymous)) == {"scheduler", *(f"tick.{name}" for name in TICKS)}
+    assert all("no scheduler is alive" in words for words in failing(anonymous).values())
+    show_life()
+    assert set(failing(anonymous)) == {f"tick.{name}" for name in TICKS}
+    assert all("beat sends no ticks" in words for words in failing(anonymous).values())
+
+
+@pytest.mark.usefixtures("working")
+def test_a_scheduler_that_was_silent_for_three_health_ticks_is_down_though_ticks_ran(
     anonymous: FlaskClient, tick: Callable[[str], None], clock: TestClock
 ) -> None:
-    before = anonymous.get("/readyz")
-    assert before.status_code == 503
-    assert before.get_json()["checks"]["tick.assignment"]["ok"] is False
-    for name in ("timeouts", "health", "assignment"):
+    clock.advance(16)
+    for name in TICKS:
         tick(name)
-    assert anonymous.get("/readyz").status_code == 200
-    clock.advance(3600)
-    assert anonymous.get("/readyz").status_code == 503
+    assert list(failing(anonymous)) == ["scheduler"]
+
+
+@pytest.mark.usefixtures("working")
+def test_no_agent_is_no_fault(anonymous: FlaskClient, platform: Platform) -> None:
+    facts = {"kind": "http", "hostname": "h"}
+    long_ago = platform.store.clock.now() - timedelta(hours=1)
+    platform.store.workers.register("w1", facts, now=long_ago)
+    checks = anonymous.get("/readyz").get_json()["checks"]
+    assert checks["agents"] == {"ok": True, "detail": "0 of 1 online"}
+
+
+def test_a_member_that_only_reads_is_not_enough(tmp_path: Path) -> None:
+    """It answers, and takes no writes: the set has no primary."""
+    with ReplicaSet(tmp_path, size=1) as members:
+        settings = Settings(mongodb_uri=members.uri, database="health")
+        store = store_client.connect(settings)
+        platform = Platform(settings=settings, store=store, announce=lambda _: None)
+        client = create_app(platform).test_client()
+        assert "mongodb" not in failing(client)
+        members.step_down()
+        assert failing(client) == {"mongodb": "no primary answers"}
+        eventually(lambda: "mongodb" not in failing(client), 60)
+        store.close()

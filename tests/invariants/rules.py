@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from taskyard.jobs.counters import Counter
+from taskyard.jobs.lifecycle import HISTORY_KEPT
 from taskyard.jobs.model import Job
-from taskyard.jobs.states import HELD, TERMINAL, JobStatus
+from taskyard.jobs.states import HELD, TERMINAL, JobStatus, Verb
 from taskyard.store.client import Store
 
 #: Slack for sums of fractions of a CPU.
@@ -38,20 +40,44 @@ def check_capacity(store: Store) -> None:
 
 
 def check_ended_stay(before: dict[str, dict[str, Any]], store: Store) -> None:
-    """A result that was recorded is never written again; ``before`` is kept up to date."""
+    """A result that was recorded is never written again; ``before`` is kept up to date.
+
+    What may be added is that late writes were refused, and how many.
+    """
     statuses = [str(status) for status in TERMINAL]
     for document in store.database["jobs"].find({"status": {"$in": statuses}}):
-        ended = before.setdefault(document["_id"], document)
-        assert document == ended, (ended, document)
+        moves = [entry for entry in document.pop("history") if entry["verb"] != Verb.REFUSE]
+        refused = document.pop("refusedWrites")
+        ended = before.setdefault(document["_id"], {**document, "moves": moves, "refused": 0})
+        # A refusal may have pushed out the oldest of 40 entries, and no other.
+        assert moves, document
+        assert moves == ended["moves"][-len(moves) :], (ended, moves)
+        assert refused >= ended["refused"], (ended, refused)
+        ended["refused"] = refused
+        assert {**document, "moves": ended["moves"], "refused": refused} == ended
+
+
+def check_refusals(jobs: Iterable[Job], store: Store) -> None:
+    """Every refused write is counted on its job and for all, and told of at least once."""
+    refused = 0
+    for job in jobs:
+        told = [entry for entry in job.history if entry["verb"] == Verb.REFUSE]
+        assert len(told) <= job.refused_writes, job
+        assert told or not job.refused_writes or len(job.history) == HISTORY_KEPT, job
+        refused += job.refused_writes
+    assert sum(store.counters.read().get(Counter.REFUSED_WRITES, {}).values()) == refused
 
 
 def _check_history(job: Job) -> None:
     """One entry leads to the next, and nothing starts after its cancel."""
-    assert job.history[0]["verb"] == "submit"
+    assert job.history[0]["verb"] == "submit" or len(job.history) == HISTORY_KEPT
     assert job.history[-1]["to"] == job.status, job
     cancelled = False
     for entry, following in zip(job.history, job.history[1:], strict=False):
         assert following["from"] == entry["to"], job
-        assert entry["to"] not in TERMINAL, job
+        if following["verb"] == Verb.REFUSE:
+            assert following["to"] == entry["to"], job
+        else:
+            assert entry["to"] not in TERMINAL, job
         cancelled = cancelled or entry["verb"] == "cancel"
         assert not (cancelled and following["verb"] in ("assign", "start", "claim")), job

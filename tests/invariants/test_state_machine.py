@@ -255,6 +255,7 @@ class Lifecycle(RuleBasedStateMachine):
     def every_job_makes_sense(self) -> None:
         found = [self.store.jobs.get(d["_id"]) for d in self.store.database["jobs"].find({}, {})]
         rules.check_jobs(found)
+        rules.check_refusals(found, self.store)
 
     @invariant()
     def no_worker_is_overcommitted(self) -> None:

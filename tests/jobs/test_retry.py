@@ -252,8 +252,14 @@ def test_every_verb_has_a_road_but_the_one_that_makes_the_job(verb: Verb) -> Non
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 def test_no_road_leads_out_of_a_terminal_state(status: JobStatus) -> None:
-    starts = {start for roads in ROADS.values() for start, _ in roads}
+    starts = {
+        start for verb, roads in ROADS.items() for start, _ in roads if verb is not Verb.REFUSE
+    }
     assert status not in starts
+
+
+def test_a_refusal_leads_nowhere() -> None:
+    assert ROADS[Verb.REFUSE] == {(status, status) for status in JobStatus}
 
 
 @pytest.mark.parametrize("status", sorted(LIVE))

@@ -19,6 +19,7 @@ from taskyard.agent.host import Host
 from taskyard.context import Platform
 from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
 from taskyard.jobs.model import Lease, lease_of
+from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.client import UNAVAILABLE
 
@@ -156,6 +157,8 @@ class Presence:
                 self._jobs.cancel(renewed.lease_id)
         for lease_id in set(running) - {renewed.lease_id for renewed in held}:
             self._jobs.abandon(lease_id)
+            lost = Lease(job_id=running[lease_id], worker_id=self.worker_id, lease_id=lease_id)
+            self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _hold_on(self) -> None:
         """With members of the set but no primary the jobs go on: nobody expires anything until

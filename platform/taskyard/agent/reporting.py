@@ -12,7 +12,8 @@ from taskyard.context import Platform
 from taskyard.errors import NotFound, StaleAttempt
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Outcome
-from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.model import Job, Lease, lease_of
+from taskyard.jobs.refusal import Write
 from taskyard.store.client import UNAVAILABLE
 from taskyard.store.output import Chunk
 
@@ -46,7 +47,9 @@ class Reporter:
             at = self._platform.moment()
             return lifecycle.start(job, lease, at=at, lease_until=at.now + until)
 
-        return self._persist(lambda: self._store.jobs.change(lease.job_id, begin))
+        return self._persist(
+            lease, Write.START, lambda: self._store.jobs.change(lease.job_id, begin)
+        )
 
     def release(self, lease: Lease, reason: str) -> Job | None:
         """Give a job back that was not spawned."""
@@ -54,7 +57,9 @@ class Reporter:
         def give_back(job: Job) -> lifecycle.Transition:
             return lifecycle.release(job, lease, reason=reason, at=self._platform.moment())
 
-        return self._persist(lambda: self._store.jobs.change(lease.job_id, give_back))
+        return self._persist(
+            lease, Write.RELEASE, lambda: self._store.jobs.change(lease.job_id, give_back)
+        )
 
     def output(
         self, job: Job, chunks: Sequence[Chunk], *, total_bytes: int, truncated: bool
@@ -70,7 +75,7 @@ class Reporter:
             self._store.output.store(job.job_id, job.attempts, chunks, now=now)
             return True
 
-        return self._persist(write)
+        return self._persist(lease_of(job), Write.OUTPUT, write)
 
     def finish(self, lease: Lease, outcome: Outcome) -> Job | None:
         """Record how the attempt ended."""
@@ -78,10 +83,12 @@ class Reporter:
         def end(job: Job) -> lifecycle.Transition:
             return lifecycle.finish(job, lease, outcome, at=self._platform.moment())
 
-        return self._persist(lambda: self._store.jobs.change(lease.job_id, end))
+        return self._persist(
+            lease, Write.RESULT, lambda: self._store.jobs.change(lease.job_id, end)
+        )
 
-    def _persist(self, write: Callable[[], T]) -> T | None:
-        """Write until it is written or refused.
+    def _persist(self, lease: Lease, kind: Write, write: Callable[[], T]) -> T | None:
+        """Write until it is written or refused; what is refused is noted on the job.
 
         A write whose answer was lost is found done on the next try, and then refused: that is
         the same result, recorded once.
@@ -91,6 +98,7 @@ class Reporter:
                 return write()
             except (StaleAttempt, NotFound) as refusal:
                 events.warn("agent.write_refused", reason=type(refusal).__name__)
+                self._store.refusals.note(lease, kind, now=self._store.clock.now())
                 return None
             except UNAVAILABLE as error:
                 events.warn("agent.store_unavailable", error=type(error).__name__)

@@ -16,6 +16,7 @@ from taskyard.api import (
     files,
     health,
     jobs,
+    metrics,
     schemas,
     worker_schemas,
     workers,
@@ -59,6 +60,7 @@ def create_app(platform: Platform) -> Flask:
     for part in (jobs, workers, execute, files, events):
         api.register_blueprint(part.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(dashboard_blueprint)
     return app

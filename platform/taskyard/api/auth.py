@@ -47,6 +47,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "workers.resume": _ACT,
     "files.upload": _WORK,
     "files.download": _ANY,
+    "metrics.show": _READ,
     "docs.page": _ANY,
     "docs.asset": _ANY,
     "docs.script": _ANY,

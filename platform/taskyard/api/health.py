@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint
@@ -12,7 +12,7 @@ from taskyard.api.base import platform
 from taskyard.context import Platform
 from taskyard.store.client import UNAVAILABLE
 
-#: Intervals without a tick after which beat or the scheduler is taken to be down.
+#: Intervals without a tick, or a sign of life, after which beat or the scheduler is down.
 SILENT_INTERVALS = 3
 
 blueprint = Blueprint("health", __name__)
@@ -34,21 +34,43 @@ def readyz() -> Any:
 
 
 def _checks(here: Platform) -> dict[str, dict[str, Any]]:
+    if not here.store.has_primary():
+        return {"mongodb": _check(False, "no primary answers")}
     try:
-        here.store.client.admin.command("ping")
-        ticks, now = here.store.locks.ticks(), here.store.clock.now()
-        workers = here.store.workers.listed()
+        return {"mongodb": _check(True, "has a primary"), **_parts(here)}
     except UNAVAILABLE as error:
-        return {"mongodb": {"ok": False, "detail": type(error).__name__}}
-    checks: dict[str, dict[str, Any]] = {"mongodb": {"ok": True, "detail": "answers"}}
+        return {"mongodb": _check(False, type(error).__name__)}
+
+
+def _parts(here: Platform) -> dict[str, dict[str, Any]]:
+    """What runs beside web: schedulers, the ticks that beat sends them, agents."""
+    settings, locks, now = here.settings, here.store.locks, here.store.clock.now()
+    seen = locks.last_sign_of_life("scheduler")
+    alive = _is_recent(seen, now, settings.health_tick_seconds)
+    words = f"last seen {_ago(seen, now)}"
+    checks = {"scheduler": _check(alive, words if alive else f"no scheduler is alive: {words}")}
+    ticks = locks.ticks()
     for name in ("timeouts", "health", "assignment"):
-        interval = getattr(here.settings, f"{name}_tick_seconds")
-        age = (now - ticks[name]).total_seconds() if name in ticks else None
-        fresh = age is not None and age <= SILENT_INTERVALS * interval
-        words = "never ran" if age is None else f"ran {age:.1f} s ago"
-        checks[f"tick.{name}"] = {"ok": fresh, "detail": words}
-    offline_after = timedelta(seconds=here.settings.offline_seconds)
+        ran = ticks.get(name)
+        fresh = _is_recent(ran, now, getattr(settings, f"{name}_tick_seconds"))
+        missing = "beat sends no ticks" if alive else "no scheduler is alive"
+        words = f"ran {_ago(ran, now)}"
+        checks[f"tick.{name}"] = _check(fresh, words if fresh else f"{missing}: {words}")
+    workers = here.store.workers.listed()
+    offline_after = timedelta(seconds=settings.offline_seconds)
     online = sum(1 for worker in workers if not worker.is_offline(now, offline_after))
     # No agent is no fault of the platform: jobs are taken and wait.
-    checks["agents"] = {"ok": True, "detail": f"{online} of {len(workers)} online"}
+    checks["agents"] = _check(True, f"{online} of {len(workers)} online")
     return checks
+
+
+def _check(ok: bool, detail: str) -> dict[str, Any]:
+    return {"ok": ok, "detail": detail}
+
+
+def _is_recent(at: datetime | None, now: datetime, interval_seconds: float) -> bool:
+    return at is not None and (now - at).total_seconds() <= SILENT_INTERVALS * interval_seconds
+
+
+def _ago(at: datetime | None, now: datetime) -> str:
+    return "never" if at is None else f"{(now - at).total_seconds():.1f} s ago"

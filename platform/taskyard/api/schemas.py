@@ -133,6 +133,7 @@ class Job(ApiSchema):
     priority = ma.fields.Integer()
     labels = ma.fields.List(ma.fields.String())
     attempts = ma.fields.Integer()
+    refused_writes = ma.fields.Integer()
     cancel_requested = ma.fields.Boolean()
     exit_code = ma.fields.Integer(allow_none=True)
     error_message = ma.fields.String(allow_none=True)

@@ -44,7 +44,8 @@ def exit_code_of(job: Mapping[str, Any]) -> int:
         return 0
     if job["status"] == "CANCELLED":
         return NOT_RUN
-    if job["history"][-1]["verb"] == "time_out":
+    moves = [entry["verb"] for entry in job["history"] if entry["verb"] != "refuse"]
+    if moves[-1] == "time_out":
         return TIMED_OUT
     code = job["exitCode"]
     # A process has 8 bits for its code; a failure must not become 0 in them.

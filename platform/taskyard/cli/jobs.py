@@ -104,6 +104,7 @@ def status_command(job_id: str, wait: bool, output: str) -> None:
             ("command", job["command"]),
             ("file", job["filename"]),
             ("attempts", job["attempts"] or None),
+            ("refused writes", job["refusedWrites"] or None),
             ("created", ago(job["createdAt"])),
             ("took", took(ended - began) if ended and began else None),
             ("result", job["resultFilename"]),

@@ -40,6 +40,8 @@ class Job:
     #: ``worker/boot`` pairs that lost this job: an agent that sends no attempt is not given it
     #: again before it registers anew, so its old result cannot pass for a new attempt's.
     lost_on: tuple[str, ...] = ()
+    #: Writes of attempts that were over: refused, and told of in the history.
+    refused_writes: int = 0
     assigned_agent_id: str | None = None
     #: ``celery`` or ``http``: how the holder is heard of (design, "renewal names its leases").
     agent_kind: str | None = None

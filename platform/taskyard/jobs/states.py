@@ -39,6 +39,7 @@ class Verb(StrEnum):
     EXPIRE = "expire"
     RELEASE = "release"
     CANCEL = "cancel"
+    REFUSE = "refuse"
 
 
 _Q, _A, _R = JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING
@@ -57,4 +58,6 @@ ROADS: dict[Verb, frozenset[tuple[JobStatus, JobStatus]]] = {
     Verb.EXPIRE: _UNSUCCESSFUL | _GIVEN_BACK,
     Verb.RELEASE: frozenset({(_R, _Q), (_R, _CANCELLED)}) | _GIVEN_BACK,
     Verb.CANCEL: frozenset({(_Q, _CANCELLED), (_A, _CANCELLED), (_R, _R)}),
+    # A note in the history and nothing else: the one thing that is written on an ended job.
+    Verb.REFUSE: frozenset((status, status) for status in JobStatus),
 }

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from taskyard import events, ids
 from taskyard.jobs import lifecycle
+from taskyard.jobs.counters import Counter
 from taskyard.jobs.lifecycle import Moment, Transition
 from taskyard.jobs.model import Job
 from taskyard.settings import Settings
@@ -61,7 +62,7 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
         lost=lost,
         duration_ms=round((time.monotonic() - began) * 1000, 1),
     )
-    _tell(report)
+    _record(store, report)
     return report
 
 
@@ -125,13 +126,22 @@ def _once(store: Store, settings: Settings) -> tuple[int, list[Transition], int]
     return len(queue), won, len(transitions) - len(won)
 
 
-def _tell(report: PassReport) -> None:
-    if report.queued or report.assigned:
-        events.emit(
-            "scheduler.pass",
-            trigger=report.trigger,
-            queued=report.queued,
-            assigned=len(report.assigned),
-            lost=report.lost,
-            ms=report.duration_ms,
-        )
+def _record(store: Store, report: PassReport) -> None:
+    """Tell of a pass that had something to do, and count it: one write for all of it."""
+    if not report.queued and not report.assigned:
+        return
+    counts: dict[str, float] = {
+        Counter.PASSES: 1,
+        Counter.PASSES_SECONDS: report.duration_ms / 1000,
+    }
+    if report.assigned:
+        counts[Counter.ASSIGNMENTS.of("celery")] = len(report.assigned)
+    store.counters.add(counts)
+    events.emit(
+        "scheduler.pass",
+        trigger=report.trigger,
+        queued=report.queued,
+        assigned=len(report.assigned),
+        lost=report.lost,
+        ms=report.duration_ms,
+    )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from taskyard import events
 from taskyard.jobs import lifecycle
+from taskyard.jobs.counters import Counter
 from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
@@ -37,6 +38,7 @@ def tick(store: Store, settings: Settings) -> TimeoutsReport:
     """
     now = store.clock.now()
     if _hold_back(store, settings, now):
+        store.counters.add({Counter.SWEEPS_HELD_BACK: 1})
         return TimeoutsReport(held_back=True)
     expired = [_expire(store, settings, job) for job in store.queries.overdue(now, limit=AT_ONCE)]
     moved = [job for job in expired if job is not None]

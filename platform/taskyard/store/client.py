@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
@@ -22,6 +23,7 @@ from pymongo.errors import (
 from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
+from taskyard.store.counters import CounterStore
 from taskyard.store.feed import Feed
 from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
@@ -30,6 +32,7 @@ from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
 from taskyard.store.output import OutputStore
 from taskyard.store.queries import JobQueries
+from taskyard.store.refusals import RefusalStore
 from taskyard.store.tokens import TokenStore
 from taskyard.store.uri import resolve_uri
 from taskyard.store.workers import WorkerStore
@@ -51,6 +54,9 @@ UNAVAILABLE = (
 #: enough that a request is answered.
 SERVER_SELECTION_MS = 5000
 
+#: How long a health check looks for one: whoever asks has a time-out of its own.
+PRIMARY_LOOK_SECONDS = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
@@ -67,12 +73,22 @@ class Store:
     tokens: TokenStore
     idempotency: IdempotencyStore
     locks: LockStore
+    counters: CounterStore
+    refusals: RefusalStore
     feed: Feed
 
     def reachable(self) -> bool:
         """Whether any member of the set answers, primary or not."""
         servers = self.client.topology_description.server_descriptions().values()
         return any(server.is_server_type_known for server in servers)
+
+    def has_primary(self) -> bool:
+        """Whether a member answers that takes writes; one that only reads is not enough."""
+        try:
+            with pymongo.timeout(PRIMARY_LOOK_SECONDS):
+                return bool(self.client.admin.command("hello").get("isWritablePrimary"))
+        except PyMongoError:
+            return False
 
     def close(self) -> None:
         """Give back the connections."""
@@ -106,11 +122,12 @@ def build(
     codec: CodecOptions[Document] = CodecOptions(tz_aware=True)
     database = client.get_database(settings.database, codec_options=codec)
     clock = clock or Clock(lambda: server_time(client))
+    counters = CounterStore(database)
     return Store(
         client=client,
         database=database,
         clock=clock,
-        jobs=JobStore(database),
+        jobs=JobStore(database, counters),
         queries=JobQueries(database),
         workers=WorkerStore(database),
         output=OutputStore(database, settings.output_cap_bytes),
@@ -118,6 +135,8 @@ def build(
         tokens=TokenStore(database, clock),
         idempotency=IdempotencyStore(database, clock),
         locks=LockStore(database),
+        counters=counters,
+        refusals=RefusalStore(database, counters),
         feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
     )
 

@@ -14,9 +14,11 @@ from pymongo.errors import BulkWriteError
 from taskyard import events
 from taskyard.documents import to_document, to_record
 from taskyard.errors import Conflict, NotFound
+from taskyard.jobs import counters
 from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
+from taskyard.store.counters import CounterStore
 
 #: How often a verb is decided anew after losing a race. Each loss means that somebody else
 #: moved the job, and a job has few states left to move to.
@@ -49,8 +51,9 @@ class Renewed:
 class JobStore:
     """Verbs on single jobs. There is no ``set_status``."""
 
-    def __init__(self, database: Database[dict[str, Any]]) -> None:
+    def __init__(self, database: Database[dict[str, Any]], counters: CounterStore) -> None:
         self._jobs = database["jobs"]
+        self._counters = counters
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Record new jobs; ids that are there already are left as they are."""
@@ -83,7 +86,11 @@ class JobStore:
             return_document=ReturnDocument.AFTER,
         )
         _tell(transition, won=document is not None)
-        return to_record(Job, document) if document else None
+        if document is None:
+            return None
+        job = to_record(Job, document)
+        self._counters.add(counters.moved_by(transition, job))
+        return job
 
     def change(self, job_id: str, decide: Callable[[Job], Transition]) -> Job:
         """Read, decide, write; decide again when somebody was faster.

@@ -1,5 +1,5 @@
-"""The pass lock with its flag, and the marks of the ticks. They spare work and save nothing:
-every write they lead to is guarded by itself.
+"""The pass lock with its flag, and the marks of ticks and schedulers. They spare work and save
+nothing: every write they lead to is guarded by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 
 class LockStore:
-    """Short locks and tick marks."""
+    """Short locks, tick marks and signs of life."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._locks = database["locks"].with_options(write_concern=WriteConcern(w=1))
@@ -56,6 +56,15 @@ class LockStore:
         """When each tick ran last."""
         marks = self._locks.find({"_id": {"$regex": "^tick\\."}})
         return {mark["_id"].removeprefix("tick."): mark["at"] for mark in marks}
+
+    def show_life(self, name: str, *, now: datetime) -> None:
+        """Note that a process of this name lives; the processes of one name share the mark."""
+        self._locks.update_one({"_id": f"alive.{name}"}, {"$max": {"at": now}}, upsert=True)
+
+    def last_sign_of_life(self, name: str) -> datetime | None:
+        """When a process of this name was last heard of."""
+        mark = self._locks.find_one({"_id": f"alive.{name}"})
+        return mark["at"] if mark else None
 
     def hold(self, name: str, *, until: datetime) -> None:
         """Remember not to act before ``until``; it only ever moves forward."""

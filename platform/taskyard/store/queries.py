@@ -144,6 +144,14 @@ class JobQueries:
         live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
         return {str(s): self._jobs.count_documents({"status": str(s)}) for s in live}
 
+    def oldest_queued(self) -> datetime | None:
+        """Since when the longest waiting job is queued, read off the index of what is queued."""
+        stages: list[dict[str, Any]] = [
+            {"$match": {"status": str(JobStatus.QUEUED)}},
+            {"$group": {"_id": None, "at": {"$min": "$queuedAt"}}},
+        ]
+        return next((found["at"] for found in self._jobs.aggregate(stages, hint="queue")), None)
+
 
 def _order(job: Job) -> tuple[int, datetime, str]:
     return (-job.priority, job.queued_at, job.job_id)

@@ -1,0 +1,50 @@
+"""What is counted of jobs, and which of it a transition moves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from taskyard.jobs.lifecycle import Transition
+from taskyard.jobs.model import Job
+from taskyard.jobs.retry import POISON_LOSSES
+from taskyard.jobs.states import JobStatus, Verb
+
+
+class Counter(StrEnum):
+    """The counters by their stored names; those with a label have one field for each value."""
+
+    ATTEMPTS_LOST = "attemptsLost"
+    JOBS_RECOVERED = "jobsRecovered"
+    POISON_JOBS = "poisonJobs"
+    #: By verb.
+    REQUEUES = "requeues"
+    #: By kind of agent.
+    ASSIGNMENTS = "assignments"
+    #: By kind of write.
+    REFUSED_WRITES = "refusedWrites"
+    PASSES = "passes"
+    PASSES_SECONDS = "passesSeconds"
+    SWEEPS_HELD_BACK = "sweepsHeldBack"
+
+    def of(self, label: str) -> str:
+        """The name of the counter for one value of its label."""
+        return f"{self}.{label}"
+
+
+def moved_by(transition: Transition, job: Job) -> dict[str, float]:
+    """What to add once the transition was written and left ``job``.
+
+    Most move nothing. Assignments by a pass are not here: the pass counts them in one write.
+    """
+    moved: dict[str, float] = {}
+    if transition.verb in (Verb.START, Verb.CLAIM) and job.losses:
+        moved[Counter.JOBS_RECOVERED] = 1
+    if transition.verb is Verb.CLAIM:
+        moved[Counter.ASSIGNMENTS.of(job.agent_kind or "")] = 1
+    if transition.verb is Verb.EXPIRE and transition.changes.get("losses"):
+        moved[Counter.ATTEMPTS_LOST] = 1
+        if job.status is JobStatus.FAILED and job.losses >= POISON_LOSSES:
+            moved[Counter.POISON_JOBS] = 1
+    if transition.to is JobStatus.QUEUED:
+        moved[Counter.REQUEUES.of(transition.verb)] = 1
+    return moved

@@ -1,0 +1,114 @@
+"""Late words of a Celery agent: refused, counted, and told of in the job's history."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskyard.agent.admission import Capacity
+from taskyard.agent.host import Host
+from taskyard.agent.presence import Presence
+from taskyard.agent.reporting import Reporter
+from taskyard.context import Platform
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import Job, Lease, lease_of
+from taskyard.store.output import Chunk
+from tests import factories
+from tests.conftest import TestClock
+from tests.helpers import eventually
+
+CHUNK = Chunk(seq=0, stream="stdout", data="late")
+
+Say = Callable[[Reporter, Job], Any]
+
+
+def _output(reporter: Reporter, job: Job) -> Any:
+    return reporter.output(job, [CHUNK], total_bytes=4, truncated=False)
+
+
+def kinds(platform: Platform, job_id: str) -> list[str]:
+    history = platform.store.jobs.get(job_id).history
+    return [entry["reason"].split()[0] for entry in history if entry["verb"] == "refuse"]
+
+
+@pytest.fixture
+def lost(platform: Platform, clock: TestClock, tick: Callable[[str], None]) -> Job:
+    """The job as its agent knew it before the lease ended."""
+    job = factories.running_job("w1", now=clock.now())
+    platform.store.jobs.submit([job])
+    tick("timeouts")
+    for _ in range(10):
+        clock.advance(2)
+        tick("timeouts")
+    assert platform.store.jobs.get(job.job_id).status == "QUEUED"
+    return job
+
+
+@pytest.mark.parametrize(
+    ("say", "kind"),
+    [
+        (lambda reporter, job: reporter.start(lease_of(job)), "start"),
+        (_output, "output"),
+        (lambda reporter, job: reporter.finish(lease_of(job), Outcome()), "result"),
+        (lambda reporter, job: reporter.release(lease_of(job), "drain"), "release"),
+    ],
+    ids=["start", "output", "result", "release"],
+)
+def test_a_late_write_is_refused_and_noted(
+    platform: Platform, lost: Job, say: Say, kind: str
+) -> None:
+    reporter = Reporter(platform)
+    assert say(reporter, lost) is None
+    assert say(reporter, lost) is None
+    assert kinds(platform, lost.job_id) == [kind]
+    assert platform.store.jobs.get(lost.job_id).refused_writes == 2
+    assert platform.store.counters.read()["refusedWrites"] == {kind: 2}
+    assert platform.store.database["output"].count_documents({}) == 0
+
+
+def test_a_result_whose_answer_was_lost_is_not_taken_for_a_late_one(
+    platform: Platform, clock: TestClock
+) -> None:
+    job = factories.running_job(now=clock.now())
+    platform.store.jobs.submit([job])
+    reporter = Reporter(platform)
+    assert reporter.finish(lease_of(job), Outcome()) is not None
+    assert reporter.finish(lease_of(job), Outcome()) is None
+    assert kinds(platform, job.job_id) == []
+    assert platform.store.counters.read() == {}
+
+
+class _Running:
+    """An agent's jobs as presence sees them: one that runs until it is abandoned."""
+
+    def __init__(self, job: Job) -> None:
+        self.running = {job.lease_id or "": job.job_id}
+
+    def leases(self) -> dict[str, str]:
+        return dict(self.running)
+
+    def offer(self, lease: Lease) -> None:
+        raise AssertionError(lease)
+
+    def cancel(self, lease_id: str) -> None:
+        raise AssertionError(lease_id)
+
+    def abandon(self, lease_id: str) -> None:
+        del self.running[lease_id]
+
+
+def test_a_heartbeat_for_a_lease_that_is_over_is_noted(platform: Platform, lost: Job) -> None:
+    quick = dataclasses.replace(platform.settings, cancel_poll_seconds=0.05, max_jobs=1)
+    capacity = Capacity(cpu_count=0.1, ram_total_mb=1, max_jobs=1)
+    jobs = _Running(lost)
+    presence = Presence(dataclasses.replace(platform, settings=quick), "w1", Host(), capacity, jobs)
+    presence.start()
+    eventually(lambda: kinds(platform, lost.job_id))
+    presence.stop()
+    assert kinds(platform, lost.job_id) == ["heartbeat"]
+    assert jobs.running == {}
+    entry = platform.store.jobs.get(lost.job_id).history[-1]
+    assert (entry["attempt"], entry["worker"]) == (1, "w1")
