@@ -10,6 +10,9 @@ from datetime import UTC, datetime, timedelta
 #: How long one measurement is relied on; quartz drifts by well under 10 ms in that time.
 RESYNC_SECONDS = 60.0
 
+#: Pause after a measurement that failed: each may take its time while there is no primary.
+RETRY_SECONDS = 1.0
+
 
 class Clock:
     """Instants of the server's clock, measured now and then and carried by a monotonic one.
@@ -24,18 +27,25 @@ class Clock:
     ) -> None:
         self._read = read_server_time
         self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._base = datetime.min.replace(tzinfo=UTC)
-        self._measured_at = float("-inf")
+        self._measuring = threading.Lock()
+        #: The server's instant and the monotonic one it belongs to; replaced as one.
+        self._base: tuple[datetime, float] | None = None
         self._measure_again_at = float("-inf")
 
     def now(self) -> datetime:
-        """The server's time, to the millisecond that BSON keeps."""
-        with self._lock:
-            if self._monotonic() >= self._measure_again_at:
+        """The server's time, to the millisecond that BSON keeps.
+
+        While one thread measures, the others go on with the measurement before it.
+        """
+        due = self._base is None or self._monotonic() >= self._measure_again_at
+        if due and self._measuring.acquire(blocking=self._base is None):
+            try:
                 self._measure()
-            elapsed = timedelta(seconds=self._monotonic() - self._measured_at)
-            return to_milliseconds(self._base + elapsed)
+            finally:
+                self._measuring.release()
+        assert self._base is not None
+        server, measured_at = self._base
+        return to_milliseconds(server + timedelta(seconds=self._monotonic() - measured_at))
 
     def forget(self) -> None:
         """Measure again at the next use: the primary may be another host now."""
@@ -44,17 +54,17 @@ class Clock:
     def _measure(self) -> None:
         """Ask the server; half the round trip has passed since it answered."""
         before = self._monotonic()
+        self._measure_again_at = before + RESYNC_SECONDS
         try:
             server = self._read()
         except Exception:
-            if self._measured_at == float("-inf"):
+            if self._base is None:
                 raise
             # With no primary to ask, the old measurement is better than none.
+            self._measure_again_at = self._monotonic() + RETRY_SECONDS
             return
         after = self._monotonic()
-        self._base = server + timedelta(seconds=(after - before) / 2)
-        self._measured_at = after
-        self._measure_again_at = after + RESYNC_SECONDS
+        self._base = server + timedelta(seconds=(after - before) / 2), after
 
 
 def to_milliseconds(instant: datetime) -> datetime:

@@ -99,10 +99,38 @@ def test_renewal_moves_the_lease_of_what_is_named_and_held(store: Store) -> None
     assert store.jobs.get(other.job_id).lease_until == other.lease_until
 
 
-def test_a_lease_that_is_over_is_not_renewed(store: Store) -> None:
+@pytest.mark.parametrize("kind", ["celery", "http"])
+def test_a_lease_that_is_over_is_renewed_while_nobody_has_expired_it(
+    store: Store, kind: str
+) -> None:
+    job = stored(store, factories.running_job(kind=kind))
+    late = NOW + 4 * LEASE
+    if kind == "celery":
+        held = store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE)
+    else:
+        held = store.jobs.renew_seen("w1", [job.job_id], now=late, lease=LEASE)
+    assert [renewed.job_id for renewed in held] == [job.job_id]
+    assert store.jobs.get(job.job_id).lease_until == late + LEASE
+    expired = lifecycle.expire(job, at=Moment(now=late))
+    assert expired is not None
+    assert store.jobs.apply(expired) is None, "the renewal was first"
+
+
+def test_a_lease_that_was_expired_is_not_renewed(store: Store) -> None:
     job = stored(store, factories.running_job())
     late = NOW + LEASE + timedelta(seconds=1)
+    expired = lifecycle.expire(job, at=Moment(now=late))
+    assert expired is not None
+    assert store.jobs.apply(expired)
     assert store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE) == []
+
+
+def test_a_lease_that_has_reached_its_jobs_limit_is_over(store: Store) -> None:
+    job = stored(store, factories.running_job(timeout_ms=10_000))
+    limit = NOW + timedelta(seconds=10) + LEASE
+    late = limit + timedelta(seconds=1)
+    assert store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE) == []
+    assert store.jobs.get(job.job_id).lease_until == limit
 
 
 def test_a_lease_never_moves_back_nor_past_the_jobs_timeout(store: Store) -> None:

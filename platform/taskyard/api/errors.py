@@ -10,8 +10,8 @@ from flask import Flask, Response, g, json, request
 from werkzeug.exceptions import HTTPException
 
 from taskyard import events
-from taskyard.errors import InvalidRequest, TaskyardError
-from taskyard.store.client import UNAVAILABLE
+from taskyard.errors import InvalidRequest, StoreUnavailable, TaskyardError
+from taskyard.store.failures import is_unavailable
 
 #: When a client may try again while MongoDB has no primary.
 RETRY_AFTER_SECONDS = 2
@@ -34,8 +34,7 @@ def install(app: Flask) -> None:
     """Answer every error of ``app`` with a problem document."""
     app.register_error_handler(TaskyardError, _ours)
     app.register_error_handler(HTTPException, _http)
-    for kind in UNAVAILABLE:
-        app.register_error_handler(kind, _unavailable)
+    app.register_error_handler(StoreUnavailable, _unavailable)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -62,8 +61,6 @@ def _ours(error: TaskyardError) -> Response:
     fields = error.errors if isinstance(error, InvalidRequest) else ()
     if error.status == HTTPStatus.UNAUTHORIZED:
         return problem(error.status, str(error), WWW_Authenticate="Bearer")
-    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return problem(error.status, str(error), Retry_After=str(RETRY_AFTER_SECONDS))
     return problem(error.status, str(error), fields)
 
 
@@ -87,12 +84,14 @@ def _http(error: HTTPException) -> Response:
 
 def _unavailable(error: Exception) -> Response:
     events.warn("api.store_unavailable", error=type(error).__name__, path=request.path)
-    detail = "MongoDB has no primary at the moment; try again."
+    detail = "MongoDB does not answer, or not on a majority of its members; try again."
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, Retry_After=str(RETRY_AFTER_SECONDS))
 
 
 def _unexpected(error: Exception) -> Response:
-    """A defect of ours: the client learns that, the log learns the rest."""
+    """The database is away; or a defect of ours: the client learns that, the log the rest."""
+    if is_unavailable(error):
+        return _unavailable(error)
     events.error("api.failed", error, path=request.path, request=g.get("request_id", ""))
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side.")
 

@@ -20,6 +20,10 @@ AT_ONCE = 500
 #: A sweep that comes this many intervals after the last follows an outage.
 OUTAGE_INTERVALS = 3
 
+#: What an agent may need after an outage until its renewal is written: it tries again every
+#: half second, on a connection that it may have to make anew.
+RENEWAL_SLACK_SECONDS = 2.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimeoutsReport:
@@ -37,10 +41,11 @@ def tick(store: Store, settings: Settings) -> TimeoutsReport:
     one full lease before anything is expired.
     """
     now = store.clock.now()
-    if _hold_back(store, settings, now):
+    if not _may_expire(store, settings, now):
         store.counters.add({Counter.SWEEPS_HELD_BACK: 1})
         return TimeoutsReport(held_back=True)
-    expired = [_expire(store, settings, job) for job in store.queries.overdue(now, limit=AT_ONCE)]
+    overdue = store.queries.overdue(now, limit=AT_ONCE)
+    expired = [_expire(store, settings, job, now) for job in overdue]
     moved = [job for job in expired if job is not None]
     requeued = sum(1 for job in moved if job.status is JobStatus.QUEUED)
     report = TimeoutsReport(requeued=requeued, ended=len(moved) - requeued)
@@ -49,20 +54,36 @@ def tick(store: Store, settings: Settings) -> TimeoutsReport:
     return report
 
 
-def _hold_back(store: Store, settings: Settings, now: datetime) -> bool:
-    before = store.locks.note_tick("timeouts", now=now)
-    gap = timedelta(seconds=settings.timeouts_tick_seconds * OUTAGE_INTERVALS)
+def outage_gap(settings: Settings) -> timedelta:
+    """The longest gap between two sweeps that is taken for no outage.
+
+    An agent whose last renewal was due just when the outage began has a lease for another
+    ``lease - renewal`` (10 s). If no sweep that follows the one before the outage within the gap
+    (6 s) finds that lease over, with the slack for renewing it, a shorter outage costs nobody a
+    lease, and a longer one holds the sweep back. With leases too short for that, half an
+    interval late is an outage.
+    """
+    interval = settings.timeouts_tick_seconds
+    spare = settings.lease_seconds - settings.renewal_seconds - RENEWAL_SLACK_SECONDS
+    return timedelta(seconds=max(1.5 * interval, min(OUTAGE_INTERVALS * interval, spare)))
+
+
+def _may_expire(store: Store, settings: Settings, now: datetime) -> bool:
     lease = timedelta(seconds=max(settings.lease_seconds, settings.http_lease_seconds))
-    if before is not None and now - before > gap:
-        events.warn("scheduler.outage_over", gap_seconds=(now - before).total_seconds())
-        store.locks.hold("timeouts", until=now + lease)
-    return store.locks.held("timeouts", now=now)
+    held_until = store.locks.note_sweep("timeouts", now=now, gap=outage_gap(settings), hold=lease)
+    if held_until == now + lease:
+        events.warn("scheduler.outage_over", held_seconds=lease.total_seconds())
+    return held_until is None or held_until <= now
 
 
-def _expire(store: Store, settings: Settings, job: Job) -> Job | None:
-    """Expire one job; None when somebody was faster or the lease was renewed meanwhile."""
+def _expire(store: Store, settings: Settings, job: Job, now: datetime) -> Job | None:
+    """Expire one job; None when somebody was faster or the lease was renewed meanwhile.
+
+    ``now`` is the instant at which the sweep was found not to be held back, and no later one: a
+    scheduler that is paused between the two must not judge by what it finds when it wakes.
+    """
     worker = store.workers.find(job.assigned_agent_id or "")
-    at = Moment(now=store.clock.now(), keep=timedelta(days=settings.job_retention_days))
+    at = Moment(now=now, keep=timedelta(days=settings.job_retention_days))
     transition = lifecycle.expire(job, at=at, boot=worker.boot if worker else None)
     moved = store.jobs.apply(transition) if transition else None
     if moved is not None and job.assigned_agent_id:

@@ -10,20 +10,15 @@ import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
-from pymongo.errors import (
-    AutoReconnect,
-    ConnectionFailure,
-    ExecutionTimeout,
-    NetworkTimeout,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-    WTimeoutError,
-)
+from pymongo.errors import PyMongoError
+from pymongo.topology_description import TOPOLOGY_TYPE
 
 from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
 from taskyard.store.counters import CounterStore
+from taskyard.store.failures import UNAVAILABLE as UNAVAILABLE
+from taskyard.store.failures import first_sentence
 from taskyard.store.feed import Feed
 from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
@@ -32,6 +27,7 @@ from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
 from taskyard.store.output import OutputStore
 from taskyard.store.queries import JobQueries
+from taskyard.store.reach import Reach, reach_of
 from taskyard.store.refusals import RefusalStore
 from taskyard.store.tokens import TokenStore
 from taskyard.store.uri import resolve_uri
@@ -39,20 +35,20 @@ from taskyard.store.workers import WorkerStore
 
 Document = dict[str, Any]
 
-#: What the driver raises while there is no primary or no network: for web a 503, for agents a
-#: reason to try again.
-UNAVAILABLE = (
-    AutoReconnect,
-    ConnectionFailure,
-    ExecutionTimeout,
-    NetworkTimeout,
-    ServerSelectionTimeoutError,
-    WTimeoutError,
-)
+#: How long one operation may take, with the search for a primary, the wait for a majority and
+#: the driver's retries. Longer than a planned step-down (1 to 3 s), short enough that a request
+#: is answered and that an agent learns in time that it must renew elsewhere. Without it a
+#: half-open connection would block its thread for ever, and so would a lost majority.
+OPERATION_TIMEOUT_MS = 5000
 
-#: How long one call looks for a primary. Longer than a planned step-down (1 to 3 s), short
-#: enough that a request is answered.
-SERVER_SELECTION_MS = 5000
+#: How often the driver's monitors look at each member, and how long they wait for it. Members
+#: tell of their changes at once; this bounds when silence is noticed: after the sum of the two,
+#: well before an agent's lease of 15 s ends.
+MONITOR_MS = 2000
+CONNECT_TIMEOUT_MS = 3000
+
+#: How long the server's clock is waited for: an older measurement is better than a late one.
+CLOCK_TIMEOUT_SECONDS = 1.0
 
 #: How long a health check looks for one: whoever asks has a time-out of its own.
 PRIMARY_LOOK_SECONDS = 2.0
@@ -76,6 +72,12 @@ class Store:
     counters: CounterStore
     refusals: RefusalStore
     feed: Feed
+
+    def reach(self) -> Reach:
+        """How far this process reaches into the set now."""
+        topology = self.client.topology_description
+        direct = topology.topology_type == TOPOLOGY_TYPE.Single
+        return reach_of(topology.server_descriptions().values(), whole_set=not direct)
 
     def reachable(self) -> bool:
         """Whether any member of the set answers, primary or not."""
@@ -108,7 +110,7 @@ def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
         client.admin.command("ping")
     except PyMongoError as error:
         client.close()
-        raise StoreUnavailable(f"MongoDB does not answer: {_short(error)}") from None
+        raise StoreUnavailable(f"MongoDB does not answer: {first_sentence(error)}") from None
     store = build(client, settings, feed_uri=uri)
     listener.clock = store.clock
     ensure_indexes(store.database)
@@ -142,29 +144,30 @@ def build(
 
 
 def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Document]:
-    """A client whose writes are durable on a majority before they are answered."""
+    """A client whose writes are durable on a majority before they are answered, and whose
+    every operation ends in time.
+    """
     try:
         return MongoClient(
             uri,
             appname=app_name,
             w="majority",
-            serverSelectionTimeoutMS=SERVER_SELECTION_MS,
+            timeoutMS=OPERATION_TIMEOUT_MS,
+            serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
+            connectTimeoutMS=CONNECT_TIMEOUT_MS,
+            heartbeatFrequencyMS=MONITOR_MS,
             tz_aware=True,
             **options,
         )
     except (PyMongoError, ValueError) as error:
-        raise ConfigurationError(f"MONGODB_URI cannot be used: {_short(error)}") from None
+        raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
 
 
 def server_time(client: MongoClient[Document]) -> datetime:
     """The server's clock."""
-    answer: datetime = client.admin.command("hello")["localTime"]
+    with pymongo.timeout(CLOCK_TIMEOUT_SECONDS):
+        answer: datetime = client.admin.command("hello")["localTime"]
     return answer if answer.tzinfo else answer.replace(tzinfo=UTC)
-
-
-def _short(error: Exception) -> str:
-    """The first sentence: the driver appends whole topologies."""
-    return str(error).split(", Timeout:")[0].split(", full error")[0][:300]
 
 
 class _TopologyListener(monitoring.TopologyListener):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
+import pymongo
 from gridfs import GridFSBucket
 from gridfs.errors import NoFile
-from gridfs.synchronous.grid_file import GridOut
+from gridfs.synchronous.grid_file import GridIn, GridOut
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from taskyard import ids
 from taskyard.clock import Clock
 from taskyard.errors import NotFound, TooLarge
 
 _PIECE_BYTES = 255 * 1024
+
+#: The driver sends up to 48 MB at once, to a majority: more than a usual operation's time.
+_SEND_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +71,20 @@ class FileStore:
         digest = hashlib.sha256()
         size = 0
         upload = self._bucket.open_upload_stream_with_id(file_id, filename, metadata=metadata)
-        with upload as target:
+        try:
             while piece := source.read(_PIECE_BYTES):
                 size += len(piece)
                 if size > cap_bytes:
                     raise TooLarge(f"The file is over {cap_bytes} bytes.", field="file")
                 digest.update(piece)
-                target.write(piece)
+                with pymongo.timeout(_SEND_SECONDS):
+                    upload.write(piece)
             metadata["sha256"] = digest.hexdigest()
+            with pymongo.timeout(_SEND_SECONDS):
+                upload.close()
+        except BaseException:
+            _undo(upload)
+            raise
         return self.get(file_id)
 
     def find(self, file_id: str) -> StoredFile | None:
@@ -117,6 +129,12 @@ class FileStore:
     def keep_until(self, file_id: str, until: datetime) -> None:
         """Keep a file that is in use for longer; its time only moves forward."""
         self._files.update_one({"_id": file_id}, {"$max": {"metadata.expireAt": until}})
+
+
+def _undo(upload: GridIn) -> None:
+    """Remove what was sent of a file. With the database away some of it may stay, unnamed."""
+    with suppress(PyMongoError):
+        upload.abort()
 
 
 def _stored(found: dict[str, Any]) -> StoredFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pymongo
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.database import Database
 
@@ -49,6 +50,10 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 
 def ensure_indexes(database: Database[dict[str, Any]]) -> None:
-    """Make what is missing; does nothing where all are there."""
-    for collection, models in INDEXES.items():
-        database[collection].create_indexes(models)
+    """Make what is missing; does nothing where all are there.
+
+    A new one over a million jobs takes as long as it takes.
+    """
+    with pymongo.timeout(0):
+        for collection, models in INDEXES.items():
+            database[collection].create_indexes(models)

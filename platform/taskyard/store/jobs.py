@@ -19,12 +19,11 @@ from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
 from taskyard.store.counters import CounterStore
+from taskyard.store.failures import accept_duplicates
 
 #: How often a verb is decided anew after losing a race. Each loss means that somebody else
 #: moved the job, and a job has few states left to move to.
 DECISIONS = 8
-
-_DUPLICATE_KEY = 11000
 
 _PAST = {
     Verb.ASSIGN: "assigned",
@@ -56,13 +55,11 @@ class JobStore:
         self._counters = counters
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Record new jobs; ids that are there already are left as they are."""
+        """Record new jobs on a majority; ids that are there already are left as they are."""
         try:
             self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
         except BulkWriteError as error:
-            wrong = [e for e in error.details["writeErrors"] if e["code"] != _DUPLICATE_KEY]
-            if wrong:
-                raise
+            accept_duplicates(error)
         for job in jobs:
             events.emit("job.submitted", job=job.job_id, shape=job.shape)
 
@@ -107,10 +104,11 @@ class JobStore:
         """Perform many assignments in one batch; the winners are found by their leases."""
         if not transitions:
             return []
-        self._jobs.bulk_write(
-            [UpdateOne({"_id": t.job_id, **t.guard}, _update(t)) for t in transitions],
-            ordered=False,
-        )
+        writes = [UpdateOne({"_id": t.job_id, **t.guard}, _update(t)) for t in transitions]
+        try:
+            self._jobs.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            accept_duplicates(error)
         leases = {t.changes["leaseId"]: t for t in transitions}
         ids = [t.job_id for t in transitions]
         won = [
@@ -131,17 +129,20 @@ class JobStore:
         lease: timedelta,
         grace: timedelta,
     ) -> list[Renewed]:
-        """Renew what this worker really runs, and tell which leases it still holds."""
+        """Renew what this worker really runs, and tell which leases it still holds.
+
+        A lease that is over and that nobody has expired yet is renewed too: after an outage the
+        agent that still runs the job keeps it. Either this or ``expire`` is first, never both.
+        """
         mine = {
             "assignedAgentId": worker_id,
             "status": str(JobStatus.RUNNING),
             "leaseId": {"$in": list(lease_ids)},
-            "leaseUntil": {"$gte": now},
         }
         if not lease_ids:
             return []
         self._jobs.update_many(mine, _extension(now + lease, grace))
-        return self._renewed(mine)
+        return self._live(mine, now)
 
     def renew_seen(
         self, worker_id: str, job_ids: Sequence[str], *, now: datetime, lease: timedelta
@@ -151,14 +152,13 @@ class JobStore:
             "assignedAgentId": worker_id,
             "status": str(JobStatus.RUNNING),
             "agentKind": "http",
-            "leaseUntil": {"$gte": now},
         }
         named = {**mine, "_id": {"$in": list(job_ids)}}
         if job_ids:
             self._jobs.update_many(named, {"$set": {"lastSeenAt": now}})
         seen = {**mine, "lastSeenAt": {"$exists": True}}
         self._jobs.update_many(seen, _extension(now + lease, lease))
-        return self._renewed(mine)
+        return self._live(mine, now)
 
     def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> bool:
         """Note a sign of life of the attempt as read; False when it is over."""
@@ -176,14 +176,16 @@ class JobStore:
         ended = {"_id": job_id, "status": {"$in": [str(status) for status in TERMINAL]}}
         return self._jobs.delete_one(ended).deleted_count == 1
 
-    def _renewed(self, mine: dict[str, Any]) -> list[Renewed]:
+    def _live(self, mine: dict[str, Any], now: datetime) -> list[Renewed]:
+        """Those whose lease is live: one that has reached its job's limit is over."""
+        live = {**mine, "leaseUntil": {"$gte": now}}
         return [
             Renewed(
                 job_id=found["_id"],
                 lease_id=found["leaseId"],
                 cancel_requested=found.get("cancelRequested", False),
             )
-            for found in self._jobs.find(mine, {"leaseId": 1, "cancelRequested": 1})
+            for found in self._jobs.find(live, {"leaseId": 1, "cancelRequested": 1})
         ]
 
 

@@ -66,10 +66,31 @@ class LockStore:
         mark = self._locks.find_one({"_id": f"alive.{name}"})
         return mark["at"] if mark else None
 
-    def hold(self, name: str, *, until: datetime) -> None:
-        """Remember not to act before ``until``; it only ever moves forward."""
-        self._locks.update_one({"_id": f"hold.{name}"}, {"$max": {"until": until}}, upsert=True)
+    def note_sweep(
+        self, name: str, *, now: datetime, gap: timedelta, hold: timedelta
+    ) -> datetime | None:
+        """Note that a sweep ran, as ``note_tick`` does; returns until when sweeps are held back.
 
-    def held(self, name: str, *, now: datetime) -> bool:
-        """Whether acting is held back at ``now``."""
-        return self._locks.find_one({"_id": f"hold.{name}", "until": {"$gt": now}}) is not None
+        One that comes more than ``gap`` after the last holds back all sweeps for ``hold``. Note
+        and hold are one write: whoever dies, is paused or races with another in between cannot
+        lose the one without the other, and a failover rolls back both or neither.
+        """
+        passed_ms = {"$subtract": [now, "$at"]}
+        outage = {"$gt": [passed_ms, round(gap.total_seconds() * 1000)]}
+        mark = self._locks.find_one_and_update(
+            {"_id": f"tick.{name}"},
+            [
+                {
+                    "$set": {
+                        "heldUntil": {
+                            "$cond": [outage, {"$max": ["$heldUntil", now + hold]}, "$heldUntil"]
+                        },
+                        # Of one that was paused and wakes with an old ``now`` nothing is learnt.
+                        "at": {"$max": ["$at", now]},
+                    }
+                }
+            ],
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        return mark.get("heldUntil") if mark else None

@@ -21,14 +21,13 @@ from taskyard.documents import to_record
 from taskyard.errors import StaleAttempt
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
+from taskyard.store.failures import accept_duplicates
 
 #: Generation of what is streamed while the job runs.
 LIVE = "live"
 
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
-
-_DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +82,7 @@ class OutputStore:
         try:
             self._output.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
-                raise
+            accept_duplicates(error)
 
     def progress(self, job: Job, *, total_bytes: int, truncated: bool, now: datetime) -> bool:
         """Note how much an agent has stored of the attempt; False when it is over."""

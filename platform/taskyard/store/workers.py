@@ -8,10 +8,12 @@ from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 from taskyard import events
 from taskyard.documents import to_record
 from taskyard.errors import Gone, NotFound, StaleAttempt
+from taskyard.store.failures import accept_duplicates
 from taskyard.workers.model import Worker
 
 _FRESH = ("cooldownUntil", "healthReason", "suspendedAt", "reservedFor")
@@ -177,7 +179,10 @@ class WorkerStore:
             if (job_id := reservations.get(worker_id)) != was
         ]
         if changed:
-            self._workers.bulk_write(changed, ordered=False)
+            try:
+                self._workers.bulk_write(changed, ordered=False)
+            except BulkWriteError as error:
+                accept_duplicates(error)
 
     def forget(self, *, silent_since: datetime) -> int:
         """Remove workers that were deleted or went offline long ago."""

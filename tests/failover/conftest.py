@@ -1,0 +1,84 @@
+"""A real three-node set for the run, and the platform's parts over it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
+from taskyard.store.client import Store
+from tests.conftest import TestClock
+from tests.replica_set import ReplicaSet, fail_command, heal_commands
+
+#: The one application whose commands are made to fail.
+APP = "under-test"
+DATABASE = "failover"
+
+#: Makes the next commands of the application under test fail.
+Fail = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    """One set for the run. Whoever takes a member away gives it back."""
+    with ReplicaSet(tmp_path_factory.mktemp("set")) as started:
+        yield started
+
+
+@pytest.fixture
+def admin(replica_set: ReplicaSet) -> Iterator[MongoClient[dict[str, Any]]]:
+    """A client of the tests' own: no fail point is for it."""
+    with replica_set.client(appname="admin", w="majority") as client:
+        yield client
+
+
+@pytest.fixture
+def fail(replica_set: ReplicaSet, admin: MongoClient[dict[str, Any]]) -> Iterator[Fail]:
+    def arrange(commands: list[str], *, times: int = 1, collection: str = "", **data: Any) -> None:
+        if collection:
+            data["namespace"] = f"{DATABASE}.{collection}"
+        fail_command(admin, commands=commands, times=times, appName=APP, **data)
+
+    yield arrange
+    replica_set.await_primary()
+    heal_commands(admin)
+
+
+@pytest.fixture
+def settings(replica_set: ReplicaSet, tmp_path: Path) -> Settings:
+    return Settings(mongodb_uri=replica_set.uri, database=DATABASE, data_dir=tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def _set_store(replica_set: ReplicaSet) -> Iterator[Store]:
+    settings = Settings(mongodb_uri=replica_set.uri, database=DATABASE)
+    store = store_client.connect(settings, app_name=APP)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def clock(_set_store: Store) -> TestClock:
+    return TestClock(lambda: store_client.server_time(_set_store.client))
+
+
+@pytest.fixture
+def store(
+    _set_store: Store,
+    settings: Settings,
+    clock: TestClock,
+    admin: MongoClient[dict[str, Any]],
+) -> Store:
+    """The store as the application under test has it, over an empty database."""
+    for name in admin[DATABASE].list_collection_names():
+        admin[DATABASE][name].delete_many({})
+    built = store_client.build(
+        _set_store.client, settings, feed_uri=settings.mongodb_uri, clock=clock
+    )
+    return dataclasses.replace(built, feed=_set_store.feed)

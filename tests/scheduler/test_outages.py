@@ -1,0 +1,200 @@
+"""The sweep around outages: nothing is expired before everybody could renew."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskyard import ids
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment
+from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.states import JobStatus
+from taskyard.scheduler import timeouts
+from taskyard.settings import Settings
+from taskyard.store.client import Store
+from tests import factories
+from tests.conftest import TestClock
+
+LEASE = timedelta(seconds=15)
+GRACE = timedelta(seconds=65)
+
+
+class Running:
+    """A job that runs on an agent, which renews when it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        now = store.clock.now()
+        queued = factories.queued_job(now=now)
+        store.jobs.submit([queued])
+        at = Moment(now=now)
+        assigned = store.jobs.apply(
+            lifecycle.assign(
+                queued, worker_id="w1", lease_id=ids.lease(), at=at, start_by=now + LEASE
+            )
+        )
+        assert assigned
+        self.lease = lease_of(assigned)
+        assert store.jobs.apply(
+            lifecycle.start(assigned, self.lease, at=at, lease_until=now + LEASE)
+        )
+
+    @property
+    def job(self) -> Job:
+        return self._store.jobs.get(self.lease.job_id)
+
+    def renew(self) -> bool:
+        lease_id = self.lease.lease_id or ""
+        held = self._store.jobs.renew(
+            "w1", [lease_id], now=self._store.clock.now(), lease=LEASE, grace=GRACE
+        )
+        return [renewed.lease_id for renewed in held] == [lease_id]
+
+
+@pytest.fixture
+def running(store: Store) -> Running:
+    return Running(store)
+
+
+def sweep(store: Store, settings: Settings) -> timeouts.TimeoutsReport:
+    return timeouts.tick(store, settings)
+
+
+def test_after_an_outage_nothing_is_expired_for_one_full_lease(
+    store: Store, settings: Settings, clock: TestClock, running: Running
+) -> None:
+    sweep(store, settings)
+    clock.advance(60)
+    held: list[bool] = []
+    for _ in range(20):
+        held.append(sweep(store, settings).held_back)
+        clock.advance(2)
+    seconds = 2 * held.index(False)
+    assert max(settings.lease_seconds, settings.http_lease_seconds) <= seconds <= 32
+    assert not any(held[held.index(False) :])
+    assert running.job.status is JobStatus.QUEUED
+
+
+def test_an_agent_keeps_its_job_through_an_outage_longer_than_its_lease(
+    store: Store, settings: Settings, clock: TestClock, running: Running
+) -> None:
+    sweep(store, settings)
+    clock.advance(60)
+    sweep(store, settings)
+    for _ in range(25):
+        assert running.renew()
+        clock.advance(2)
+        sweep(store, settings)
+    assert (running.job.status, running.job.attempts) == (JobStatus.RUNNING, 1)
+
+
+@pytest.mark.parametrize("outage_seconds", [1, 2, 3, 4, 5, 5.9, 6.1, 8, 12, 20])
+@pytest.mark.parametrize("due_seconds", [0, 2.5, 5])
+def test_no_outage_costs_a_lease(
+    store: Store,
+    settings: Settings,
+    clock: TestClock,
+    running: Running,
+    outage_seconds: float,
+    due_seconds: float,
+) -> None:
+    """The renewal was ``due_seconds`` ago when the outage began, just after a sweep; when it
+    ends, the sweep is there first and the agent two seconds later.
+    """
+    running.renew()
+    clock.advance(due_seconds)
+    sweep(store, settings)
+    clock.advance(outage_seconds)
+    for _ in range(4):
+        sweep(store, settings)
+        clock.advance(0.5)
+    assert running.renew()
+    assert running.job.attempts == 1
+
+
+def test_a_scheduler_that_dies_after_its_note_leaves_the_hold_to_others(
+    store: Store, settings: Settings, clock: TestClock, running: Running
+) -> None:
+    sweep(store, settings)
+    clock.advance(60)
+    gap, hold = timeouts.outage_gap(settings), timedelta(seconds=30)
+    store.locks.note_sweep("timeouts", now=clock.now(), gap=gap, hold=hold)
+    clock.advance(2)
+    assert sweep(store, settings).held_back
+    assert running.job.status is JobStatus.RUNNING
+
+
+def test_of_many_that_come_after_an_outage_none_expires_anything(
+    store: Store, settings: Settings, clock: TestClock, running: Running
+) -> None:
+    sweep(store, settings)
+    clock.advance(60)
+    reports: list[timeouts.TimeoutsReport] = []
+    threads = [
+        threading.Thread(target=lambda: reports.append(sweep(store, settings))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [report.held_back for report in reports] == [True] * 8
+
+
+def test_a_scheduler_that_wakes_with_an_old_instant_takes_no_hold_away(
+    store: Store, settings: Settings, clock: TestClock, running: Running
+) -> None:
+    sweep(store, settings)
+    before = clock.now()
+    clock.advance(60)
+    assert sweep(store, settings).held_back
+    gap, hold = timeouts.outage_gap(settings), timedelta(seconds=30)
+    assert store.locks.note_sweep("timeouts", now=before, gap=gap, hold=hold)
+    assert store.locks.ticks()["timeouts"] > before
+    clock.advance(2)
+    assert sweep(store, settings).held_back
+
+
+def test_a_scheduler_paused_in_the_middle_judges_by_the_instant_it_began_with(
+    store: Store,
+    settings: Settings,
+    clock: TestClock,
+    running: Running,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It reads an overdue job; the agent renews; an outage longer than a lease; it wakes."""
+    sweep(store, settings)
+    for _ in range(8):
+        clock.advance(2)
+        store.locks.note_sweep(
+            "timeouts", now=clock.now(), gap=timedelta(seconds=6), hold=timedelta(seconds=30)
+        )
+    read = store.queries.overdue
+
+    def overdue(now: datetime, **options: Any) -> list[Job]:
+        found = read(now, **options)
+        assert [job.job_id for job in found] == [running.lease.job_id]
+        assert running.renew()
+        clock.advance(60)
+        return found
+
+    monkeypatch.setattr(store.queries, "overdue", overdue)
+    report = sweep(store, settings)
+    assert (report.requeued, report.ended) == (0, 0)
+    assert running.job.status is JobStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("lease", "renewal", "interval", "gap"),
+    [(15, 5, 2, 6), (30, 5, 2, 6), (6, 2, 1, 2), (4, 1, 0.5, 1), (3, 1, 2, 3)],
+)
+def test_the_gap_that_is_no_outage_leaves_room_to_renew(
+    lease: float, renewal: float, interval: float, gap: float
+) -> None:
+    settings = Settings(
+        lease_seconds=lease, renewal_seconds=renewal, timeouts_tick_seconds=interval
+    )
+    assert timeouts.outage_gap(settings) == timedelta(seconds=gap)

@@ -1,0 +1,59 @@
+"""How far a process reaches, from what its monitors know of the members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from taskyard.store.client import Store
+from taskyard.store.reach import Reach, reach_of
+
+HERE, GONE = ("db1", 27017), ("db9", 27017)
+
+
+@dataclass
+class Member:
+    """A member as a monitor describes it."""
+
+    is_server_type_known: bool = True
+    is_writable: bool = False
+    primary: tuple[str, int | None] | None = None
+
+
+PRIMARY = Member(is_writable=True, primary=HERE)
+SECONDARY = Member(primary=HERE)
+FOLLOWS_WHO_IS_GONE = Member(primary=GONE)
+LEADERLESS = Member()
+SILENT = Member(is_server_type_known=False)
+
+
+@pytest.mark.parametrize(
+    ("members", "reach"),
+    [
+        ([PRIMARY, SECONDARY, SECONDARY], Reach.PRIMARY),
+        ([PRIMARY, SILENT, SILENT], Reach.PRIMARY),
+        ([PRIMARY], Reach.PRIMARY),
+        ([LEADERLESS, LEADERLESS, LEADERLESS], Reach.ELECTION),
+        ([LEADERLESS, LEADERLESS, SILENT], Reach.ELECTION),
+        ([LEADERLESS], Reach.ELECTION),
+        ([LEADERLESS, SILENT, SILENT], Reach.CUT_OFF),
+        ([LEADERLESS, LEADERLESS, SILENT, SILENT], Reach.CUT_OFF),
+        ([LEADERLESS, FOLLOWS_WHO_IS_GONE, SILENT], Reach.CUT_OFF),
+        ([SECONDARY, SECONDARY, SILENT], Reach.CUT_OFF),
+        ([SILENT, SILENT, SILENT], Reach.CUT_OFF),
+        ([], Reach.CUT_OFF),
+    ],
+)
+def test_reach_is_told_from_what_the_members_say(members: list[Member], reach: Reach) -> None:
+    assert reach_of(members) is reach
+
+
+def test_from_one_server_alone_no_majority_is_told() -> None:
+    assert reach_of([LEADERLESS], whole_set=False) is Reach.CUT_OFF
+    assert reach_of([PRIMARY], whole_set=False) is Reach.PRIMARY
+
+
+def test_a_direct_connection_reaches_its_primary(store: Store) -> None:
+    store.client.admin.command("ping")
+    assert store.reach() is Reach.PRIMARY
