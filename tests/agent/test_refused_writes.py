@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -93,8 +93,14 @@ class _Running:
     def offer(self, lease: Lease) -> None:
         raise AssertionError(lease)
 
+    def extend(self, lease_ids: Sequence[str], until: float) -> None:
+        assert lease_ids == []
+
     def cancel(self, lease_id: str) -> None:
         raise AssertionError(lease_id)
+
+    def give_back(self, reason: str) -> None:
+        raise AssertionError(reason)
 
     def abandon(self, lease_id: str) -> None:
         del self.running[lease_id]

@@ -167,23 +167,23 @@ def test_a_primary_that_answers_nothing_blocks_no_thread(
         began = time.monotonic()
         store.clock.now()
         assert time.monotonic() - began < BOUND_SECONDS
-    eventually(lambda: store.reach() is Reach.PRIMARY, 30)
+    eventually(lambda: store.reach(silence_seconds=6) is Reach.PRIMARY, 30)
 
 
 def test_reach_tells_an_election_from_being_cut_off(store: Store, replica_set: ReplicaSet) -> None:
-    eventually(lambda: store.reach() is Reach.PRIMARY, 30)
+    eventually(lambda: store.reach(silence_seconds=6) is Reach.PRIMARY, 30)
     primary = replica_set.await_primary()
     with stopped(*others(replica_set)):
-        eventually(lambda: store.reach() is Reach.CUT_OFF, 30)
-    eventually(lambda: store.reach() is Reach.PRIMARY, 30)
+        eventually(lambda: store.reach(silence_seconds=6) is Reach.CUT_OFF, 30)
+    eventually(lambda: store.reach(silence_seconds=6) is Reach.PRIMARY, 30)
     primary = replica_set.await_primary()
     seen = set()
     primary.signal(signal.SIGKILL)
     try:
 
         def elected() -> bool:
-            seen.add(store.reach())
-            return store.reach() is Reach.PRIMARY and len(seen) > 1
+            seen.add(store.reach(silence_seconds=6))
+            return store.reach(silence_seconds=6) is Reach.PRIMARY and len(seen) > 1
 
         eventually(elected, 30)
     finally:

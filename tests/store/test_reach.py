@@ -19,6 +19,8 @@ class Member:
     is_server_type_known: bool = True
     is_writable: bool = False
     primary: tuple[str, int | None] | None = None
+    last_write_date: float | None = None
+    last_update_time: float = 0.0
 
 
 PRIMARY = Member(is_writable=True, primary=HERE)
@@ -26,6 +28,13 @@ SECONDARY = Member(primary=HERE)
 FOLLOWS_WHO_IS_GONE = Member(primary=GONE)
 LEADERLESS = Member()
 SILENT = Member(is_server_type_known=False)
+#: The set's clock shows 1,000 s more than ours; these told at 10 s of ours what they had last.
+HAS_ALL = Member(primary=GONE, last_write_date=1009.0, last_update_time=10.0)
+HAS_NOTHING_NEW = Member(primary=GONE, last_write_date=1003.0, last_update_time=10.0)
+
+
+def reach_now(members: list[Member], *, whole_set: bool = True) -> Reach:
+    return reach_of(members, clock_offset=1000.0, silence_seconds=6.0, whole_set=whole_set)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +52,21 @@ SILENT = Member(is_server_type_known=False)
         ([SECONDARY, SECONDARY, SILENT], Reach.CUT_OFF),
         ([SILENT, SILENT, SILENT], Reach.CUT_OFF),
         ([], Reach.CUT_OFF),
+        ([HAS_NOTHING_NEW, HAS_NOTHING_NEW, SILENT], Reach.ELECTION),
+        ([HAS_NOTHING_NEW, HAS_ALL, SILENT], Reach.CUT_OFF),
+        ([HAS_NOTHING_NEW, FOLLOWS_WHO_IS_GONE, SILENT], Reach.CUT_OFF),
+        ([HAS_NOTHING_NEW, SILENT, SILENT], Reach.CUT_OFF),
     ],
 )
 def test_reach_is_told_from_what_the_members_say(members: list[Member], reach: Reach) -> None:
-    assert reach_of(members) is reach
+    assert reach_now(members) is reach
 
 
 def test_from_one_server_alone_no_majority_is_told() -> None:
-    assert reach_of([LEADERLESS], whole_set=False) is Reach.CUT_OFF
-    assert reach_of([PRIMARY], whole_set=False) is Reach.PRIMARY
+    assert reach_now([LEADERLESS], whole_set=False) is Reach.CUT_OFF
+    assert reach_now([PRIMARY], whole_set=False) is Reach.PRIMARY
 
 
 def test_a_direct_connection_reaches_its_primary(store: Store) -> None:
     store.client.admin.command("ping")
-    assert store.reach() is Reach.PRIMARY
+    assert store.reach(silence_seconds=6) is Reach.PRIMARY

@@ -8,39 +8,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from taskyard import __version__, events
 from taskyard.agent.admission import Capacity
 from taskyard.agent.attempt import fence
+from taskyard.agent.bridge import Bridge
 from taskyard.agent.host import Host
+from taskyard.agent.jobs import Jobs
 from taskyard.context import Platform
 from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
 from taskyard.jobs.model import Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.client import UNAVAILABLE
-
-
-class Jobs(Protocol):
-    """What presence asks of the runner."""
-
-    def leases(self) -> dict[str, str]:
-        """Lease id -> job id of what really runs."""
-
-    def offer(self, lease: Lease) -> None:
-        """Run an assigned job, unless it runs already."""
-
-    def extend(self, lease_ids: Sequence[str], until: float) -> None:
-        """Let what runs under these leases run until then (monotonic)."""
-
-    def cancel(self, lease_id: str) -> None:
-        """Stop a job that was asked to be cancelled."""
-
-    def abandon(self, lease_id: str) -> None:
-        """Kill a job whose lease is lost; nothing of it is reported."""
 
 
 class Presence:
@@ -58,12 +40,14 @@ class Presence:
         self._jobs = jobs
         self._stopped = threading.Event()
         self._beat_due = 0.0
+        self._bridge = Bridge(self._store, self._settings, jobs)
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
     def start(self) -> None:
         """Register, then heartbeat until stopped."""
         self.register()
         self._thread.start()
+        self._bridge.start()
 
     def register(self) -> None:
         """Begin a new boot: what an earlier one held is no longer renewed by anybody."""
@@ -94,6 +78,7 @@ class Presence:
     def stop(self) -> None:
         """Heartbeat no more and say good-bye."""
         self._stopped.set()
+        self._bridge.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=self._settings.renewal_seconds)
         try:
@@ -109,7 +94,6 @@ class Presence:
                 self._step()
             except UNAVAILABLE as error:
                 events.warn("agent.store_unavailable", error=type(error).__name__)
-                self._hold_on()
 
     def _step(self) -> None:
         """Heartbeat when it is due, and look for cancels in between."""
@@ -130,8 +114,11 @@ class Presence:
             )
         except NotFound:
             self.register()
-        except (Gone, StaleAttempt) as refusal:
-            self._give_up(type(refusal).__name__)
+        except Gone:
+            self._give_up("was deleted")
+            return
+        except StaleAttempt:
+            self._give_up("was started anew")
             return
         self._renew()
         for job in self._store.queries.held_by(self.worker_id, JobStatus.ASSIGNED):
@@ -149,6 +136,7 @@ class Presence:
             lease=timedelta(seconds=settings.lease_seconds),
             grace=timedelta(seconds=settings.kill_grace_seconds + settings.finish_grace_seconds),
         )
+        self._bridge.renewed()
         self._jobs.extend(
             [renewed.lease_id for renewed in held], fence(before, settings.lease_seconds)
         )
@@ -160,24 +148,12 @@ class Presence:
             lost = Lease(job_id=running[lease_id], worker_id=self.worker_id, lease_id=lease_id)
             self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
 
-    def _hold_on(self) -> None:
-        """With members of the set but no primary the jobs go on: nobody expires anything until
-        one full lease has passed since writes became possible again (``scheduler.timeouts``).
-
-        Cut off from the set, nothing is done: the keeper ends the jobs before their leases end.
-        """
-        if self._store.reachable():
-            until = fence(time.monotonic(), self._settings.lease_seconds)
-            self._jobs.extend(list(self._jobs.leases()), until)
-
     def _give_up(self, reason: str) -> None:
-        """This boot is over: deleted, or another process registered under its id."""
+        """This boot is over: deleted, or another process registered under its id. What it runs
+        is stopped and given back at once, not only when its leases end.
+        """
         events.warn("agent.gave_up", worker=self.worker_id, reason=reason)
-        self._abandon_all()
-
-    def _abandon_all(self) -> None:
-        for lease_id in self._jobs.leases():
-            self._jobs.abandon(lease_id)
+        self._jobs.give_back(f"its worker {reason}")
 
     def _load(self) -> dict[str, Any]:
         return {

@@ -102,13 +102,17 @@ class Runner:
         """Kill a job whose lease is lost; nothing of it is reported."""
         self._loop.post(lambda: self._abandon(lease_id))
 
+    def give_back(self, reason: str) -> None:
+        """Stop everything, and report that it is not run to its end here."""
+        outcome = Outcome(cause=Cause.STOPPED, detail=reason)
+        for lease_id in list(self._held):
+            self._post_stop(lease_id, outcome, LEAVING_KILL_GRACE_SECONDS)
+
     def drain(self, grace_seconds: float) -> None:
         """Take nothing more, let what runs end within the grace, then stop it and leave."""
         self._loop.post(partial(setattr, self, "_draining", True))
         self._wait_until_empty(grace_seconds)
-        outcome = Outcome(cause=Cause.STOPPED, detail="its agent was stopped")
-        for lease_id in list(self._held):
-            self._post_stop(lease_id, outcome, LEAVING_KILL_GRACE_SECONDS)
+        self.give_back("its agent was stopped")
         self._wait_until_empty(LEAVING_KILL_GRACE_SECONDS + DRAIN_SECONDS + 1)
         self._stages.close()
         self._processes.stop()

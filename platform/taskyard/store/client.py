@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -73,16 +74,15 @@ class Store:
     refusals: RefusalStore
     feed: Feed
 
-    def reach(self) -> Reach:
-        """How far this process reaches into the set now."""
+    def reach(self, *, silence_seconds: float) -> Reach:
+        """How far this process reaches into the set now (``store.reach``)."""
         topology = self.client.topology_description
-        direct = topology.topology_type == TOPOLOGY_TYPE.Single
-        return reach_of(topology.server_descriptions().values(), whole_set=not direct)
-
-    def reachable(self) -> bool:
-        """Whether any member of the set answers, primary or not."""
-        servers = self.client.topology_description.server_descriptions().values()
-        return any(server.is_server_type_known for server in servers)
+        return reach_of(
+            topology.server_descriptions().values(),
+            clock_offset=self.clock.now().timestamp() - time.monotonic(),
+            silence_seconds=silence_seconds,
+            whole_set=topology.topology_type != TOPOLOGY_TYPE.Single,
+        )
 
     def has_primary(self) -> bool:
         """Whether a member answers that takes writes; one that only reads is not enough."""

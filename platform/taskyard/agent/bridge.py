@@ -1,0 +1,72 @@
+"""Keeps an agent's jobs alive through an election, and lets them end when it is cut off.
+
+A thread of its own, because presence may hang in a call to a primary that no longer answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from taskyard import events
+from taskyard.agent.attempt import fence
+from taskyard.agent.jobs import Jobs
+from taskyard.settings import Settings
+from taskyard.store.client import UNAVAILABLE, Store
+from taskyard.store.reach import Reach
+
+#: How old the monitors' knowledge of the members may be.
+_MONITOR_SECONDS = 2.0
+
+
+class Bridge:
+    """Extends what runs while no renewal can be written, and nobody else can write either.
+
+    After such an outage nothing is expired until one full lease has passed since writes became
+    possible again (``scheduler.timeouts``), so what is extended here ends before that.
+    """
+
+    def __init__(self, store: Store, settings: Settings, jobs: Jobs) -> None:
+        self._store = store
+        self._settings = settings
+        self._jobs = jobs
+        self._renewed_at = time.monotonic()
+        self._bridging = False
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stopped.set()
+
+    def renewed(self) -> None:
+        """The leases were just renewed as usual."""
+        self._renewed_at = time.monotonic()
+        self._bridging = False
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._settings.cancel_poll_seconds):
+            overdue = time.monotonic() - self._renewed_at - self._settings.renewal_seconds
+            if overdue > self._settings.cancel_poll_seconds and self._jobs.leases():
+                self._extend_if_nobody_can_write()
+
+    def _extend_if_nobody_can_write(self) -> None:
+        """Cut off from the set, nothing is done: the keeper ends the jobs before their leases."""
+        interval = self._settings.timeouts_tick_seconds
+        # Longer than the gap that holds the sweep back, whatever the monitors have missed.
+        silence_seconds = max(3 * interval, 2 * interval + _MONITOR_SECONDS)
+        try:
+            reach = self._store.reach(silence_seconds=silence_seconds)
+        except UNAVAILABLE:
+            return
+        if reach is not Reach.ELECTION:
+            return
+        if not self._bridging:
+            events.warn("agent.election", jobs=len(self._jobs.leases()))
+            self._bridging = True
+        until = fence(time.monotonic(), self._settings.lease_seconds)
+        self._jobs.extend(list(self._jobs.leases()), until)
