@@ -31,6 +31,9 @@ USER = "taskyard"
 
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
+
+#: How long a new set may be without a primary, and so without the user that it makes first.
+FIRST_PRIMARY_SECONDS = 10.0
 LOG_CAP_BYTES = 10 * 1024 * 1024
 
 #: Memory of the storage engine's cache: enough for one host's work, beside everything else.
@@ -91,10 +94,11 @@ class EmbeddedServer:
             password = self._secret("password", lambda: secrets.token_urlsafe(24))
             self._secret("keyfile", lambda: base64.b64encode(os.urandom(256)).decode())
             port = self._port or self._remembered_port()
+            # Before the set is made: one whose start was cut could not be given another name.
+            (self._data_dir / "port").write_text(str(port))
             on_progress(f"starting mongod on 127.0.0.1:{port}")
             self._process = self._spawn(mongod, port)
             self._await_primary(port, password)
-            (self._data_dir / "port").write_text(str(port))
             self.uri = _uri(port, password)
             self._publish()
         except BaseException:
@@ -212,7 +216,7 @@ class EmbeddedServer:
         from pymongo import MongoClient
         from pymongo.errors import OperationFailure, PyMongoError
 
-        deadline = time.monotonic() + START_SECONDS
+        began = time.monotonic()
         # The localhost exception lets one in without a user until there is one.
         anonymous: MongoClient[dict[str, Any]]
         client: MongoClient[dict[str, Any]]
@@ -220,15 +224,18 @@ class EmbeddedServer:
             MongoClient(f"mongodb://127.0.0.1:{port}/?directConnection=true") as anonymous,
             MongoClient(_uri(port, password)) as client,
         ):
-            while time.monotonic() < deadline:
+            while time.monotonic() < began + START_SECONDS:
                 self._check_alive()
+                # A new set has no user before it has its primary.
+                has_user = time.monotonic() > began + FIRST_PRIMARY_SECONDS
                 try:
                     if anonymous.admin.command("hello").get("isWritablePrimary"):
+                        has_user = True
                         _ensure_user(anonymous, client, password)
                         return
                     _ensure_member(anonymous, client, port)
                 except OperationFailure as error:
-                    if error.code == 18:  # AuthenticationFailed
+                    if error.code == 18 and has_user:  # AuthenticationFailed
                         raise EmbeddedServerError(
                             f"The password in {self._data_dir} is not that of its data."
                         ) from None

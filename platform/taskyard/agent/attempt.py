@@ -10,15 +10,23 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from taskyard.agent.output import OutputBuffer
-from taskyard.agent.process import KillSequence, Process
+from taskyard.agent.process import KillSequence
 from taskyard.agent.workspace import Workspace
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
 
+#: Everything of an attempt is gone this long before its lease ends, or a tenth of a short lease.
+FENCE_SECONDS = 1.0
+
 #: How long the pipes are read after the last process of a job has ended: what a background
 #: process still writes then is not the job's any more.
 DRAIN_SECONDS = 1.0
+
+
+def fence(now: float, left_seconds: float) -> float:
+    """The monotonic instant past which nothing may run under a lease that lasts so much longer."""
+    return now + left_seconds - min(FENCE_SECONDS, left_seconds / 10)
 
 
 @dataclass(kw_only=True)
@@ -32,7 +40,8 @@ class Attempt:
     output: OutputBuffer
     deadline: float
     lines: deque[str] = field(default_factory=deque)
-    process: Process | None = None
+    #: Whether one of its lines runs now.
+    running: bool = False
     #: Pipes that are still open: file descriptor -> stream.
     pipes: dict[int, str] = field(default_factory=dict)
     #: Pipes that are not read for now, because the store is behind.
@@ -74,11 +83,11 @@ class Attempt:
             return Outcome()
         return Outcome(cause=Cause.EXIT, detail=f"exit code {code}", exit_code=code)
 
-    def signal_due(self, now: float) -> None:
-        """Send the signal that is due, once it is being stopped."""
-        if self.kill is None or self.process is None:
-            return
+    def signal_due(self, now: float) -> int | None:
+        """The signal that is to be sent now, once it is being stopped."""
+        if self.kill is None or not self.running:
+            return None
         number = self.kill.due(now, self.last_signal)
         if number is not None:
             self.last_signal = signal.Signals(number).name
-            self.process.signal_group(number)
+        return number

@@ -1,18 +1,20 @@
 """An agent's presence: it registers, heartbeats, renews its leases and sees cancels.
 
-One thread, so that a slow job never delays a heartbeat. It also fences the agent: one that is
-cut off from MongoDB stops its jobs before their leases run out.
+One thread, so that a slow job never delays a heartbeat. What it renews it also tells the keeper,
+which ends what was not renewed in time: the jobs of an agent that is cut off or stopped.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
 from taskyard import __version__, events
 from taskyard.agent.admission import Capacity
+from taskyard.agent.attempt import fence
 from taskyard.agent.host import Host
 from taskyard.context import Platform
 from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
@@ -29,6 +31,9 @@ class Jobs(Protocol):
 
     def offer(self, lease: Lease) -> None:
         """Run an assigned job, unless it runs already."""
+
+    def extend(self, lease_ids: Sequence[str], until: float) -> None:
+        """Let what runs under these leases run until then (monotonic)."""
 
     def cancel(self, lease_id: str) -> None:
         """Stop a job that was asked to be cancelled."""
@@ -51,7 +56,6 @@ class Presence:
         self._capacity = capacity
         self._jobs = jobs
         self._stopped = threading.Event()
-        self._renewed_at = time.monotonic()
         self._beat_due = 0.0
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -104,7 +108,7 @@ class Presence:
                 self._step()
             except UNAVAILABLE as error:
                 events.warn("agent.store_unavailable", error=type(error).__name__)
-                self._fence()
+                self._hold_on()
 
     def _step(self) -> None:
         """Heartbeat when it is due, and look for cancels in between."""
@@ -144,25 +148,24 @@ class Presence:
             lease=timedelta(seconds=settings.lease_seconds),
             grace=timedelta(seconds=settings.kill_grace_seconds + settings.finish_grace_seconds),
         )
-        self._renewed_at = before
+        self._jobs.extend(
+            [renewed.lease_id for renewed in held], fence(before, settings.lease_seconds)
+        )
         for renewed in held:
             if renewed.cancel_requested:
                 self._jobs.cancel(renewed.lease_id)
         for lease_id in set(running) - {renewed.lease_id for renewed in held}:
             self._jobs.abandon(lease_id)
 
-    def _fence(self) -> None:
-        """Stop everything before the leases end, if no member of the set can be reached.
+    def _hold_on(self) -> None:
+        """With members of the set but no primary the jobs go on: nobody expires anything until
+        one full lease has passed since writes became possible again (``scheduler.timeouts``).
 
-        With members but no primary the jobs go on: nobody expires anything until one full lease
-        has passed since writes became possible again (``scheduler.timeouts``).
+        Cut off from the set, nothing is done: the keeper ends the jobs before their leases end.
         """
         if self._store.reachable():
-            return
-        left = self._renewed_at + self._settings.lease_seconds - time.monotonic()
-        if left < self._settings.renewal_seconds and self._jobs.leases():
-            events.warn("agent.cut_off", worker=self.worker_id)
-            self._abandon_all()
+            until = fence(time.monotonic(), self._settings.lease_seconds)
+            self._jobs.extend(list(self._jobs.leases()), until)
 
     def _give_up(self, reason: str) -> None:
         """This boot is over: deleted, or another process registered under its id."""

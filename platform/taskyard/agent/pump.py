@@ -8,7 +8,6 @@ from concurrent.futures import Executor
 
 from taskyard.agent.attempt import Attempt
 from taskyard.agent.loop import Loop
-from taskyard.agent.process import Process
 from taskyard.store.output import Chunk
 
 _READ_BYTES = 64 * 1024
@@ -30,9 +29,9 @@ class Pump:
         self._store = store
         self._flush_seconds = flush_seconds
 
-    def open(self, attempt: Attempt, running: Process) -> None:
-        """Read the pipes of a process from now on."""
-        for fd, stream in ((running.stdout_fd, "stdout"), (running.stderr_fd, "stderr")):
+    def open(self, attempt: Attempt, stdout_fd: int, stderr_fd: int) -> None:
+        """Read the pipes of a line from now on."""
+        for fd, stream in ((stdout_fd, "stdout"), (stderr_fd, "stderr")):
             attempt.pipes[fd] = stream
             self._watch(attempt, fd)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from taskyard import events
-from taskyard.agent import process
 from taskyard.agent.attempt import DRAIN_SECONDS, Attempt
 from taskyard.agent.loop import Loop
+from taskyard.agent.processes import Processes
 from taskyard.agent.pump import Pump
 from taskyard.agent.stages import Refused, Stages
 from taskyard.jobs.lifecycle import Outcome
@@ -38,6 +39,8 @@ class _Held:
     lease: Lease
     #: Set once the job is RUNNING under it, so that it is renewed.
     started: bool = False
+    #: Monotonic instant past which nothing may run under it.
+    until: float = 0.0
     abandoned: bool = False
     #: Why it is to be stopped, while it was not yet spawned.
     stop_with: Outcome | None = None
@@ -46,6 +49,11 @@ class _Held:
     @property
     def key(self) -> str:
         return self.lease.lease_id or ""
+
+    def begin(self, until: float) -> None:
+        """The job is RUNNING under it."""
+        self.until = until
+        self.started = True
 
 
 class Runner:
@@ -58,6 +66,7 @@ class Runner:
         self._draining = False
         self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="agent-helper")
         self._loop = Loop(self._tend_all, self._nap)
+        self._processes = Processes(self._loop, self)
         self._pump = Pump(
             self._loop,
             self._helpers,
@@ -66,7 +75,8 @@ class Runner:
         )
 
     def start(self) -> None:
-        """Begin to run what is offered."""
+        """Begin to run what is offered. Raises OSError."""
+        self._processes.start()
         self._loop.start()
 
     def leases(self) -> dict[str, str]:
@@ -77,6 +87,11 @@ class Runner:
     def offer(self, lease: Lease) -> None:
         """Run an assigned job, unless it runs already; a doubled hint changes nothing."""
         self._loop.post(lambda: self._admit(lease))
+
+    def extend(self, lease_ids: Sequence[str], until: float) -> None:
+        """Let what runs under these leases run until then (monotonic): they were renewed."""
+        self._processes.extend(lease_ids, until)
+        self._loop.post(partial(self._extend, lease_ids, until))
 
     def cancel(self, lease_id: str) -> None:
         """Stop a job that was asked to be cancelled."""
@@ -96,6 +111,7 @@ class Runner:
             self._post_stop(lease_id, outcome, LEAVING_KILL_GRACE_SECONDS)
         self._wait_until_empty(LEAVING_KILL_GRACE_SECONDS + DRAIN_SECONDS + 1)
         self._stages.close()
+        self._processes.stop()
         self._loop.stop()
         self._helpers.shutdown(wait=False, cancel_futures=True)
 
@@ -114,9 +130,7 @@ class Runner:
     def _prepare(self, held: _Held) -> None:
         """On a helper: everything up to the first spawn."""
         try:
-            attempt = self._stages.prepare(
-                held.lease, on_started=partial(setattr, held, "started", True)
-            )
+            attempt = self._stages.prepare(held.lease, on_started=held.begin)
         except Refused as refusal:
             events.emit("agent.job_refused", job=held.lease.job_id, reason=str(refusal))
             self._loop.post(lambda: self._forget(held))
@@ -144,14 +158,39 @@ class Runner:
             attempt.drained_by = time.monotonic() + DRAIN_SECONDS
             return
         try:
-            running = process.spawn(line, cwd=attempt.workspace.folder, env=attempt.env)
-        except (OSError, ValueError) as error:
-            attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {error}")
-            attempt.drained_by = time.monotonic()
+            pipes = self._processes.spawn(
+                held.key, line, cwd=attempt.workspace.folder, env=attempt.env, until=held.until
+            )
+        except OSError as error:
+            self._cannot_run(attempt, str(error))
             return
-        attempt.process = running
-        self._pump.open(attempt, running)
-        self._loop.watch(running.pidfd, lambda: self._exited(held, attempt))
+        attempt.running = True
+        self._pump.open(attempt, *pipes)
+
+    def _cannot_run(self, attempt: Attempt, reason: str) -> None:
+        attempt.running = False
+        attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {reason}")
+        attempt.drained_by = time.monotonic()
+
+    # --- what its keeper tells
+
+    def exited(self, key: str, code: int) -> None:
+        """A line has ended, with all that it started."""
+        held = self._held.get(key)
+        if held and held.attempt:
+            held.attempt.running = False
+            held.attempt.exit_code = code
+            self._next_line(held, held.attempt)
+
+    def failed(self, key: str, reason: str) -> None:
+        """A line could not be started, or was taken along by its keeper's death."""
+        held = self._held.get(key)
+        if held and held.attempt:
+            self._cannot_run(held.attempt, reason)
+
+    def lapsed(self, key: str) -> None:
+        """The lease was not renewed in time: its processes are dead, and it is ours no more."""
+        self._abandon(key)
 
     # --- while it runs
 
@@ -174,7 +213,7 @@ class Runner:
             events.error("agent.attempt_failed", error, job=held.lease.job_id)
             attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {error!r}")
             attempt.flushing = False
-            self._end_processes(attempt)
+            self._end_processes(held, attempt)
             self._finish(held, attempt)
 
     def _tend(self, held: _Held, attempt: Attempt, now: float) -> None:
@@ -183,21 +222,13 @@ class Runner:
             seconds = attempt.job.timeout_ms / 1000
             late = Outcome(cause=Cause.TIMEOUT, detail=f"timed out after {seconds:g} s")
             attempt.stop(late, now, self._settings.kill_grace_seconds)
-        attempt.signal_due(now)
+        number = attempt.signal_due(now)
+        if number is not None:
+            self._processes.signal(held.key, number)
         self._pump.flush(attempt, now)
         drained = attempt.drained_by is not None
         if drained and (not attempt.pipes or now >= (attempt.drained_by or 0)):
             self._finish(held, attempt)
-
-    def _exited(self, held: _Held, attempt: Attempt) -> None:
-        running = attempt.process
-        assert running is not None
-        self._loop.unwatch(running.pidfd)
-        # What it left behind in its group goes before its number can be used again.
-        running.signal_group(signal.SIGKILL)
-        attempt.exit_code = running.reap()
-        attempt.process = None
-        self._next_line(held, attempt)
 
     # --- its end
 
@@ -218,15 +249,18 @@ class Runner:
         held.abandoned = True
         events.warn("agent.job_abandoned", job=held.lease.job_id)
         if held.attempt and held.attempt.drained_by is None:
-            self._end_processes(held.attempt)
+            self._end_processes(held, held.attempt)
             self._discard(held)
 
-    def _end_processes(self, attempt: Attempt) -> None:
-        if attempt.process is not None:
-            self._loop.unwatch(attempt.process.pidfd)
-            attempt.process.signal_group(signal.SIGKILL)
-            attempt.process.reap()
-            attempt.process = None
+    def _end_processes(self, held: _Held, attempt: Attempt) -> None:
+        if attempt.running:
+            self._processes.signal(held.key, signal.SIGKILL)
+            attempt.running = False
+
+    def _extend(self, lease_ids: Sequence[str], until: float) -> None:
+        for lease_id in lease_ids:
+            if held := self._held.get(lease_id):
+                held.until = max(held.until, until)
 
     def _finish(self, held: _Held, attempt: Attempt) -> None:
         """Hand it to a helper, which stores the rest, packs the result and reports."""

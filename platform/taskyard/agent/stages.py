@@ -12,7 +12,7 @@ from typing import Any
 from taskyard import events, packing
 from taskyard.agent import inputs
 from taskyard.agent.admission import Admission
-from taskyard.agent.attempt import Attempt
+from taskyard.agent.attempt import Attempt, fence
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.process import clean_environment
 from taskyard.agent.reporting import Reporter
@@ -46,14 +46,17 @@ class Stages:
         self._workspaces = workspaces
         self._admission = admission
 
-    def prepare(self, lease: Lease, *, on_started: Callable[[], None]) -> Attempt:
-        """Start the attempt and lay out its workspace. Raises Refused."""
+    def prepare(self, lease: Lease, *, on_started: Callable[[float], None]) -> Attempt:
+        """Start the attempt and lay out its workspace. Raises Refused.
+
+        ``on_started`` is told the monotonic instant past which nothing of it may run.
+        """
         job = self._admitted(lease)
         started = self._reporter.start(lease)
         if started is None:
             self._admission.leave(lease.lease_id or "")
             raise Refused("it is not assigned to this agent any more")
-        on_started()
+        on_started(self._fence(started))
         began = time.monotonic()
         workspace = self._workspaces.create(job.job_id, started.attempts)
         try:
@@ -123,6 +126,11 @@ class Stages:
             self._reporter.release(lease, "does not fit beside what runs on the agent")
             raise Refused("it does not fit beside what runs here")
         return job
+
+    def _fence(self, started: Job) -> float:
+        assert started.lease_until is not None
+        left = started.lease_until - self._platform.store.clock.now()
+        return fence(time.monotonic(), left.total_seconds())
 
     def _attempt(self, job: Job, lease: Lease, workspace: Workspace, began: float) -> Attempt:
         env = clean_environment(

@@ -17,6 +17,7 @@ from taskyard.api import (
     health,
     jobs,
     schemas,
+    worker_schemas,
     workers,
 )
 from taskyard.api.base import ProblemApi
@@ -53,7 +54,7 @@ def create_app(platform: Platform) -> Flask:
     errors.install(app)
     api = ProblemApi(app)
     # Their routes read them by hand: lists, and bodies of two kinds.
-    for schema in (schemas.JobRequest, schemas.ResultFields):
+    for schema in (schemas.JobRequest, worker_schemas.ResultFields):
         api.spec.components.schema(schema.__name__, schema=schema)
     for part in (jobs, workers, execute, files, events):
         api.register_blueprint(part.blueprint)

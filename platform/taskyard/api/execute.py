@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, request
 
 from taskyard import operations
-from taskyard.api import schemas
+from taskyard.api import file_schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform
 from taskyard.api.files import allow_uploads, save_upload
@@ -28,9 +28,9 @@ def prepare() -> None:
 
 @blueprint.post("/execute")
 @blueprint.doc(operationId="execute")
-@blueprint.arguments(schemas.ExecuteForm, location="form")
-@blueprint.arguments(schemas.OptionalFile, location="files")
-@blueprint.response(200, schemas.ExecuteAnswer)
+@blueprint.arguments(file_schemas.ExecuteForm, location="form")
+@blueprint.arguments(file_schemas.OptionalFile, location="files")
+@blueprint.response(200, file_schemas.ExecuteAnswer)
 def execute(form: dict[str, Any], files: dict[str, Any]) -> Any:
     """Run the lines on the ZIP: streamed as text (direct), or queued (distributed)."""
     wanted = {"command": form["commands"], "timeout_ms": form["timeout_ms"]}
@@ -57,8 +57,8 @@ def execute(form: dict[str, Any], files: dict[str, Any]) -> Any:
 
 @blueprint.delete("/execute")
 @blueprint.doc(operationId="stopExecution")
-@blueprint.arguments(schemas.StopRequest)
-@blueprint.response(200, schemas.Stopped)
+@blueprint.arguments(file_schemas.StopRequest)
+@blueprint.response(200, file_schemas.Stopped)
 def stop(body: dict[str, Any]) -> Any:
     """Stop a direct execution; one that has ended is stopped already."""
     try:

@@ -12,7 +12,7 @@ from werkzeug.http import parse_range_header
 from werkzeug.utils import secure_filename
 
 from taskyard import archive
-from taskyard.api import schemas
+from taskyard.api import file_schemas
 from taskyard.api.base import Blueprint, platform
 from taskyard.archive import ArchiveLimits
 from taskyard.operations import DOWNLOAD_PATH
@@ -31,9 +31,10 @@ def allow_uploads() -> None:
 
 @blueprint.post("/upload")
 @blueprint.doc(operationId="uploadFile")
-@blueprint.arguments(schemas.FileUpload, location="files")
-@blueprint.response(200, schemas.StoredFile)
-def upload(files: dict[str, Any]) -> Any:
+@blueprint.arguments(file_schemas.FileUpload, location="files")
+@blueprint.arguments(file_schemas.NoForm, location="form")
+@blueprint.response(200, file_schemas.StoredFile)
+def upload(files: dict[str, Any], _form: dict[str, Any]) -> Any:
     """Store a file. One that is a ZIP, or is named so, is checked before it is stored."""
     stored = save_upload(files["file"])
     return {

@@ -12,7 +12,7 @@ import marshmallow as ma
 from flask import request
 
 from taskyard import archive
-from taskyard.api import errors, schemas
+from taskyard.api import errors, worker_schemas
 from taskyard.api.base import platform, read_json
 from taskyard.api.files import allow_uploads, archive_limits
 from taskyard.errors import InvalidRequest
@@ -30,7 +30,7 @@ def read_result() -> dict[str, Any]:
     else:
         data = read_json()
     try:
-        fields: dict[str, Any] = schemas.ResultFields().load(data)
+        fields: dict[str, Any] = worker_schemas.ResultFields().load(data)
     except ma.ValidationError as error:
         raise errors.Invalid({"": error.messages}) from None
     return fields

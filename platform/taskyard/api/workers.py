@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from taskyard import worker_half
-from taskyard.api import representations, schemas
+from taskyard.api import representations, schemas, worker_schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, base_url, platform
 from taskyard.api.results import read_result, result_of
@@ -30,7 +30,7 @@ _RESULT_DOC = {
 
 @blueprint.post("/workers/register")
 @blueprint.doc(operationId="registerWorker")
-@blueprint.arguments(schemas.Registration)
+@blueprint.arguments(worker_schemas.Registration)
 @blueprint.response(200, schemas.Done)
 def register(body: dict[str, Any]) -> Any:
     """Begin to work: a new boot of the worker, which clears deletion and cooldown."""
@@ -49,8 +49,8 @@ def registered() -> Any:
 
 @blueprint.post("/workers/heartbeat")
 @blueprint.doc(operationId="heartbeat")
-@blueprint.arguments(schemas.Heartbeat)
-@blueprint.response(200, schemas.HeartbeatAnswer)
+@blueprint.arguments(worker_schemas.Heartbeat)
+@blueprint.response(200, worker_schemas.HeartbeatAnswer)
 def heartbeat(body: dict[str, Any]) -> Any:
     """Live on: renews the leases of the worker's jobs, and tells which to stop."""
     worker_id = _speaking_for(body)
@@ -67,7 +67,7 @@ def heartbeat(body: dict[str, Any]) -> Any:
 
 @blueprint.get("/workers/list")
 @blueprint.doc(operationId="listWorkers")
-@blueprint.response(200, schemas.WorkerList)
+@blueprint.response(200, worker_schemas.WorkerList)
 def list_workers() -> Any:
     """All workers, with status and what they have in use, worked out now."""
     shown = representations.workers()
@@ -85,7 +85,7 @@ def list_workers() -> Any:
 
 @blueprint.delete("/workers/<worker_id>")
 @blueprint.doc(operationId="deleteWorker")
-@blueprint.response(200, schemas.Deleted)
+@blueprint.response(200, worker_schemas.Deleted)
 def delete(worker_id: str) -> Any:
     """Take a worker out of listing and scheduling until it registers again."""
     now = platform().store.clock.now()
@@ -113,9 +113,9 @@ def resume(worker_id: str) -> Any:
 
 @blueprint.get("/jobs/get-job")
 @blueprint.doc(operationId="getJobByQuery")
-@blueprint.arguments(schemas.WorkerName, location="query")
-@blueprint.response(200, schemas.HandedOutAnswer)
-@blueprint.alt_response(202, schema=schemas.HandedOutAnswer)
+@blueprint.arguments(worker_schemas.WorkerQuery, location="query")
+@blueprint.response(200, worker_schemas.HandedOutAnswer)
+@blueprint.alt_response(202, schema=worker_schemas.HandedOutAnswer)
 def get_job(query: dict[str, Any]) -> Any:
     """Take the best queued job that fits; 202 when there is none. Agents of old use GET."""
     return _hand_out(_speaking_for(query))
@@ -123,9 +123,9 @@ def get_job(query: dict[str, Any]) -> Any:
 
 @blueprint.post("/jobs/get-job")
 @blueprint.doc(operationId="pollJob")
-@blueprint.arguments(schemas.WorkerName)
-@blueprint.response(200, schemas.HandedOutAnswer)
-@blueprint.alt_response(202, schema=schemas.HandedOutAnswer)
+@blueprint.arguments(worker_schemas.WorkerName)
+@blueprint.response(200, worker_schemas.HandedOutAnswer)
+@blueprint.alt_response(202, schema=worker_schemas.HandedOutAnswer)
 def poll_job(body: dict[str, Any]) -> Any:
     """Take the best queued job that fits; 202 when there is none."""
     return _hand_out(_speaking_for(body))
@@ -133,7 +133,7 @@ def poll_job(body: dict[str, Any]) -> Any:
 
 @blueprint.post("/jobs/stream-output")
 @blueprint.doc(operationId="streamOutput")
-@blueprint.arguments(schemas.OutputChunk)
+@blueprint.arguments(worker_schemas.OutputChunk)
 @blueprint.response(200, schemas.Done)
 def stream_output(body: dict[str, Any]) -> Any:
     """Append output to the attempt that runs."""
@@ -144,8 +144,8 @@ def stream_output(body: dict[str, Any]) -> Any:
 
 @blueprint.get("/jobs/check-cancel")
 @blueprint.doc(operationId="checkCancel")
-@blueprint.arguments(schemas.CancelQuery, location="query")
-@blueprint.response(200, schemas.CancelAnswer)
+@blueprint.arguments(worker_schemas.CancelQuery, location="query")
+@blueprint.response(200, worker_schemas.CancelAnswer)
 def check_cancel(query: dict[str, Any]) -> Any:
     """Whether to stop: a cancel was asked for, or the job is another's by now."""
     asked = worker_half.cancel_requested(platform(), _lease(query))
@@ -166,7 +166,7 @@ def submit_result() -> Any:
 
 @blueprint.put("/jobs/submit-result")
 @blueprint.doc(operationId="reportFailure")
-@blueprint.arguments(schemas.FailureReport)
+@blueprint.arguments(worker_schemas.FailureReport)
 @blueprint.response(200, schemas.Done)
 def report_failure(body: dict[str, Any]) -> Any:
     """Report that the worker failed: it cools down, and the job is tried again."""

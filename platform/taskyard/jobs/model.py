@@ -83,6 +83,11 @@ class Job:
         )
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether its worker was lost the last time: it may be what killed it."""
+        return self.losses > 0
+
+    @property
     def is_terminal(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status in TERMINAL

@@ -79,7 +79,7 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     usage = store.queries.usage([worker.worker_id])
     spots = placement.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
     for job in store.queries.queue(per_shape=PER_SHAPE) if spots else []:
-        if placement.refuses(worker, job) or placement.fits(spots[0], job.requirement, job.job_id):
+        if placement.refuses(worker, job) or placement.fits(spots[0], job):
             continue
         claimed = store.jobs.apply(
             lifecycle.claim(

@@ -96,13 +96,14 @@ class JobQueries:
         if worker_ids is not None:
             held["assignedAgentId"] = {"$in": list(worker_ids)}
         totals: dict[str, Usage] = {}
-        wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1}
+        wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1, "losses": 1}
         for job in self._jobs.find(held, wanted):
             before = totals.get(job["assignedAgentId"], NOTHING)
             totals[job["assignedAgentId"]] = Usage(
                 cpu=before.cpu + job["requiredCpu"],
                 ram_mb=before.ram_mb + job["requiredRamMb"],
                 job_ids=(*before.job_ids, job["_id"]),
+                suspects=before.suspects + (job["losses"] > 0),
             )
         return totals
 

@@ -37,6 +37,8 @@ class Usage:
     cpu: float = 0
     ram_mb: int = 0
     job_ids: tuple[str, ...] = ()
+    #: How many of them took an earlier worker with them.
+    suspects: int = 0
 
     @property
     def jobs(self) -> int:

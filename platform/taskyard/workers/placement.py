@@ -28,13 +28,15 @@ class Place:
     cpu: float = 0
     ram_mb: int = 0
     jobs: int = 0
+    suspects: int = 0
     reserved_for: str | None = None
 
-    def take(self, requirement: Requirement) -> None:
+    def take(self, job: Job) -> None:
         """Count one more job in."""
-        self.cpu += requirement.cpu
-        self.ram_mb += requirement.ram_mb
+        self.cpu += job.required_cpu
+        self.ram_mb += job.required_ram_mb
         self.jobs += 1
+        self.suspects += job.is_suspect
 
     @property
     def score(self) -> float:
@@ -100,34 +102,25 @@ def place(
         key = job.shape or needed.shape
         if key not in candidates:
             candidates[key] = _candidates(available, needed)
-        best = _best(available, candidates[key], needed, job.job_id)
+        best = _best(available, candidates[key], job)
         if best is not None:
-            best.take(needed)
+            best.take(job)
             best.reserved_for = None if best.reserved_for == job.job_id else best.reserved_for
             placements.append((job, best.worker.worker_id))
-        elif now - job.queued_at > reserve_after:
+        elif now - job.queued_at > reserve_after and not (job.is_suspect and candidates[key]):
+            # A suspect that a place is large enough for waits for another suspect to end.
             _reserve(available, needed, job.job_id)
     reservations = {s.worker.worker_id: s.reserved_for for s in available if s.reserved_for}
     return Plan(placements=placements, reservations=reservations)
 
 
-def fits(spot: Place, needed: Requirement, job_id: str) -> str | None:
+def fits(spot: Place, job: Job) -> str | None:
     """Why a job does not fit on ``spot`` now, or None when it does."""
-    if never := _could_never(spot.worker, needed):
-        return never
-    if spot.reserved_for not in (None, job_id):
-        return "its next free place is kept for a larger job"
-    if spot.worker.max_jobs and spot.jobs >= spot.worker.max_jobs:
-        return f"runs {spot.jobs} of at most {spot.worker.max_jobs} jobs"
-    if spot.worker.cpu_count - spot.cpu < needed.cpu - CPU_SLACK:
-        free = max(0.0, spot.worker.cpu_count - spot.cpu)
-        return f"{free:g} of {spot.worker.cpu_count:g} CPUs free"
-    if spot.worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
-        free_mb = max(0, spot.worker.ram_total_mb - spot.ram_mb)
-        return f"{free_mb} of {spot.worker.ram_total_mb} MB memory free"
-    if spot.worker.cpu_usage > CPU_USAGE_LIMIT_PERCENT:
-        return f"CPU is {spot.worker.cpu_usage:.0f} % busy"
-    return None
+    return (
+        _could_never(spot.worker, job.requirement)
+        or _closed(spot, job)
+        or _too_full(spot, job.requirement)
+    )
 
 
 def refuses(worker: Worker, job: Job) -> str | None:
@@ -156,9 +149,7 @@ def explain(
         away = _unavailable(worker, now, offline_after)
         spot = _place(worker, usage)
         spot.reserved_for = worker.reserved_for
-        reasons[worker.worker_id] = (
-            away or refuses(worker, job) or fits(spot, job.requirement, job.job_id) or "fits"
-        )
+        reasons[worker.worker_id] = away or refuses(worker, job) or fits(spot, job) or "fits"
     return Waiting(
         reason=_sentence(job, workers, reasons, now, offline_after, ahead), workers=reasons
     )
@@ -166,7 +157,13 @@ def explain(
 
 def _place(worker: Worker, usage: Mapping[str, Usage]) -> Place:
     used = usage.get(worker.worker_id, NOTHING)
-    return Place(worker=worker, cpu=used.cpu, ram_mb=used.ram_mb, jobs=used.jobs)
+    return Place(
+        worker=worker,
+        cpu=used.cpu,
+        ram_mb=used.ram_mb,
+        jobs=used.jobs,
+        suspects=used.suspects,
+    )
 
 
 def _candidates(available: Sequence[Place], needed: Requirement) -> list[tuple[float, int]]:
@@ -174,33 +171,31 @@ def _candidates(available: Sequence[Place], needed: Requirement) -> list[tuple[f
     heap = [
         (spot.score, index)
         for index, spot in enumerate(available)
-        if fits(spot, needed, spot.reserved_for or "") is None
+        if not (_could_never(spot.worker, needed) or _too_full(spot, needed))
     ]
     heapq.heapify(heap)
     return heap
 
 
-def _best(
-    available: Sequence[Place], heap: list[tuple[float, int]], needed: Requirement, job_id: str
-) -> Place | None:
+def _best(available: Sequence[Place], heap: list[tuple[float, int]], job: Job) -> Place | None:
     """The best place that still fits. Scores only rise while a pass fills places, so an entry
     that is out of date is put back with its new score, and one that no longer fits is dropped.
     """
-    kept_for_others: list[tuple[float, int]] = []
+    closed: list[tuple[float, int]] = []
     found = None
     while heap and found is None:
         score, index = heapq.heappop(heap)
         spot = available[index]
-        if fits(spot, needed, spot.reserved_for or job_id):
+        if _too_full(spot, job.requirement):
             continue
-        if spot.reserved_for not in (None, job_id):
-            kept_for_others.append((score, index))
+        if _closed(spot, job):
+            closed.append((score, index))
         elif score < spot.score:
             heapq.heappush(heap, (spot.score, index))
         else:
             found = spot
             heapq.heappush(heap, (score, index))
-    for entry in kept_for_others:
+    for entry in closed:
         heapq.heappush(heap, entry)
     return found
 
@@ -225,6 +220,31 @@ def _could_never(worker: Worker, needed: Requirement) -> str | None:
         return f"has {worker.cpu_count:g} CPUs, {needed.cpu:g} are asked for"
     if worker.ram_total_mb < needed.ram_mb:
         return f"has {worker.ram_total_mb} MB memory, {needed.ram_mb} are asked for"
+    return None
+
+
+def _closed(spot: Place, job: Job) -> str | None:
+    """Why the place is not for this very job, whatever it needs, or None."""
+    if spot.reserved_for not in (None, job.job_id):
+        return "its next free place is kept for a larger job"
+    if job.is_suspect and spot.suspects:
+        # Which of two killed their worker could not be told: the innocent one would be poison too.
+        return "runs another job whose worker was lost"
+    return None
+
+
+def _too_full(spot: Place, needed: Requirement) -> str | None:
+    """Why so much is not free on the place now, or None."""
+    if spot.worker.max_jobs and spot.jobs >= spot.worker.max_jobs:
+        return f"runs {spot.jobs} of at most {spot.worker.max_jobs} jobs"
+    if spot.worker.cpu_count - spot.cpu < needed.cpu - CPU_SLACK:
+        free = max(0.0, spot.worker.cpu_count - spot.cpu)
+        return f"{free:g} of {spot.worker.cpu_count:g} CPUs free"
+    if spot.worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
+        free_mb = max(0, spot.worker.ram_total_mb - spot.ram_mb)
+        return f"{free_mb} of {spot.worker.ram_total_mb} MB memory free"
+    if spot.worker.cpu_usage > CPU_USAGE_LIMIT_PERCENT:
+        return f"CPU is {spot.worker.cpu_usage:.0f} % busy"
     return None
 
 

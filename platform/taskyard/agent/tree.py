@@ -1,0 +1,102 @@
+"""Processes of jobs, found wherever they went: children, orphans, and those that called setsid.
+
+Linux only, standard library only: the keeper is made of it. Orphans come to the nearest subreaper
+(prctl(2)). Whose they are is told by a tag that is inherited by fork, kept by exec and not shed
+by clearing the environment: the hard limit ``RLIMIT_RTTIME`` (setrlimit(2)), a bound for realtime
+scheduling that nobody else uses at such values, one lower for each line that is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+#: The first tag, and the step from one to the next.
+_FIRST = 2**62
+_STEP = 2**32
+_UNLIMITED = 2**64
+
+
+def become_subreaper() -> None:
+    """Have orphans among our descendants become our children. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot become a subreaper")
+
+
+class Tags:
+    """Tags of this process's own lines.
+
+    An agent that itself runs in a job finds a limit set, and steps by one below it: what it tags
+    still belongs to that job for the keeper outside.
+    """
+
+    def __init__(self) -> None:
+        self._last = _limit(os.getpid())
+        self._step = 1 if self._last < _UNLIMITED else _STEP
+
+    def take(self) -> int:
+        """Tag whatever this process starts from now on with a new tag, and return it."""
+        self._last = min(self._last, _FIRST + self._step) - self._step
+        resource.setrlimit(resource.RLIMIT_RTTIME, (self._last, self._last))
+        return self._last
+
+    def of(self, pid: int) -> int:
+        """The tag that a process came with."""
+        return -(-_limit(pid) // self._step) * self._step
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, zombies too; none for one that is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def with_descendants(pids: Iterable[int]) -> list[int]:
+    """These processes and all below them, parents first."""
+    found = list(pids)
+    for pid in found:
+        found += children(pid)
+    return found
+
+
+def send(number: int, pids: Iterable[int]) -> None:
+    """Signal each; one that is gone, or that another user owns by now, is passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def kill_what_was_kept() -> int:
+    """Kill and reap our own children that carry a tag, with all below them; returns how many.
+
+    For an agent whose keeper died: what it kept has come to us.
+    """
+    killed = 0
+    ours = _limit(os.getpid())
+    while kept := [pid for pid in children(os.getpid()) if _limit(pid) < ours]:
+        send(signal.SIGKILL, with_descendants(kept))
+        for pid in kept:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        killed += len(kept)
+    return killed
+
+
+def _limit(pid: int) -> int:
+    """The hard limit of a process; one that is gone or another user's has none."""
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_RTTIME)
+    except OSError:
+        return _UNLIMITED
+    return _UNLIMITED if hard == resource.RLIM_INFINITY else hard

@@ -1,0 +1,235 @@
+"""No process of a job outlives its end, its lease or its agent, wherever it went."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taskyard.agent.attempt import fence
+from taskyard.context import Platform
+from tests.agent.conftest import Bench
+from tests.helpers import eventually
+
+#: A daemon as in the books: forked twice, a session of its own, no environment, no open file.
+DAEMON = textwrap.dedent(
+    """
+    import os, sys
+    if os.fork(): os._exit(0)
+    os.setsid()
+    if os.fork(): os._exit(0)
+    os.closerange(0, 256)
+    os.chdir("/")
+    os.execve("/bin/sleep", ["sleep", sys.argv[1]], {})
+    """
+)
+
+
+def sleepers(seconds: str) -> list[psutil.Process]:
+    """The processes of a ``sleep`` that only one test uses."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        gone = process.info["status"] == psutil.STATUS_ZOMBIE
+        if process.info["cmdline"] == ["sleep", seconds] and not gone:
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> str:
+    """A line that leaves a daemon behind; the number of seconds is appended to it."""
+    script = tmp_path / "daemon.py"
+    script.write_text(DAEMON)
+    return f"{sys.executable} {script}"
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a keeper of its own, which can be killed as an agent can."""
+    script = tmp_path / "agent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, sys, threading, time
+            from pathlib import Path
+            from taskyard.agent.loop import Loop
+            from taskyard.agent.processes import Processes
+
+            class Ends:
+                def exited(self, key, code): print("exited", key, code, flush=True)
+                def failed(self, key, reason): print("failed", key, reason, flush=True)
+                def lapsed(self, key): print("lapsed", key, flush=True)
+
+            loop = Loop(lambda: None, lambda: None)
+            processes = Processes(loop, Ends())
+            processes.start()
+            loop.start()
+            for number, line in enumerate(sys.stdin):
+                lives, _, command = line.strip().partition(" ")
+                until = time.monotonic() + float(lives)
+                processes.spawn(
+                    str(number), command, cwd=Path("/"), env=dict(os.environ), until=until
+                )
+                print("started", number, flush=True)
+            """
+        )
+    )
+    process = subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def tell(agent: subprocess.Popen[bytes], lives_seconds: float, command: str) -> None:
+    assert agent.stdin is not None
+    agent.stdin.write(f"{lives_seconds} {command}\n".encode())
+    agent.stdin.flush()
+
+
+def await_sleepers(*seconds: str) -> None:
+    """Until each of these runs."""
+    eventually(lambda: all(sleepers(one) for one in seconds))
+
+
+def heard(agent: subprocess.Popen[bytes]) -> str:
+    assert agent.stdout is not None
+    return agent.stdout.readline().decode().strip()
+
+
+@pytest.mark.parametrize("background", ["setsid sleep {0} &", "(setsid sleep {0} &);"])
+def test_what_called_setsid_ends_with_its_job(bench: Bench, background: str) -> None:
+    seconds = f"{4000 + len(background)}"
+    job = bench.run(f"{background.format(seconds)} sleep .3; echo done")
+    assert bench.printed(job) == "done\n"
+    assert sleepers(seconds) == []
+
+
+def test_a_daemon_without_environment_ends_with_its_job_and_spares_others(
+    bench: Bench, daemon: str
+) -> None:
+    other = bench.offer(f"{daemon} 4102; sleep 60")
+    eventually(lambda: sleepers("4102"))
+    job = bench.run(f"{daemon} 4101; sleep .3")
+    assert job.status == "COMPLETED"
+    assert sleepers("4101") == []
+    assert sleepers("4102"), "the daemon of a job that still runs"
+    bench.runner.cancel(other.lease_id or "")
+    assert bench.ended(other).status == "FAILED"
+    assert sleepers("4102") == []
+
+
+def test_a_daemon_ends_with_the_timeout_of_its_job(bench: Bench, daemon: str) -> None:
+    job = bench.run(f"{daemon} 4103; sleep 60", timeout_ms=1500, max_retries=0)
+    assert "timed out" in (job.error_message or "")
+    assert sleepers("4103") == []
+
+
+def test_sigterm_reaches_what_called_setsid(platform: Platform, tmp_path: Path) -> None:
+    bench = Bench(platform, tmp_path / "w", kill_grace_seconds=10)
+    mark = tmp_path / "mark"
+    script = tmp_path / "script"
+    script.write_text(f"trap 'echo term > {mark}; exit' TERM\necho ready\nsleep 60 & wait\n")
+    lease = bench.offer(f"setsid sh {script}", timeout_ms=60_000)
+    eventually(lambda: bench.printed(lease))
+    bench.runner.cancel(lease.lease_id or "")
+    bench.ended(lease)
+    bench.runner.drain(0)
+    assert mark.read_text() == "term\n"
+
+
+def test_nothing_outlives_an_agent_that_is_killed(
+    agent: subprocess.Popen[bytes], daemon: str
+) -> None:
+    tell(agent, 60, f"{daemon} 4104; setsid sleep 4105 & sleep 4106")
+    await_sleepers("4104", "4105", "4106")
+    agent.send_signal(signal.SIGKILL)
+    agent.wait()
+    eventually(lambda: not any(sleepers(seconds) for seconds in ("4104", "4105", "4106")))
+
+
+def test_nothing_outlives_its_lease_while_the_agent_is_stopped(
+    agent: subprocess.Popen[bytes], daemon: str
+) -> None:
+    began = time.monotonic()
+    tell(agent, 2, f"{daemon} 4107; sleep 4108")
+    tell(agent, 60, "sleep 4109")
+    await_sleepers("4107", "4108", "4109")
+    agent.send_signal(signal.SIGSTOP)
+    eventually(lambda: not sleepers("4107") and not sleepers("4108"))
+    assert time.monotonic() - began < 3.5
+    assert sleepers("4109"), "its lease is longer"
+    agent.send_signal(signal.SIGCONT)
+    said = [heard(agent) for _ in range(4)]
+    assert said == ["started 0", "started 1", "lapsed 0", "exited 0 137"]
+
+
+def test_what_is_asked_for_after_its_lease_is_not_started(agent: subprocess.Popen[bytes]) -> None:
+    tell(agent, -0.1, "sleep 4110")
+    assert heard(agent) == "started 0"
+    assert heard(agent) == "failed 0 its lease was over before it began"
+    assert sleepers("4110") == []
+
+
+def test_the_death_of_the_keeper_ends_what_it_kept_and_another_takes_its_place(
+    agent: subprocess.Popen[bytes], daemon: str
+) -> None:
+    tell(agent, 60, f"{daemon} 4111; sleep 4112")
+    await_sleepers("4111", "4112")
+    assert heard(agent) == "started 0"
+    (keeper,) = psutil.Process(agent.pid).children()
+    keeper.kill()
+    # Structured events go to stdout too; the word of the end comes after them.
+    while (said := heard(agent)) != "failed 0 its keeper process died":
+        assert "keeper_died" in said
+    assert sleepers("4111") == []
+    assert sleepers("4112") == []
+    tell(agent, 60, "exit 3")
+    assert {heard(agent), heard(agent)} == {"started 1", "exited 1 3"}
+
+
+def test_an_agent_in_a_job_tags_within_that_jobs_tag() -> None:
+    """A job may run an agent of its own, as these tests do when they are somebody's job."""
+    script = (
+        "import os, resource\n"
+        "from taskyard.agent import tree\n"
+        "outer = tree.Tags(); first, second = outer.take(), outer.take()\n"
+        "inner = tree.Tags(); inner.take(); last = inner.take()\n"
+        "assert first > second > last\n"
+        "assert outer.of(os.getpid()) == second, 'the inner tags are the outer job\\'s'\n"
+        "assert inner.of(os.getpid()) == last\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_fence_falls_before_the_lease_ends() -> None:
+    assert fence(100.0, 15) == 114.0
+    assert fence(100.0, 3) == pytest.approx(102.7)
+
+
+def test_a_running_job_costs_the_keeper_nothing_while_nothing_happens(bench: Bench) -> None:
+    lease = bench.offer("sleep 60")
+    bench.await_status(lease, "RUNNING")
+    children = psutil.Process(os.getpid()).children()
+    keepers = [p for p in children if "taskyard.agent.keeper" in _command(p)]
+    before = sum(sum(p.cpu_times()[:2]) for p in keepers)
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() - began > 1)
+    assert sum(sum(p.cpu_times()[:2]) for p in keepers) - before < 0.1
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.ZombieProcess:
+        return ""
