@@ -90,11 +90,8 @@ _CHECKED = (
     ("2", "one recorded result per job, of the highest attempt", ("result", "history", "answer")),
     ("4", "no two live leases", ("overlap", "leased")),
     ("9", "what workers have in use returns to zero", ("in-use", "queues")),
-    (
-        "10",
-        "0 starts after a cancel; no process outlives its job",
-        ("cancelled", "afterlife", "survivor"),
-    ),
+    ("10", "0 starts after a cancel", ("cancelled",)),
+    ("10", "no process outlives its job, its agent or its lease", ("afterlife", "survivor")),
     ("12", "output complete and ordered", ("output",)),
     ("-", "an Idempotency-Key gives one job", ("idempotency",)),
     ("-", "nothing needs a restart that was not killed", ("process",)),
