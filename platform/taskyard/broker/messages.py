@@ -32,6 +32,19 @@ _READY: Document = {
         {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}},
     ]
 }
+#: What is held is not collected, its consumer answers for it. Once its lease and its time are
+#: over nobody may claim it any more, and nobody else would ever delete it.
+_COLLECTED: Document = {
+    "$set": {
+        "expireAt": {
+            "$cond": [
+                {"$gt": ["$notAfter", None]},
+                {"$max": ["$notAfter", "$visibleAt"]},
+                "$$REMOVE",
+            ]
+        }
+    }
+}
 _ORDER = [("priority", 1), ("visibleAt", 1), ("_id", 1)]
 
 
@@ -140,7 +153,8 @@ class Messages:
             "_id": {"$in": [delivery.id for delivery in held]},
             "lease": {"$in": list({delivery.lease for delivery in held})},
         }
-        self._all.update_many(mine, [{"$set": {"visibleAt": {"$add": ["$$NOW", lease_ms]}}}])
+        longer = {"$set": {"visibleAt": {"$add": ["$$NOW", lease_ms]}}}
+        self._all.update_many(mine, [longer, _COLLECTED])
         found = self._all.find(mine, {"lease": 1})
         return {Delivery(d["_id"], d["lease"]) for d in found} & set(held)
 
@@ -211,8 +225,7 @@ def _stamp(lease: str, lease_ms: int) -> list[Document]:
                 "deliveries": {"$add": ["$deliveries", 1]},
             }
         },
-        # What is held is not collected: its consumer answers for it.
-        {"$unset": "expireAt"},
+        _COLLECTED,
     ]
 
 

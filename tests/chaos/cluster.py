@@ -1,0 +1,279 @@
+"""The platform as real processes, with a supervisor that starts again what has died."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx2
+from pymongo.database import Database
+
+from taskyard.embedded import dies_with_us
+from taskyard.up.processes import COMMANDS
+from tests.chaos.disk import SmallDisk
+from tests.chaos.proxy import Proxy
+from tests.helpers import eventually, free_port, waiting_step
+from tests.processes.conftest import user_environment
+from tests.replica_set import ReplicaSet
+
+DATABASE = "chaos"
+
+#: How long a supervisor waits before it starts a process again.
+RESTART_SECONDS = 1.0
+
+#: A process that ends sooner has not begun: one without a primary to register at says so and
+#: leaves it to its supervisor.
+BEGUN_SECONDS = 15.0
+
+_READY_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """How many of each process there are, and the lease that agents hold."""
+
+    webs: int = 2
+    beats: int = 2
+    schedulers: int = 2
+    agents: int = 3
+    members: int = 1
+    lease: float = 15.0
+
+    def settings(self) -> dict[str, str]:
+        """The platform's timing; with the lease of production, that of production."""
+        if self.lease == 15:
+            return {}
+        tick = max(0.5, self.lease / 7.5)
+        seconds = {
+            "LEASE": self.lease,
+            "RENEWAL": self.lease / 3,
+            "HTTP_LEASE": self.lease,
+            "START_DEADLINE": self.lease,
+            "OFFLINE": self.lease * 2,
+            "COOLDOWN": self.lease,
+            "TIMEOUTS_TICK": tick,
+            "HEALTH_TICK": tick * 2,
+            "ASSIGNMENT_TICK": tick * 2,
+            "KILL_GRACE": min(5.0, self.lease / 3),
+        }
+        return {f"TASKYARD_{name}_SECONDS": f"{value:g}" for name, value in seconds.items()}
+
+    @property
+    def kill_grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL."""
+        return float(self.settings().get("TASKYARD_KILL_GRACE_SECONDS", 5))
+
+
+class Program:
+    """One process of the platform, in a session of its own."""
+
+    def __init__(self, name: str, role: str, env: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self.role = role
+        self.url = f"http://{env['TASKYARD_BIND']}"
+        self._env = dict(env)
+        self._log = folder / f"{name}.log"
+        self._cwd = folder
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._ended_at: float | None = None
+        self._killed = False
+        #: Whether the supervisor is to keep it running.
+        self.wanted = True
+        #: Codes with which it ended, once it had begun and without having been killed by us.
+        self.own_ends: list[int] = []
+
+    @property
+    def pid(self) -> int:
+        """Its main process, which leads its group."""
+        assert self._popen is not None
+        return self._popen.pid
+
+    def send(self, number: int, *, group: bool = False) -> None:
+        """Signal the main process alone, or all of its group."""
+        self._killed = self._killed or number == signal.SIGKILL
+        with suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
+
+    def tend(self, now: float) -> None:
+        """Start it, or start it again a while after it has ended."""
+        if self._popen is None:
+            self._start()
+        elif (code := self._popen.poll()) is not None:
+            if self._ended_at is None:
+                self._ended_at = now
+                if not self._killed and now >= self._started_at + BEGUN_SECONDS:
+                    self.own_ends.append(code)
+            if self.wanted and now >= self._ended_at + RESTART_SECONDS:
+                self._start()
+
+    @property
+    def up(self) -> bool:
+        """Whether its process runs now."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def end(self) -> None:
+        """Kill it and its group for good."""
+        if self._popen is not None:
+            self.send(signal.SIGKILL, group=True)
+            self._popen.wait()
+
+    def _start(self) -> None:
+        command = COMMANDS[self.role].replace(f"{self.role}@%h", f"{self.name}@%h")
+        program, *arguments = shlex.split(command)
+        with self._log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                [*dies_with_us(), sys.executable, "-m", program, *arguments],
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started_at, self._ended_at, self._killed = time.monotonic(), None, False
+
+
+class Cluster:
+    """A set of mongods, and the programs over it."""
+
+    def __init__(self, folder: Path, topology: Topology) -> None:
+        self.folder = folder
+        self.topology = topology
+        self.job_log = folder / "jobs.log"
+        self.mongods = ReplicaSet(folder / "mongod", size=topology.members)
+        #: The network of the last agent, which can be cut where there is one member to reach.
+        self.proxy: Proxy | None = None
+        #: The disk of the first agent, which can be filled where we may mount one.
+        self.disk: SmallDisk | None = None
+        self.programs: list[Program] = []
+        self._stack = ExitStack()
+        self._stopped = threading.Event()
+        # One thread starts them all and outlives them: the kernel ends them with it.
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor")
+
+    def __enter__(self) -> Cluster:
+        with ExitStack() as stack:
+            stack.enter_context(self.mongods)
+            if self.topology.members == 1:
+                self.proxy = stack.enter_context(Proxy(self.mongods.members[0].port))
+            if SmallDisk.possible():
+                self.disk = stack.enter_context(SmallDisk(self.folder / "disk"))
+            stack.callback(self._stop)
+            client = stack.enter_context(self.mongods.client())
+            self.database: Database[dict[str, Any]] = client[DATABASE]
+            self._make_programs()
+            self._supervisor.start()
+            self.await_ready()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def of(self, role: str) -> list[Program]:
+        """The programs of one role, in order."""
+        return [program for program in self.programs if program.role == role]
+
+    def agent(self, worker_id: str) -> Program:
+        """The agent of that worker id."""
+        return next(p for p in self.of("agent") if p.name == worker_id)
+
+    def urls(self) -> list[str]:
+        """The addresses of the webs."""
+        return [web.url for web in self.of("web")]
+
+    def own_ends(self) -> list[str]:
+        """What ended without having been killed: nobody should need a restart."""
+        return [f"{p.name} ended with code {code}" for p in self.programs for code in p.own_ends]
+
+    def await_ready(self) -> None:
+        """Wait until all webs answer, all agents heartbeat and the ticks run."""
+        eventually(lambda: all(_answers(url) for url in self.urls()), _READY_SECONDS)
+        eventually(self._agents_alive, _READY_SECONDS)
+        eventually(self._ticking, _READY_SECONDS)
+
+    def _make_programs(self) -> None:
+        counts = {
+            "web": self.topology.webs,
+            "beat": self.topology.beats,
+            "scheduler": self.topology.schedulers,
+            "agent": self.topology.agents,
+        }
+        for role, count in counts.items():
+            for number in range(1, count + 1):
+                name = f"{role}{number}"
+                env = {**self._environment(), **self._own_settings(role, name, number)}
+                self.programs.append(Program(name, role, env, self.folder))
+
+    def _environment(self) -> dict[str, str]:
+        return user_environment(
+            self.folder,
+            MONGODB_URI=self.mongods.uri,
+            TASKYARD_DATABASE=DATABASE,
+            TASKYARD_AUTH="off",
+            TASKYARD_BIND=f"127.0.0.1:{free_port()}",
+            TASKYARD_LOG_FORMAT="json",
+            **self.topology.settings(),
+        )
+
+    def _own_settings(self, role: str, name: str, number: int) -> dict[str, str]:
+        """An agent offers more than this machine has: its jobs do little but wait."""
+        if role != "agent":
+            return {}
+        base = self.folder / "work"
+        if number == 1 and self.disk:
+            base = self.disk.folder
+        settings = {
+            "TASKYARD_WORKER_ID": name,
+            "TASKYARD_CPU_COUNT": "32",
+            "TASKYARD_RAM_TOTAL_MB": "8192",
+            "TASKYARD_WORKSPACE_DIR": str(base / "workspaces" / name),
+        }
+        if number == self.topology.agents and self.proxy:
+            address = f"127.0.0.1:{self.proxy.port}"
+            settings["MONGODB_URI"] = f"mongodb://{address}/?directConnection=true"
+        return settings
+
+    def _supervise(self) -> None:
+        while not self._stopped.is_set():
+            for program in self.programs:
+                program.tend(time.monotonic())
+            waiting_step()
+        for program in self.programs:
+            program.end()
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
+
+    def _agents_alive(self) -> bool:
+        recent = {"health": "OK", "suspendedAt": {"$exists": False}}
+        return self.database["workers"].count_documents(recent) == self.topology.agents
+
+    def _ticking(self) -> bool:
+        return self.database["locks"].count_documents({"_id": "tick.timeouts"}) == 1
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/healthz", timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False

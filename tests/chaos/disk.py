@@ -1,0 +1,63 @@
+"""A small disk of its own for one agent's workspaces, which can be filled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+_SIZE_MB = 16
+_PIECE = bytes(2**20)
+
+
+class SmallDisk:
+    """A tmpfs at ``folder``, for as long as the block runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / "filler"
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether we may mount one: root outside of a strict container."""
+        if os.getuid() != 0:
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            tried = subprocess.run(_mount(Path(folder)), capture_output=True)
+            if tried.returncode == 0:
+                subprocess.run(["umount", folder], check=True)
+            return tried.returncode == 0
+
+    def __enter__(self) -> SmallDisk:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        subprocess.run(_mount(self.folder), check=True)
+        self.folder.chmod(0o700)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        # Lazily: a process that is being killed may still stand in it.
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with self._filler.open("ab", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(_PIECE)
+            except OSError:
+                return  # full
+
+    def clear(self) -> None:
+        """Give the room back."""
+        self._filler.unlink(missing_ok=True)
+
+
+def _mount(folder: Path) -> list[str]:
+    return ["mount", "-t", "tmpfs", "-o", f"size={_SIZE_MB}m", "tmpfs", str(folder)]

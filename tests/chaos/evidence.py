@@ -1,0 +1,185 @@
+"""What is known after a run: the jobs' own log, the API's answers, the collections, the host."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from pymongo.database import Database
+
+from tests.chaos.load import Accepted, Answers
+
+Document = dict[str, Any]
+
+#: Text that a job's status carries; more is asked of the output route.
+_STATUS_TEXT_BYTES = 2**20
+
+_NAMED = b"TASKYARD_JOB_ID="
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One process of one job, as its own log has it. Instants are the wall clock's, in seconds."""
+
+    job_id: str
+    attempt: int
+    pid: int
+    began: float
+    #: The last sign of life, of it or of a child that it left.
+    last: float
+    #: The code it was about to end with; None when it was killed.
+    code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the API shows of one job."""
+
+    status: str
+    attempts: int
+    exit_code: int | None
+    output_bytes: int
+    #: Stream -> (bytes, sha256) of what it printed.
+    printed: Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survivor:
+    """A process that still has a job's id in its environment."""
+
+    pid: int
+    job_id: str
+    command: str
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """All that the checker looks at."""
+
+    accepted: Mapping[str, Accepted] = field(default_factory=dict)
+    keys: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
+    wrong: Sequence[str] = ()
+    runs: Sequence[Run] = ()
+    #: Job id -> its document.
+    documents: Mapping[str, Document] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    #: (job id, attempt) -> sequence numbers of its stored chunks.
+    chunks: Mapping[tuple[str, int], Sequence[int]] = field(default_factory=dict)
+    #: Workers as the API lists them.
+    workers: Sequence[Mapping[str, Any]] = ()
+    #: (queue, seconds since it was published) of each message that is left.
+    messages: Sequence[tuple[str, float]] = ()
+    survivors: Sequence[Survivor] = ()
+    own_ends: Sequence[str] = ()
+
+
+def gather(
+    answers: Answers,
+    *,
+    database: Database[Document],
+    job_log: Path,
+    url: str,
+    own_ends: Sequence[str] = (),
+) -> Evidence:
+    """Look at everything, once."""
+    documents = {found["_id"]: found for found in database["jobs"].find()}
+    with httpx2.Client(base_url=url, timeout=60) as http:
+        shown = {job_id: _ask(http, job_id) for job_id in answers.accepted if job_id in documents}
+        workers = http.get("/api/workers/list").raise_for_status().json()["workers"]
+    return Evidence(
+        accepted=answers.accepted,
+        keys=answers.keys,
+        wrong=answers.wrong,
+        runs=read_log(job_log),
+        documents=documents,
+        answers=shown,
+        chunks=_chunks(database),
+        workers=workers,
+        messages=messages_left(database),
+        survivors=survivors(documents),
+        own_ends=own_ends,
+    )
+
+
+def read_log(path: Path) -> list[Run]:
+    """The runs in the jobs' own log, in the order they began."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return runs_of(line.split() for line in lines)
+
+
+def runs_of(lines: Iterable[Sequence[str]]) -> list[Run]:
+    """The runs that these lines tell of."""
+    found: dict[tuple[str, int, int], Run] = {}
+    for event, job_id, attempt, pid, at, *code in lines:
+        key = (job_id, int(attempt), int(pid))
+        run = found.setdefault(
+            key,
+            Run(job_id=job_id, attempt=key[1], pid=key[2], began=float(at), last=float(at)),
+        )
+        run.last = max(run.last, float(at))
+        if event == "end":
+            run.code = int(code[0])
+    return sorted(found.values(), key=lambda run: run.began)
+
+
+def messages_left(database: Database[Document]) -> list[tuple[str, float]]:
+    """What waits or is held in the broker, with its age.
+
+    Not what has expired: the server collects that once a minute.
+    """
+    told: datetime = database.client.admin.command("hello")["localTime"]
+    now = told.replace(tzinfo=UTC)
+    kept = {"$or": [{"expireAt": None}, {"expireAt": {"$gt": now}}]}
+    found = database["broker.messages"].find(kept, {"queue": 1})
+    return [(m["queue"], (now - m["_id"].generation_time).total_seconds()) for m in found]
+
+
+def survivors(job_ids: Iterable[str]) -> list[Survivor]:
+    """Processes of these jobs that run on this host."""
+    wanted = set(job_ids)
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it has ended meanwhile, or is not ours to see
+        named = (
+            v.split(b"=", 1)[1].decode() for v in variables if v.startswith(b"TASKYARD_JOB_ID=")
+        )
+        for job_id in named:
+            if job_id in wanted:
+                found.append(Survivor(pid=int(entry.name), job_id=job_id, command=command.strip()))
+    return found
+
+
+def _ask(http: httpx2.Client, job_id: str) -> Answer:
+    job = http.get("/api/jobs/status", params={"jobId": job_id}).raise_for_status().json()
+    printed = {}
+    for stream in ("stdout", "stderr"):
+        text = job[stream].encode()
+        if len(text) >= _STATUS_TEXT_BYTES:
+            query = {"jobId": job_id, "stream": stream}
+            text = http.get("/api/jobs/output", params=query).raise_for_status().content
+        printed[stream] = (len(text), hashlib.sha256(text).hexdigest())
+    return Answer(
+        status=job["status"],
+        attempts=job["attempts"],
+        exit_code=job["exitCode"],
+        output_bytes=job["outputBytes"],
+        printed=printed,
+    )
+
+
+def _chunks(database: Database[Document]) -> dict[tuple[str, int], list[int]]:
+    found = defaultdict(list)
+    for chunk in database["output"].find({}, {"_id": 1}):
+        identity = chunk["_id"]
+        found[identity["j"], identity["a"]].append(identity["s"])
+    return {key: sorted(numbers) for key, numbers in found.items()}

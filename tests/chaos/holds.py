@@ -1,0 +1,55 @@
+"""A job's history read as holds: which attempt was RUNNING on which worker, from when to when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskyard.jobs.states import JobStatus, Verb
+
+Entry = Mapping[str, Any]
+
+#: An entry that tells of a refused late write: it changes nothing.
+REFUSE = "refuse"
+
+_BEGIN = {Verb.START, Verb.CLAIM}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """One attempt under one lease. Instants are seconds; ``ended`` None means it is still held."""
+
+    attempt: int
+    worker: str
+    began: float
+    ended: float | None = None
+    #: The verb that ended it.
+    by: str | None = None
+
+    def __str__(self) -> str:
+        end = "now" if self.ended is None else f"{self.ended:.3f} ({self.by})"
+        return f"attempt {self.attempt} on {self.worker}, held from {self.began:.3f} to {end}"
+
+
+def steps(document: Mapping[str, Any]) -> list[Entry]:
+    """The transitions in a job's history."""
+    return [entry for entry in document.get("history", ()) if entry["verb"] != REFUSE]
+
+
+def holds(entries: Sequence[Entry]) -> list[Hold]:
+    """Every RUNNING time of a job, in order."""
+    return list(_holds(entries))
+
+
+def _holds(entries: Sequence[Entry]) -> Iterator[Hold]:
+    open_: Hold | None = None
+    for entry in entries:
+        at = entry["at"].timestamp()
+        if open_ is not None and entry["to"] != JobStatus.RUNNING:
+            yield Hold(**{**vars(open_), "ended": at, "by": entry["verb"]})
+            open_ = None
+        if entry["verb"] in _BEGIN:
+            open_ = Hold(attempt=entry["attempt"], worker=entry["worker"], began=at)
+    if open_ is not None:
+        yield open_

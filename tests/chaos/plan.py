@@ -1,0 +1,163 @@
+"""The plan of a run: which jobs are submitted when, and which faults strike when. Pure.
+
+One seed gives one plan, so that a run can be played again.
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+JOB = Path(__file__).with_name("job.py")
+
+#: Faults with how long each lasts, in leases where it has to outlast one.
+SECONDS = {
+    "scheduler-pause": 4.0,
+    "primary-kill": 2.0,
+    "primary-pause": 4.0,
+    "disk-full": 4.0,
+    "not-primary": 2.0,
+    "reset": 2.0,
+    "no-majority": 2.0,
+}
+LEASES = {"agent-pause": 3.0, "agent-cut-off": 2.0, "agent-refused": 2.0}
+
+#: Faults that strike the database itself, and what only a set of several members survives alive.
+DATABASE = ("step-down", "primary-kill", "primary-pause")
+COMMANDS = ("not-primary", "reset", "no-majority")
+PROCESSES = ("web-kill", "beat-kill", "scheduler-kill", "scheduler-pause")
+AGENTS = ("agent-kill", "agent-group-kill", "agent-pause", "agent-cut-off", "agent-refused")
+KINDS = (*PROCESSES, *AGENTS, *COMMANDS, *DATABASE, "broker-wipe", "disk-full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """One job: what it does, and what the checker may expect of it."""
+
+    seconds: tuple[float, ...] = (0.5,)
+    exit_code: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    ignores_term: bool = False
+    setsid_child: bool = False
+    #: Further fields of the request, such as ``timeoutMs``.
+    wanted: Mapping[str, Any] = field(default_factory=dict)
+
+    def request(self, name: str, log: Path) -> dict[str, Any]:
+        """The body that submits it; ``name`` is how the checker tells it from all others."""
+        flags = [("--ignore-term", self.ignores_term), ("--setsid-child", self.setsid_child)]
+        words = [
+            *(sys.executable, "-I", "-S", str(JOB), str(log)),
+            *("--seconds", ",".join(f"{second:g}" for second in self.seconds)),
+            *("--exit-code", str(self.exit_code)),
+            *("--stdout-bytes", str(self.stdout_bytes)),
+            *("--stderr-bytes", str(self.stderr_bytes)),
+            *(flag for flag, given in flags if given),
+        ]
+        needs = {"requiredCpu": 0.5, "requiredRamMb": 64, "maxRetries": 20}
+        return {"command": shlex.join(words), **needs, **self.wanted, "env": {"CHAOS_JOB": name}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One request under one Idempotency-Key: a job, or a list of them."""
+
+    key: str
+    at: float
+    jobs: tuple[JobPlan, ...]
+    as_list: bool = False
+    #: Sent a second time after its answer, as a client would that lost it.
+    twice: bool = False
+    #: Cancelled so long after it was accepted; None means never.
+    cancel_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that goes wrong, at a time, for a while (0: at once over)."""
+
+    at: float
+    kind: str
+    #: Which of several it strikes.
+    which: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lasting = f" for {self.seconds:g} s" if self.seconds else ""
+        return f"{self.at:7.2f} s  {self.kind} #{self.which}{lasting}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a seed decides."""
+
+    seed: int
+    submissions: tuple[Submission, ...]
+    faults: tuple[Fault, ...]
+
+
+def make(
+    seed: int,
+    *,
+    seconds: float,
+    jobs_per_second: float,
+    kinds: Sequence[str] = KINDS,
+    fault_every: float,
+    lease: float,
+    output_bytes: int = 4000,
+) -> Plan:
+    """A mixed load and faults of these kinds over so many seconds."""
+    dice = random.Random(seed)
+    submissions = tuple(_load(dice, seconds, jobs_per_second, output_bytes))
+    faults = tuple(_faults(dice, seconds, kinds, fault_every, lease)) if kinds else ()
+    return Plan(seed=seed, submissions=submissions, faults=faults)
+
+
+def _load(
+    dice: random.Random, seconds: float, jobs_per_second: float, output_bytes: int
+) -> Iterator[Submission]:
+    for number in range(max(1, round(seconds * jobs_per_second))):
+        as_list = dice.random() < 0.05
+        count = dice.randint(2, 5) if as_list else 1
+        yield Submission(
+            key=f"key-{number}",
+            at=round(number / jobs_per_second, 3),
+            jobs=tuple(_job(dice, output_bytes) for _ in range(count)),
+            as_list=as_list,
+            twice=dice.random() < 0.2,
+            cancel_after=_cancel_after(dice),
+        )
+
+
+def _job(dice: random.Random, output_bytes: int) -> JobPlan:
+    return JobPlan(
+        seconds=(round(dice.uniform(0.0, 3.0), 2),),
+        exit_code=dice.choice((0, 0, 0, 0, 3)),
+        stdout_bytes=dice.choice((0, 40, output_bytes // 2, output_bytes)),
+        stderr_bytes=dice.choice((0, 0, 40, output_bytes // 4)),
+        ignores_term=dice.random() < 0.1,
+        setsid_child=dice.random() < 0.1,
+    )
+
+
+def _cancel_after(dice: random.Random) -> float | None:
+    """Some while they are queued, some while they run, some when they have ended."""
+    return round(dice.uniform(0.0, 2.5), 2) if dice.random() < 0.15 else None
+
+
+def _faults(
+    dice: random.Random, seconds: float, kinds: Sequence[str], every: float, lease: float
+) -> Iterator[Fault]:
+    """Each kind in turn, in an order that is shuffled anew each time round."""
+    at, bag = every, list[str]()
+    while at < seconds:
+        bag = bag or dice.sample(list(kinds), len(kinds))
+        kind = bag.pop()
+        lasting = LEASES[kind] * lease if kind in LEASES else SECONDS.get(kind, 0.0)
+        yield Fault(at=round(at, 2), kind=kind, which=dice.randrange(12), seconds=lasting)
+        at += every * dice.uniform(0.7, 1.3)

@@ -1,0 +1,41 @@
+"""A short chaos run with a short lease and a fixed seed: every rule, on real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import plan
+from tests.chaos.cluster import Topology
+from tests.chaos.mixed import mixed
+from tests.chaos.run import arena
+
+SEED = 3
+LEASE_SECONDS = 3.0
+
+#: One of each family; the long runs have them all.
+KINDS = (
+    *("agent-kill", "agent-pause", "agent-cut-off", "scheduler-kill", "web-kill"),
+    *("not-primary", "reset", "primary-kill", "broker-wipe", "disk-full"),
+)
+
+
+@pytest.mark.timeout(240)
+def test_nothing_is_lost_under_faults_of_every_family(tmp_path: Path) -> None:
+    planned = plan.make(
+        SEED,
+        seconds=22,
+        jobs_per_second=4,
+        kinds=KINDS,
+        fault_every=2.2,
+        lease=LEASE_SECONDS,
+    )
+    assert {fault.kind for fault in planned.faults} >= {"agent-kill", "agent-pause"}
+    topology = Topology(webs=2, beats=1, schedulers=2, agents=3, lease=LEASE_SECONDS)
+    with arena(topology, folder=tmp_path) as running:
+        rows, violations = mixed(running, planned)
+        repeated = running.cluster.database["jobs"].count_documents({"attempts": {"$gt": 1}})
+    assert violations == [], "\n".join(map(str, violations))
+    assert all(row.passed for row in rows), rows
+    assert repeated > 0, "no job was ever lost and recovered: the faults have not struck"
