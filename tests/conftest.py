@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -116,3 +117,28 @@ def let_pass(clock: TestClock, tick: Callable[[str], None]) -> Callable[[float],
             tick("timeouts")
 
     return run
+
+
+Racing = Callable[[Callable[[], Any], int], list[Any]]
+
+
+@pytest.fixture
+def racing() -> Racing:
+    """Runs one function in many threads at once and gives all results."""
+
+    def race(act: Callable[[], Any], count: int) -> list[Any]:
+        results: list[Any] = []
+        barrier = threading.Barrier(count)
+
+        def run() -> None:
+            barrier.wait()
+            results.append(act())
+
+        threads = [threading.Thread(target=run) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+    return race

@@ -71,8 +71,7 @@ def running_job(worker_id: str = "w1", kind: str = "celery", **fields: Any) -> J
         job,
         lifecycle.claim(
             job,
-            worker_id=worker_id,
-            kind=kind,
+            worker=worker(worker_id, kind=kind),
             lease_id=ids.lease(),
             at=at,
             lease_until=at.now + LEASE,

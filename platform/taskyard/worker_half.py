@@ -70,7 +70,7 @@ def heartbeat(
         register(platform, worker_id, facts)
     worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
     lease = timedelta(seconds=platform.settings.http_lease_seconds)
-    held = store.jobs.renew_seen(worker_id, job_ids, now=store.clock.now(), lease=lease)
+    held = store.jobs.renew_seen(worker, job_ids, now=store.clock.now(), lease=lease)
     lost = sorted(set(job_ids) - {renewed.job_id for renewed in held})
     for job_id in lost[:LOST_NOTED]:
         _note(platform, Lease(job_id=job_id, worker_id=worker_id), Write.HEARTBEAT)
@@ -143,7 +143,7 @@ def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
     job = platform.store.jobs.get(lease.job_id)
     with _noted(platform, lease, Write.RESULT):
         _require_holder(platform, job, lease)
-        outcome = Outcome(cause=Cause.AGENT, detail=message, boot=_boot(platform, lease))
+        outcome = Outcome(cause=Cause.AGENT, detail=message)
         platform.store.workers.record_failure(
             lease.worker_id,
             reason=message,
@@ -160,7 +160,6 @@ def _record(platform: Platform, job: Job, lease: Lease, result: Result) -> Job:
         cause=Cause.EXIT if code else None,
         detail=f"exit code {code}",
         exit_code=code,
-        boot=_boot(platform, lease),
         fields=fields,
     )
     return _finish(platform, lease, outcome)
@@ -228,11 +227,6 @@ def _show_life(platform: Platform, job: Job) -> None:
     if job.agent_kind == "http":
         lease = timedelta(seconds=platform.settings.http_lease_seconds)
         platform.store.jobs.show_life(job, now=platform.store.clock.now(), lease=lease)
-
-
-def _boot(platform: Platform, lease: Lease) -> str | None:
-    worker = platform.store.workers.find(lease.worker_id)
-    return worker.boot if worker else None
 
 
 def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from flask.testing import FlaskClient
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
+from taskyard.workers.model import NOTHING
 from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
+from tests.conftest import Racing
 
 
 def zipped(**files: str) -> bytes:
@@ -108,6 +110,25 @@ def test_two_workers_that_poll_at_once_never_get_the_same_job(
     for thread in threads:
         thread.join()
     assert len(taken) == len(set(taken)) == 10
+
+
+def test_one_worker_that_polls_many_times_at_once_is_never_overcommitted(
+    api: FlaskClient, platform: Platform, agent: HttpAgent, racing: Racing
+) -> None:
+    for _ in range(20):
+        submit_job(api, requiredCpu=3)
+    app = create_app(platform)
+    headers = {"HTTP_AUTHORIZATION": api.environ_base["HTTP_AUTHORIZATION"]}
+
+    def poll() -> int:
+        client = app.test_client()
+        client.environ_base.update(headers)
+        return HttpAgent(client, agent.worker_id).poll().status_code
+
+    for _ in range(3):
+        racing(poll, 8)
+        usage = platform.store.queries.usage([agent.worker_id])
+        assert usage.get(agent.worker_id, NOTHING).cpu <= 4
 
 
 def test_a_job_that_does_not_fit_is_not_handed_out(api: FlaskClient, agent: HttpAgent) -> None:
@@ -391,3 +412,31 @@ def test_an_old_result_never_passes_for_a_new_attempts(
     assert status_of(api, job_id)["status"] == "QUEUED"
     running.register()
     assert running.poll().get_json()["job"]["jobId"] == job_id
+
+
+def test_a_registration_gives_up_what_the_worker_ran_in_its_earlier_life(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    job_id = running.job["jobId"]
+    running.stream("alive")
+    running.register()
+    for _ in range(4):
+        let_pass(10)
+        running.heartbeat()
+    job = status_of(api, job_id)
+    assert (job["status"], job["attempts"]) == ("QUEUED", 1)
+    assert running.poll().get_json()["job"]["jobId"] == job_id
+
+
+def test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    """The earlier life may have started the job: two would run it under one lease."""
+    first = running.job
+    running.register()
+    assert running.poll().status_code == 202
+    let_pass(40)
+    running.heartbeat()
+    again = running.poll().get_json()["job"]
+    assert again["jobId"] == first["jobId"]
+    assert again["leaseId"] != first["leaseId"]

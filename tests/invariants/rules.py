@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from taskyard.agent.admission import Admission
 from taskyard.jobs.counters import Counter
 from taskyard.jobs.lifecycle import HISTORY_KEPT
 from taskyard.jobs.model import Job
@@ -37,6 +38,15 @@ def check_capacity(store: Store) -> None:
             assert used.cpu <= worker.cpu_count + _EPSILON, (worker, used)
             assert used.ram_mb <= worker.ram_total_mb, (worker, used)
             assert not worker.max_jobs or len(used.job_ids) <= worker.max_jobs, (worker, used)
+
+
+def check_running(store: Store, admissions: Mapping[str, Admission]) -> None:
+    """What runs under leases that the agents of now admitted fits their hosts."""
+    for worker_id, admission in admissions.items():
+        running = store.queries.held_by(worker_id, JobStatus.RUNNING)
+        admitted = [job for job in running if admission.has(job.lease_id or "")]
+        assert sum(job.required_cpu for job in admitted) <= admission.capacity.cpu_count + _EPSILON
+        assert sum(job.required_ram_mb for job in admitted) <= admission.capacity.ram_total_mb
 
 
 def check_ended_stay(before: dict[str, dict[str, Any]], store: Store) -> None:

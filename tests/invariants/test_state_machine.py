@@ -23,17 +23,20 @@ from hypothesis.stateful import (
 )
 
 from taskyard import operations, worker_half
+from taskyard.agent.admission import Admission, Capacity
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
 from taskyard.errors import Conflict, Forbidden, Gone, NotFound, StaleAttempt
 from taskyard.jobs.lifecycle import Outcome, Transition
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
-from taskyard.scheduler import ticks
+from taskyard.scheduler import assignment, ticks
+from taskyard.scheduler.assignment import Decision
 from tests.conftest import TestClock
 from tests.invariants import rules
+from tests.invariants.conftest import Numbers
 
-EXAMPLES = {"default": 120, "long": 5000}
+EXAMPLES = {"default": 250, "long": 20_000}
 for name, examples in EXAMPLES.items():
     settings.register_profile(
         name,
@@ -60,6 +63,7 @@ class Lifecycle(RuleBasedStateMachine):
     platform: Platform
     clock: TestClock
     hints: list[Transition]
+    numbers: Numbers
 
     jobs: Bundle[str] = Bundle("jobs")
 
@@ -70,11 +74,17 @@ class Lifecycle(RuleBasedStateMachine):
             self.store.database[collection].delete_many({})
         self.hints.clear()
         self.clock.ahead *= 0
+        self.numbers.reset()
         self.reporter = Reporter(self.platform)
         self.boots: dict[str, str] = {}
         #: What agents believe to run: their own leases, live or long over.
         self.believed: list[Lease] = []
         self.started: set[str] = set()
+        #: What the present boot of each agent has admitted; a ghost has its own no more.
+        self.admissions: dict[str, Admission] = {}
+        #: What schedulers have decided and not written yet: they are paused in between.
+        self.decisions: list[Decision] = []
+        self.wrote_late = False
         self.ended: dict[str, dict[str, Any]] = {}
 
     # --- apps and operators
@@ -119,6 +129,18 @@ class Lifecycle(RuleBasedStateMachine):
     def tick(self, name: str) -> None:
         ticks.run(self.platform, name)
 
+    @rule()
+    def a_scheduler_decides_and_is_paused(self) -> None:
+        self.decisions.append(assignment.decide(self.store, self.platform.settings))
+
+    @rule(data=st.data())
+    def a_paused_scheduler_writes(self, data: st.DataObject) -> None:
+        """However late: a decision may be written twice, and by two schedulers."""
+        if self.decisions:
+            decision = data.draw(st.sampled_from(self.decisions))
+            self.hints.extend(assignment.write(self.store, decision))
+            self.wrote_late = True
+
     @rule(seconds=st.sampled_from([1, 2, 5, 14, 16, 31, 65]), swept=st.booleans())
     def time_passes(self, seconds: int, swept: bool) -> None:
         """With the sweep running all the while, or after an outage of it."""
@@ -137,6 +159,8 @@ class Lifecycle(RuleBasedStateMachine):
             worker_half.register(self.platform, worker_id, facts)
             return
         self.boots[worker_id] = secrets.token_hex(4)
+        capacity = Capacity(cpu_count=2, ram_total_mb=2048, max_jobs=0)
+        self.admissions[worker_id] = Admission(capacity)
         facts |= {"kind": "celery", "bootId": self.boots[worker_id]}
         self.store.workers.register(worker_id, facts, now=self.clock.now())
         self.platform.nudge("register")
@@ -173,7 +197,16 @@ class Lifecycle(RuleBasedStateMachine):
             attempt=changes["attempts"],
             lease_id=changes["leaseId"],
         )
-        if self.reporter.start(lease) is not None:
+        before = self.store.jobs.find(hint.job_id)
+        admission = self.admissions.get(lease.worker_id)
+        if admission is None or before is None:
+            return
+        if not admission.admit(lease.lease_id or "", before.requirement):
+            self.reporter.release(lease, "does not fit beside what runs on the agent")
+            return
+        if self.reporter.start(lease) is None:
+            admission.leave(lease.lease_id or "")
+        else:
             assert lease.lease_id not in self.started, "one lease started twice"
             self.started.add(str(lease.lease_id))
             self.believed.append(lease)
@@ -188,6 +221,7 @@ class Lifecycle(RuleBasedStateMachine):
         code = 0 if cause is None else 1
         outcome = Outcome(cause=cause, detail="ended", exit_code=code)
         accepted = self.reporter.finish(lease, outcome)
+        self._leave(lease)
         self._check_fenced(before, lease, accepted)
 
     @rule(data=st.data())
@@ -196,7 +230,9 @@ class Lifecycle(RuleBasedStateMachine):
             return
         lease = data.draw(st.sampled_from(self.believed))
         before = self.store.jobs.find(lease.job_id)
-        self._check_fenced(before, lease, self.reporter.release(lease, "drained"))
+        released = self.reporter.release(lease, "drained")
+        self._leave(lease)
+        self._check_fenced(before, lease, released)
 
     # --- HTTP agents
 
@@ -259,7 +295,12 @@ class Lifecycle(RuleBasedStateMachine):
 
     @invariant()
     def no_worker_is_overcommitted(self) -> None:
-        rules.check_capacity(self.store)
+        """By what is assigned, too, unless a decision was written late: then the agents' last
+        word is what counts, and they give a misfit back.
+        """
+        rules.check_running(self.store, self.admissions)
+        if not self.wrote_late:
+            rules.check_capacity(self.store)
 
     @invariant()
     def what_ended_stays_as_it_ended(self) -> None:
@@ -268,6 +309,10 @@ class Lifecycle(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Left alone with healthy agents, everything that can run is run, and nothing is held."""
         ticks.run(self.platform, "retention")
+
+    def _leave(self, lease: Lease) -> None:
+        if admission := self.admissions.get(lease.worker_id):
+            admission.leave(lease.lease_id or "")
 
     def _check_fenced(self, before: Job | None, lease: Lease, accepted: Job | None) -> None:
         """A write is accepted exactly when its attempt is the one that runs."""
@@ -290,8 +335,9 @@ def _seconds(value: float) -> Any:
 
 @pytest.mark.timeout(1800)
 def test_no_order_of_events_breaks_an_invariant(
-    platform: Platform, clock: TestClock, announced: list[Transition]
+    platform: Platform, clock: TestClock, announced: list[Transition], numbers: Numbers
 ) -> None:
     Lifecycle.platform, Lifecycle.clock, Lifecycle.hints = platform, clock, announced
+    Lifecycle.numbers = numbers
     profile = hypothesis.settings()
     run_state_machine_as_test(Lifecycle, settings=profile)

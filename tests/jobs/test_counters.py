@@ -11,7 +11,7 @@ from taskyard.jobs.counters import moved_by
 from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.retry import POISON_LOSSES, Cause
-from tests.factories import LEASE, NOW, after, assigned_job, queued_job, running_job
+from tests.factories import LEASE, NOW, after, assigned_job, queued_job, running_job, worker
 
 LATER = Moment(now=NOW + timedelta(hours=1))
 
@@ -22,8 +22,9 @@ def moved(job: Job, transition: Transition | None) -> dict[str, float]:
 
 
 def claim(job: Job, kind: str) -> Transition:
+    holder = worker("w", kind=kind)
     return lifecycle.claim(
-        job, worker_id="w", kind=kind, lease_id=ids.lease(), at=LATER, lease_until=NOW + LEASE
+        job, worker=holder, lease_id=ids.lease(), at=LATER, lease_until=NOW + LEASE
     )
 
 

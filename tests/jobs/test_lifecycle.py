@@ -16,7 +16,7 @@ from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import POISON_LOSSES, Cause
 from taskyard.jobs.states import ROADS, JobStatus, Verb
-from tests.factories import LEASE, NOW, after, job_in, queued_job, running_job
+from tests.factories import LEASE, NOW, after, job_in, queued_job, running_job, worker
 
 LATER = Moment(now=NOW + timedelta(seconds=5), keep=timedelta(days=30))
 MUCH_LATER = Moment(now=NOW + timedelta(hours=1), keep=timedelta(days=30))
@@ -32,8 +32,7 @@ def _assign(job: Job) -> Transition:
 def _claim(job: Job) -> Transition:
     return lifecycle.claim(
         job,
-        worker_id="w1",
-        kind="http",
+        worker=worker("w1", kind="http"),
         lease_id="l9",
         at=LATER,
         lease_until=LATER.now + LEASE,
@@ -168,8 +167,8 @@ def test_three_workers_lost_in_a_row_make_a_poison_job() -> None:
 
 
 def test_a_lost_attempt_remembers_where() -> None:
-    job = running_job()
-    expired = lifecycle.expire(job, at=MUCH_LATER, boot="w1/boot-1")
+    job = running_job(kind="http")
+    expired = lifecycle.expire(job, at=MUCH_LATER)
     assert expired is not None
     assert after(job, expired).lost_on == ("w1/boot-1",)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,29 +27,3 @@ def any_store(request: pytest.FixtureRequest) -> Store:
     # Writes ask for no sessions, so that all but these may run on it: renewals and bulk
     # assignments (update pipelines, bulk writes), files (GridFS) and the feed (change streams).
     return store_client.build(fake, Settings(), feed_uri="", clock=clock)
-
-
-Racing = Callable[[Callable[[], Any], int], list[Any]]
-
-
-@pytest.fixture
-def racing() -> Racing:
-    """Runs one function in many threads at once and gives all results."""
-    import threading
-
-    def race(act: Callable[[], Any], count: int) -> list[Any]:
-        results: list[Any] = []
-        barrier = threading.Barrier(count)
-
-        def run() -> None:
-            barrier.wait()
-            results.append(act())
-
-        threads = [threading.Thread(target=run) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return results
-
-    return race

@@ -15,8 +15,8 @@ from taskyard.jobs.states import JobStatus
 from taskyard.store.client import Store
 from taskyard.store.queries import JobFilter, Position
 from tests import factories
+from tests.conftest import Racing
 from tests.factories import LEASE, NOW
-from tests.store.conftest import Racing
 
 AT = Moment(now=NOW)
 
@@ -108,7 +108,8 @@ def test_a_lease_that_is_over_is_renewed_while_nobody_has_expired_it(
     if kind == "celery":
         held = store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE)
     else:
-        held = store.jobs.renew_seen("w1", [job.job_id], now=late, lease=LEASE)
+        holder = factories.worker(kind="http")
+        held = store.jobs.renew_seen(holder, [job.job_id], now=late, lease=LEASE)
     assert [renewed.job_id for renewed in held] == [job.job_id]
     assert store.jobs.get(job.job_id).lease_until == late + LEASE
     expired = lifecycle.expire(job, at=Moment(now=late))
@@ -149,7 +150,7 @@ def test_a_lease_never_moves_back_nor_past_the_jobs_timeout(store: Store) -> Non
 def test_an_http_agent_renews_what_has_shown_life(store: Store) -> None:
     silent, lively = (stored(store, factories.running_job(kind="http")) for _ in range(2))
     later = NOW + timedelta(seconds=5)
-    store.jobs.renew_seen("w1", [lively.job_id], now=later, lease=LEASE)
+    store.jobs.renew_seen(factories.worker(kind="http"), [lively.job_id], now=later, lease=LEASE)
     assert store.jobs.get(lively.job_id).lease_until == later + LEASE
     assert store.jobs.get(silent.job_id).lease_until == silent.lease_until
 
@@ -223,10 +224,10 @@ def test_the_queue_is_in_order_and_bounded_by_shape(store: Store) -> None:
 def test_a_queued_job_keeps_where_it_was_lost(store: Store) -> None:
     job = stored(store, factories.running_job(kind="http"))
     late = Moment(now=NOW + timedelta(hours=1))
-    gone = lifecycle.expire(job, at=late, boot="w1/b1")
+    gone = lifecycle.expire(job, at=late)
     assert gone is not None
     store.jobs.apply(gone)
-    assert store.queries.queue(per_shape=10)[0].lost_on == ("w1/b1",)
+    assert store.queries.queue(per_shape=10)[0].lost_on == ("w1/boot-1",)
 
 
 def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:

@@ -26,9 +26,8 @@ from taskyard.store import client as store_client
 from taskyard.store.client import Store
 from taskyard.store.feed import Feed
 from tests import factories
-from tests.conftest import TestClock
+from tests.conftest import Racing, TestClock
 from tests.factories import NOW
-from tests.store.conftest import Racing
 
 FACTS = {"hostname": "h", "cpuCount": 4, "ramTotalMb": 8192, "kind": "celery", "bootId": "b1"}
 HOLD = timedelta(seconds=10)

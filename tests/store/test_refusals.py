@@ -19,8 +19,8 @@ from taskyard.store.client import Store
 from taskyard.store.counters import CounterStore
 from taskyard.store.refusals import RefusalStore
 from tests import factories
+from tests.conftest import Racing
 from tests.factories import NOW
-from tests.store.conftest import Racing
 
 LATER = NOW + timedelta(hours=1)
 

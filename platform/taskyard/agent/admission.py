@@ -33,7 +33,7 @@ class Admission:
     """What this host has, and what its admitted jobs were promised of it."""
 
     def __init__(self, capacity: Capacity) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._admitted: dict[str, Requirement] = {}
         self._lock = threading.Lock()
 
@@ -42,15 +42,17 @@ class Admission:
         with self._lock:
             cpu = sum(admitted.cpu for admitted in self._admitted.values()) + needed.cpu
             ram_mb = sum(admitted.ram_mb for admitted in self._admitted.values()) + needed.ram_mb
-            most = self._capacity.max_jobs
+            most = self.capacity.max_jobs
             full = most and len(self._admitted) >= most
-            over = (
-                cpu > self._capacity.cpu_count + CPU_SLACK or ram_mb > self._capacity.ram_total_mb
-            )
+            over = cpu > self.capacity.cpu_count + CPU_SLACK or ram_mb > self.capacity.ram_total_mb
             if full or over:
                 return False
             self._admitted[lease_id] = needed
             return True
+
+    def has(self, lease_id: str) -> bool:
+        """Whether it was admitted and has not left."""
+        return lease_id in self._admitted
 
     def leave(self, lease_id: str) -> None:
         """Give its place back; one that was not admitted is no error."""

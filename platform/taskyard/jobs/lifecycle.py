@@ -16,6 +16,7 @@ from taskyard.jobs import retry
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import HELD, ROADS, JobStatus, Verb
+from taskyard.workers.model import Worker
 
 #: Entries of a job's history that are kept: enough for every attempt a job may have, and few
 #: enough that the document stays under 8 KB.
@@ -42,8 +43,6 @@ class Outcome:
     exit_code: int | None = None
     #: Name of the signal that ended it, when Taskyard sent one.
     signal: str | None = None
-    #: ``worker/boot`` it was lost on, for ``lostOn``.
-    boot: str | None = None
     #: Further stored fields, such as those of the result archive.
     fields: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,11 +84,12 @@ def start(job: Job, lease: Lease, *, at: Moment, lease_until: datetime) -> Trans
 
 
 def claim(
-    job: Job, *, worker_id: str, kind: str, lease_id: str, at: Moment, lease_until: datetime
+    job: Job, *, worker: Worker, lease_id: str, at: Moment, lease_until: datetime
 ) -> Transition:
     """QUEUED -> RUNNING in one write: an agent that asked takes the job."""
     changes = {
-        **_handed_to(worker_id, kind, lease_id, job, at),
+        **_handed_to(worker.worker_id, worker.kind, lease_id, job, at),
+        "agentBoot": worker.boot,
         **_running(job.attempts + 1, at, lease_until),
     }
     return _step(Verb.CLAIM, job, JobStatus.RUNNING, at, changes)
@@ -110,7 +110,7 @@ def finish(job: Job, lease: Lease, outcome: Outcome, *, at: Moment) -> Transitio
     return _unsuccessful(verb, job, outcome, at)
 
 
-def expire(job: Job, *, at: Moment, boot: str | None = None) -> Transition | None:
+def expire(job: Job, *, at: Moment) -> Transition | None:
     """ASSIGNED, RUNNING -> QUEUED, FAILED or CANCELLED: the lease is over.
 
     None while the lease is live, so a sweep that read too early changes nothing. An attempt
@@ -124,9 +124,9 @@ def expire(job: Job, *, at: Moment, boot: str | None = None) -> Transition | Non
         return _give_back(Verb.EXPIRE, job, at, "not started by its deadline", over)
     if job.agent_kind == "http" and job.last_seen_at is None:
         reason = "no sign of life since it was handed out"
-        return _give_back(Verb.EXPIRE, job, at, reason, over, boot)
+        return _give_back(Verb.EXPIRE, job, at, reason, over)
     detail = f"worker {job.assigned_agent_id} was lost: its lease ended"
-    outcome = Outcome(cause=Cause.LOST, detail=detail, boot=boot)
+    outcome = Outcome(cause=Cause.LOST, detail=detail)
     return _unsuccessful(Verb.EXPIRE, job, outcome, at, over)
 
 
@@ -204,7 +204,7 @@ def _unsuccessful(
         return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
     if not decision.again:
         return _end(verb, job, JobStatus.FAILED, at, changes, decision.reason, guard)
-    changes |= _lost_on(job, outcome.boot)
+    changes |= _lost_on(job)
     return _requeue(verb, job, at, changes, decision.reason, guard)
 
 
@@ -214,17 +214,17 @@ def _give_back(
     at: Moment,
     reason: str,
     guard: Mapping[str, Any] | None = None,
-    boot: str | None = None,
 ) -> Transition:
     """Back to the queue as if this attempt had not been; CANCELLED if that was asked for."""
-    changes = {"attempts": job.attempts - 1, **_lost_on(job, boot)}
+    changes = {"attempts": job.attempts - 1, **_lost_on(job)}
     if job.cancel_requested:
         words = f"cancelled ({reason})"
         return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
     return _requeue(verb, job, at, changes, reason, guard)
 
 
-def _lost_on(job: Job, boot: str | None) -> dict[str, Any]:
+def _lost_on(job: Job) -> dict[str, Any]:
+    boot = job.agent_boot
     return {"lostOn": [*job.lost_on, boot][-LOST_ON_KEPT:]} if boot else {}
 
 
@@ -238,7 +238,7 @@ def _requeue(
 ) -> Transition:
     changes = {**changes, "queuedAt": at.now}
     cleared = (
-        *("assignedAgentId", "agentKind", "leaseId", "leaseUntil"),
+        *("assignedAgentId", "agentKind", "agentBoot", "leaseId", "leaseUntil"),
         *("lastSeenAt", "assignedAt", "startedAt"),
     )
     return _step(verb, job, JobStatus.QUEUED, at, changes, reason, guard, cleared)

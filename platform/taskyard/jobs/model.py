@@ -45,6 +45,8 @@ class Job:
     assigned_agent_id: str | None = None
     #: ``celery`` or ``http``: how the holder is heard of (design, "renewal names its leases").
     agent_kind: str | None = None
+    #: ``worker/boot`` of an HTTP agent that holds it: another life of the agent is another holder.
+    agent_boot: str | None = None
     lease_id: str | None = None
     lease_until: datetime | None = None
     #: Last sign of life of this attempt from an HTTP agent; None until there was one.

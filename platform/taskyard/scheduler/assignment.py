@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from taskyard import events, ids
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
 from taskyard.jobs.lifecycle import Moment, Transition
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import Job, lease_of
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.workers import placement
@@ -41,6 +41,16 @@ class PassReport:
     duration_ms: float = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a pass has read and decided, and not written yet."""
+
+    queued: int = 0
+    transitions: Sequence[Transition] = ()
+    reservations: Mapping[str, str] = field(default_factory=dict)
+    reserved_before: Mapping[str, str | None] = field(default_factory=dict)
+
+
 def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassReport:
     """Run a pass if none is running, else ask the running one to go once more."""
     owner = secrets.token_hex(6)
@@ -51,8 +61,10 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     queued = lost = 0
     while True:
         store.locks.clear_flag(LOCK, owner)
-        read, won, missed = _once(store, settings)
-        assigned, queued, lost = [*assigned, *won], read, lost + missed
+        decision = decide(store, settings)
+        won = write(store, decision)
+        assigned += won
+        queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
         if store.locks.release(LOCK, owner, now=store.clock.now()):
             break
     report = PassReport(
@@ -66,43 +78,12 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     return report
 
 
-def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
-    """Hand the best queued job that fits to an HTTP agent that asks, in one write.
-
-    A job that it was handed and never showed life of is handed to it again, under the same
-    lease: its answer was lost on the way.
-    """
-    held = store.queries.held_by(worker.worker_id)
-    for job in held:
-        if job.agent_kind == "http" and job.last_seen_at is None:
-            return job
-    now = store.clock.now()
-    usage = store.queries.usage([worker.worker_id])
-    spots = placement.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
-    for job in store.queries.queue(per_shape=PER_SHAPE) if spots else []:
-        if placement.refuses(worker, job) or placement.fits(spots[0], job):
-            continue
-        claimed = store.jobs.apply(
-            lifecycle.claim(
-                job,
-                worker_id=worker.worker_id,
-                kind=worker.kind,
-                lease_id=ids.lease(),
-                at=Moment(now=now),
-                lease_until=now + timedelta(seconds=settings.http_lease_seconds),
-            )
-        )
-        if claimed is not None:
-            return claimed
-    return None
-
-
-def _once(store: Store, settings: Settings) -> tuple[int, list[Transition], int]:
-    """One read, one decision, one batch. Returns (jobs read, assignments won, races lost)."""
+def decide(store: Store, settings: Settings) -> Decision:
+    """One read of what is live, and the decisions it leads to."""
     workers = [w for w in store.workers.listed() if w.kind == "celery"]
     queue = store.queries.queue(per_shape=PER_SHAPE) if workers else []
     if not queue and not any(worker.reserved_for for worker in workers):
-        return 0, [], 0
+        return Decision()
     now = store.clock.now()
     offline_after = timedelta(seconds=settings.offline_seconds)
     usage = store.queries.usage()
@@ -121,9 +102,67 @@ def _once(store: Store, settings: Settings) -> tuple[int, list[Transition], int]
         )
         for job, worker_id in plan.placements
     ]
-    won = store.jobs.assign_all(transitions)
-    store.workers.reserve(plan.reservations, {w.worker_id: w.reserved_for for w in workers})
-    return len(queue), won, len(transitions) - len(won)
+    return Decision(
+        queued=len(queue),
+        transitions=transitions,
+        reservations=plan.reservations,
+        reserved_before={w.worker_id: w.reserved_for for w in workers},
+    )
+
+
+def write(store: Store, decision: Decision) -> list[Transition]:
+    """One batch, however old the decision is by now; returns the assignments that were won."""
+    won = store.jobs.assign_all(decision.transitions)
+    store.workers.reserve(decision.reservations, decision.reserved_before)
+    return won
+
+
+def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
+    """Hand the best queued job that fits to an HTTP agent that asks, in one write.
+
+    A job that it was handed in this life and never showed life of is handed to it again, under
+    the same lease: its answer was lost on the way.
+    """
+    held = store.queries.held_by(worker.worker_id)
+    for job in held:
+        if job.agent_boot == worker.boot and job.last_seen_at is None:
+            return job
+    now = store.clock.now()
+    usage = store.queries.usage([worker.worker_id])
+    spots = placement.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
+    for job in store.queries.queue(per_shape=PER_SHAPE) if spots else []:
+        if placement.refuses(worker, job) or placement.fits(spots[0], job):
+            continue
+        claimed = store.jobs.apply(
+            lifecycle.claim(
+                job,
+                worker=worker,
+                lease_id=ids.lease(),
+                at=Moment(now=now),
+                lease_until=now + timedelta(seconds=settings.http_lease_seconds),
+            )
+        )
+        if claimed is not None:
+            return claimed if _fits_beside(store, worker, claimed) else None
+    return None
+
+
+def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
+    """Whether the job fits beside all else that the worker holds; it is given back if not.
+
+    Two polls of one worker at the same time have both seen its place free; which of them is
+    first cannot be told, so both may go away empty, and the next poll gets the job.
+    """
+    spot = placement.Place(worker=worker)
+    for job in store.queries.held_by(worker.worker_id):
+        if job.job_id != claimed.job_id:
+            spot.take(job)
+    if placement.fits(spot, claimed) is None:
+        return True
+    reason = "another poll of this worker took its place"
+    at = Moment(now=store.clock.now())
+    store.jobs.apply(lifecycle.release(claimed, lease_of(claimed), reason=reason, at=at))
+    return False
 
 
 def _record(store: Store, report: PassReport) -> None:

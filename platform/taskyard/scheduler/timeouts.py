@@ -82,9 +82,8 @@ def _expire(store: Store, settings: Settings, job: Job, now: datetime) -> Job | 
     ``now`` is the instant at which the sweep was found not to be held back, and no later one: a
     scheduler that is paused between the two must not judge by what it finds when it wakes.
     """
-    worker = store.workers.find(job.assigned_agent_id or "")
     at = Moment(now=now, keep=timedelta(days=settings.job_retention_days))
-    transition = lifecycle.expire(job, at=at, boot=worker.boot if worker else None)
+    transition = lifecycle.expire(job, at=at)
     moved = store.jobs.apply(transition) if transition else None
     if moved is not None and job.assigned_agent_id:
         store.workers.suspend(job.assigned_agent_id, now=at.now)

@@ -20,6 +20,7 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
 from taskyard.store.counters import CounterStore
 from taskyard.store.failures import accept_duplicates
+from taskyard.workers.model import Worker
 
 #: How often a verb is decided anew after losing a race. Each loss means that somebody else
 #: moved the job, and a job has few states left to move to.
@@ -145,13 +146,16 @@ class JobStore:
         return self._live(mine, now)
 
     def renew_seen(
-        self, worker_id: str, job_ids: Sequence[str], *, now: datetime, lease: timedelta
+        self, worker: Worker, job_ids: Sequence[str], *, now: datetime, lease: timedelta
     ) -> list[Renewed]:
-        """Renew an HTTP agent's jobs that have shown life; ``job_ids`` it named are alive now."""
+        """Renew an HTTP agent's jobs that have shown life; ``job_ids`` it named are alive now.
+
+        Not those of an earlier life of it: they end with their leases, or show life themselves.
+        """
         mine = {
-            "assignedAgentId": worker_id,
+            "assignedAgentId": worker.worker_id,
             "status": str(JobStatus.RUNNING),
-            "agentKind": "http",
+            "agentBoot": worker.boot,
         }
         named = {**mine, "_id": {"$in": list(job_ids)}}
         if job_ids:

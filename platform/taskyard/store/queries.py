@@ -112,7 +112,9 @@ class JobQueries:
         wanted = [str(status) for status in statuses or tuple(HELD)]
         held = {"assignedAgentId": worker_id, "leaseUntil": {"$exists": True}}
         found = self._jobs.find({**held, "status": {"$in": wanted}})
-        return [to_record(Job, document) for document in found.sort("assignedAt", 1)]
+        return [
+            to_record(Job, document) for document in found.sort([("assignedAt", 1), ("_id", 1)])
+        ]
 
     def overdue(self, now: datetime, *, limit: int) -> list[Job]:
         """Held jobs whose lease is over, the longest first."""
