@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -115,15 +116,16 @@ def test_no_agent_is_no_fault(anonymous: FlaskClient, platform: Platform) -> Non
     assert checks["agents"] == {"ok": True, "detail": "0 of 1 online"}
 
 
-def test_a_member_that_only_reads_is_not_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("direct", ["false", "true"])
+def test_a_member_that_only_reads_is_not_enough(tmp_path: Path, direct: str) -> None:
     """It answers, and takes no writes: the set has no primary."""
     with ReplicaSet(tmp_path, size=1) as members:
-        settings = Settings(mongodb_uri=members.uri, database="health")
-        store = store_client.connect(settings)
-        platform = Platform(settings=settings, store=store, announce=lambda _: None)
-        client = create_app(platform).test_client()
-        assert "mongodb" not in failing(client)
-        members.step_down()
-        assert failing(client) == {"mongodb": "no primary answers"}
-        eventually(lambda: "mongodb" not in failing(client), 60)
-        store.close()
+        uri = f"{members.uri}&directConnection={direct}"
+        settings = Settings(mongodb_uri=uri, database="health")
+        with closing(store_client.connect(settings)) as store:
+            platform = Platform(settings=settings, store=store, announce=lambda _: None)
+            client = create_app(platform).test_client()
+            assert "mongodb" not in failing(client)
+            members.step_down()
+            assert failing(client) == {"mongodb": "no primary answers"}
+            eventually(lambda: "mongodb" not in failing(client), 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,14 @@ from typing import Any
 import pytest
 
 from taskyard.api.app import create_app
+from taskyard.cli.following import TIMED_OUT, exit_code_of
 from taskyard.context import Platform
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import lease_of
+from taskyard.jobs.refusal import Write
+from taskyard.jobs.retry import Cause
+from tests import factories
 from tests.api.agents import HttpAgent
 from tests.helpers import eventually
 from tests.processes.conftest import BIN, user_environment
@@ -187,6 +195,24 @@ def test_status_tells_why_and_when(cli: Cli) -> None:
     shown = cli("status", job_id).stdout
     assert "no worker is registered" in shown
     assert "submit" in shown
+
+
+def test_a_refused_late_write_is_shown_and_does_not_hide_how_the_job_ended(
+    cli: Cli, platform: Platform
+) -> None:
+    now = platform.store.clock.now()
+    running = factories.running_job(max_retries=0, now=now)
+    late = Outcome(cause=Cause.TIMEOUT, detail="timed out after 1 s")
+    lease = lease_of(running)
+    platform.store.jobs.submit([running])
+    platform.store.jobs.change(
+        running.job_id, lambda job: lifecycle.finish(job, lease, late, at=platform.moment())
+    )
+    platform.store.refusals.note(lease, Write.OUTPUT, now=now)
+    shown = cli("status", running.job_id).stdout
+    assert re.search(r"refused writes:\s+1\n", shown)
+    assert "output refused: the attempt is over" in shown
+    assert exit_code_of(cli.json("status", running.job_id)) == TIMED_OUT
 
 
 def test_retry_prints_the_new_id(cli: Cli) -> None:

@@ -10,7 +10,8 @@ from flask.testing import FlaskClient
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
 from tests import factories
@@ -60,6 +61,18 @@ def test_a_waiting_job_says_why_on_both_pages(operator: FlaskClient, platform: P
     job = stored(platform, JobStatus.QUEUED)
     for path in ("/", f"/jobs/{job.job_id}"):
         assert "no worker is registered" in operator.get(path).text
+
+
+def test_a_refused_late_write_is_on_the_page_of_the_job_and_its_absence_is_not(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    job = stored(platform, JobStatus.COMPLETED)
+    path = f"/jobs/{job.job_id}"
+    assert "refused" not in operator.get(path).text
+    platform.store.refusals.note(lease_of(job), Write.OUTPUT, now=platform.store.clock.now())
+    page = operator.get(path).text
+    assert "1 late write refused" in page
+    assert "output refused: the attempt is over" in page
 
 
 def test_the_timeline_and_the_output_are_shown(operator: FlaskClient, platform: Platform) -> None:
