@@ -1,72 +1,82 @@
-"""``python -m tests.chaos``: start a platform, do it harm, and check that nothing was lost."""
+"""``python -m tests.chaos``: start a platform, do it harm, and check that nothing was lost.
+
+Without a name the mixed run: every kind of job under every kind of fault.
+"""
 
 from __future__ import annotations
 
 import argparse
 import random
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
-from tests.chaos import plan as planning
-from tests.chaos import scoreboard
+from tests.chaos import mixed, plan, scoreboard
+from tests.chaos.checker import Violation
 from tests.chaos.cluster import Topology
-from tests.chaos.mixed import mixed
-from tests.chaos.run import arena
+from tests.chaos.experiments import EXPERIMENTS
+from tests.chaos.run import arena, judge
+from tests.chaos.scoreboard import Row
 
 
 def main() -> int:
     """Run what the arguments name; 1 when a rule was broken or a row failed."""
     wanted = _parser().parse_args()
-    plan = planning.make(
-        wanted.seed,
-        seconds=wanted.seconds,
-        jobs_per_second=wanted.rate,
-        kinds=_kinds(wanted),
-        fault_every=wanted.fault_every,
-        lease=wanted.lease,
-        output_bytes=wanted.output_bytes,
-    )
-    print(f"seed {plan.seed}: {len(plan.submissions)} submissions, {len(plan.faults)} faults")
-    with arena(_topology(wanted)) as running:
-        rows, violations = mixed(running, plan)
+    print(f"{wanted.name}, seed {wanted.seed}", flush=True)
+    if wanted.name in EXPERIMENTS:
+        rows, violations = _experiment(wanted)
+    else:
+        rows, violations = _mixed(wanted)
     for violation in violations:
         print(violation)
     print(scoreboard.table(rows))
-    print(f"seed {plan.seed}: {len(violations)} violations")
+    print(f"{wanted.name}, seed {wanted.seed}: {len(violations)} violations")
     return int(bool(violations) or not all(row.passed for row in rows))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("name", nargs="?", default="mixed", choices=(*mixed.MIXES, *EXPERIMENTS))
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--lease", type=float, default=15)
-    parser.add_argument("--members", type=int, default=1, choices=(1, 3))
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=4, help="submissions a second")
-    parser.add_argument("--fault-every", type=float, default=5, help="seconds")
-    parser.add_argument("--output-bytes", type=int, default=4000, help="of a job, at most")
-    parser.add_argument(
-        "--faults", help="comma-separated; default all: " + ", ".join(planning.KINDS)
-    )
-    for role, count in (("webs", 2), ("beats", 2), ("schedulers", 2), ("agents", 3)):
-        parser.add_argument(f"--{role}", type=int, default=count)
+    parser.add_argument("--lease", type=float, default=15, help="seconds; 15 as in production")
+    parser.add_argument("--rounds", type=int, help="of an experiment")
+    mix = parser.add_argument_group("of a mixed run")
+    mix.add_argument("--minutes", type=float, default=1)
+    mix.add_argument("--rate", type=float, default=4, help="submissions a second")
+    mix.add_argument("--fault-every", type=float, help="seconds")
+    mix.add_argument("--faults", help=f"comma-separated, of: {', '.join(plan.KINDS)}")
+    mix.add_argument("--members", type=int, choices=(1, 3), help="mongods")
+    mix.add_argument("--agents", type=int, default=3)
     return parser
 
 
-def _kinds(wanted: argparse.Namespace) -> tuple[str, ...]:
-    if wanted.faults is None:
-        return planning.KINDS
-    return tuple(kind for kind in wanted.faults.split(",") if kind)
+def _experiment(wanted: argparse.Namespace) -> tuple[Sequence[Row], Sequence[Violation]]:
+    experiment = EXPERIMENTS[wanted.name]
+    with arena(replace(experiment.topology, lease=wanted.lease)) as running:
+        rounds = wanted.rounds or experiment.rounds
+        rows = experiment.run(running, rounds, random.Random(wanted.seed))
+        found, violations = judge(running)
+    checked = scoreboard.checked(violations, n=len(found.accepted), lease=wanted.lease)
+    return [*rows, *checked], violations
 
 
-def _topology(wanted: argparse.Namespace) -> Topology:
-    return Topology(
-        webs=wanted.webs,
-        beats=wanted.beats,
-        schedulers=wanted.schedulers,
-        agents=wanted.agents,
-        members=wanted.members,
+def _mixed(wanted: argparse.Namespace) -> tuple[Sequence[Row], Sequence[Violation]]:
+    mix = mixed.MIXES[wanted.name]
+    planned = plan.make(
+        wanted.seed,
+        seconds=wanted.minutes * 60,
+        jobs_per_second=wanted.rate,
+        kinds=tuple(wanted.faults.split(",")) if wanted.faults else mix.kinds,
+        fault_every=wanted.fault_every or mix.fault_every,
         lease=wanted.lease,
+        output_bytes=mix.output_bytes,
     )
+    print(f"{len(planned.submissions)} submissions, {len(planned.faults)} faults", flush=True)
+    topology = Topology(
+        agents=wanted.agents, members=wanted.members or mix.members, lease=wanted.lease
+    )
+    with arena(topology) as running:
+        return mixed.mixed(running, planned)
 
 
 if __name__ == "__main__":

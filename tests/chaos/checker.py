@@ -15,7 +15,7 @@ from typing import Any
 from taskyard.jobs.lifecycle import HISTORY_KEPT
 from taskyard.jobs.states import HELD, ROADS, TERMINAL, JobStatus, Verb
 from tests.chaos.evidence import Evidence, Run
-from tests.chaos.holds import Hold, holds, steps
+from tests.chaos.holds import holds, steps
 from tests.chaos.job import expected
 
 #: Two clocks of one host: the jobs' wall clock, and the platform's measurement of mongod's.
@@ -26,6 +26,9 @@ AFTERLIFE_SECONDS = 2.0
 
 #: A message of the ticks may wait or be held for so long; the broker's lease is 15 s.
 MESSAGE_SECONDS = 30.0
+
+#: Sums of fractions of a CPU.
+_CPU_SLACK = 1e-6
 
 _SCHEDULER_QUEUE = "scheduler"
 
@@ -145,6 +148,25 @@ def nothing_in_use(evidence: Evidence) -> Found:
             yield "", f"{worker['workerId']} still has in use: {used}"
 
 
+def nobody_is_overcommitted(evidence: Evidence) -> Found:
+    """At no instant did a worker hold more RUNNING jobs than it has CPUs for."""
+    offered = {worker["workerId"]: worker["cpuCount"] for worker in evidence.workers}
+    changes: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for job_id, document in evidence.documents.items():
+        for hold in holds(steps(document)):
+            cpu = document["requiredCpu"]
+            changes[hold.worker].append((hold.began, cpu, job_id))
+            if hold.ended is not None:
+                changes[hold.worker].append((hold.ended, -cpu, job_id))
+    for worker, moves in changes.items():
+        used = 0.0
+        # At one instant what ends comes before what begins.
+        for at, cpu, job_id in sorted(moves):
+            used += cpu
+            if used > offered.get(worker, used) + _CPU_SLACK:
+                yield job_id, f"{worker} held {used:g} CPUs of {offered[worker]:g} at {at:.3f}"
+
+
 def output_is_whole(evidence: Evidence) -> Found:
     """Output has no gap and no double, and is what the attempt printed, as far as it came."""
     for (job_id, attempt), numbers in evidence.chunks.items():
@@ -253,6 +275,7 @@ RULES: Mapping[str, Callable[[Evidence], Found]] = {
     "afterlife": no_afterlife,
     "survivor": no_survivors,
     "in-use": nothing_in_use,
+    "capacity": nobody_is_overcommitted,
     "output": output_is_whole,
     "history": history_follows_the_roads,
     "cancelled": cancelled_stay,
@@ -283,6 +306,3 @@ def _is_road(entry: Mapping[str, Any]) -> bool:
 
 def _brief(numbers: Any) -> str:
     return ", ".join(map(str, list(numbers)[:20]))
-
-
-__all__ = ["RULES", "Hold", "Violation", "check"]

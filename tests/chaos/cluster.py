@@ -49,6 +49,8 @@ class Topology:
     agents: int = 3
     members: int = 1
     lease: float = 15.0
+    #: CPUs that each agent offers; more than this machine has, as its jobs do little but wait.
+    cpus: int = 32
 
     def settings(self) -> dict[str, str]:
         """The platform's timing; with the lease of production, that of production."""
@@ -83,7 +85,7 @@ class Program:
         self.role = role
         self.url = f"http://{env['TASKYARD_BIND']}"
         self._env = dict(env)
-        self._log = folder / f"{name}.log"
+        self.log = folder / f"{name}.log"
         self._cwd = folder
         self._popen: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
@@ -132,7 +134,7 @@ class Program:
     def _start(self) -> None:
         command = COMMANDS[self.role].replace(f"{self.role}@%h", f"{self.name}@%h")
         program, *arguments = shlex.split(command)
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
                 [*dies_with_us(), sys.executable, "-m", program, *arguments],
                 cwd=self._cwd,
@@ -234,7 +236,7 @@ class Cluster:
         )
 
     def _own_settings(self, role: str, name: str, number: int) -> dict[str, str]:
-        """An agent offers more than this machine has: its jobs do little but wait."""
+        """What an agent alone is told: its id, its size, its disk and its way to MongoDB."""
         if role != "agent":
             return {}
         base = self.folder / "work"
@@ -242,7 +244,7 @@ class Cluster:
             base = self.disk.folder
         settings = {
             "TASKYARD_WORKER_ID": name,
-            "TASKYARD_CPU_COUNT": "32",
+            "TASKYARD_CPU_COUNT": str(self.topology.cpus),
             "TASKYARD_RAM_TOTAL_MB": "8192",
             "TASKYARD_WORKSPACE_DIR": str(base / "workspaces" / name),
         }

@@ -60,7 +60,9 @@ class JobPlan:
             *(flag for flag, given in flags if given),
         ]
         needs = {"requiredCpu": 0.5, "requiredRamMb": 64, "maxRetries": 20}
-        return {"command": shlex.join(words), **needs, **self.wanted, "env": {"CHAOS_JOB": name}}
+        # The shell would not ignore a SIGTERM that the job ignores.
+        command = f"exec {shlex.join(words)}"
+        return {"command": command, **needs, **self.wanted, "env": {"CHAOS_JOB": name}}
 
 
 @dataclass(frozen=True, kw_only=True)

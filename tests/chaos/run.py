@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -45,6 +46,10 @@ class Arena:
     def lease(self) -> float:
         """Seconds of an agent's lease."""
         return self.cluster.topology.lease
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass: what is waited for is that a lease ends, which nothing shows."""
+        threading.Event().wait(seconds)
 
 
 @contextmanager

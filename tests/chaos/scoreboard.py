@@ -90,6 +90,7 @@ _CHECKED = (
     ("2", "one recorded result per job, of the highest attempt", ("result", "history", "answer")),
     ("4", "no two live leases", ("overlap", "leased")),
     ("9", "what workers have in use returns to zero", ("in-use", "queues")),
+    ("13", "no worker overcommitted", ("capacity",)),
     ("10", "0 starts after a cancel", ("cancelled",)),
     ("10", "no process outlives its job, its agent or its lease", ("afterlife", "survivor")),
     ("12", "output complete and ordered", ("output",)),

@@ -108,7 +108,15 @@ def evidence() -> Evidence:
             ),
         },
         chunks={("job-1", 1): [0], ("job-1", 2): [0, 1, 2]},
-        workers=[{"workerId": "w2", "reservedCpu": 0, "reservedRamMb": 0, "currentJobIds": []}],
+        workers=[
+            {
+                "workerId": "w2",
+                "cpuCount": 1,
+                "reservedCpu": 0,
+                "reservedRamMb": 0,
+                "currentJobIds": [],
+            }
+        ],
         messages=[("scheduler", 1.0)],
     )
 
@@ -179,6 +187,10 @@ def kept_its_lease(evidence: Evidence) -> None:
 
 def is_still_in_use(evidence: Evidence) -> None:
     evidence.workers = [{**evidence.workers[0], "reservedCpu": 1}]
+
+
+def holds_more_than_it_has(evidence: Evidence) -> None:
+    evidence.workers = [{**evidence.workers[0], "cpuCount": 0.5}]
 
 
 def has_a_gap(evidence: Evidence) -> None:
@@ -260,6 +272,7 @@ BREACHES: list[tuple[Callable[[Evidence], None], str, str]] = [
     (left_a_process, "survivor", "job-1"),
     (kept_its_lease, "in-use", "job-1"),
     (is_still_in_use, "in-use", ""),
+    (holds_more_than_it_has, "capacity", "job-1"),
     (has_a_gap, "output", "job-1"),
     (has_a_double, "output", "job-1"),
     (shows_another_attempts_output, "output", "job-1"),

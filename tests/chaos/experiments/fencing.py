@@ -1,0 +1,81 @@
+"""Row 3: an agent sleeps past its leases, its jobs run elsewhere, and it wakes up."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+
+from tests.chaos import watch
+from tests.chaos.cluster import Program
+from tests.chaos.holds import steps
+from tests.chaos.plan import JobPlan
+from tests.chaos.run import Arena
+from tests.chaos.scoreboard import Row, counted
+
+#: Jobs at once; about half of them are on the agent that is stopped.
+_JOBS = 10
+
+_LEASES = 3
+
+
+def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
+    """SIGSTOP an agent for three leases, SIGCONT it while its jobs run elsewhere."""
+    stale: list[str] = []
+    stopped = tried = 0
+    for number in range(rounds):
+        job_ids = watch.submit(arena, *(_job(arena, dice) for _ in range(_JOBS)))
+        for job_id in job_ids:
+            watch.await_run(arena, job_id, 1)
+        agent, mine = _busiest(arena, job_ids)
+        before = _refusals(agent)
+        agent.send(signal.SIGSTOP)
+        for job_id in mine:
+            watch.await_run(arena, job_id, 2)
+        arena.pause((_LEASES - 1) * arena.lease)
+        told = {job_id: _written_by_the_first(arena, job_id) for job_id in mine}
+        agent.send(signal.SIGCONT)
+        arena.cluster.await_ready()
+        watch.await_status(arena, job_ids, "COMPLETED")
+        stopped += len(mine)
+        tried += _refusals(agent) - before
+        stale += [job for job in mine if _written_by_the_first(arena, job) != told[job]]
+        arena.say(f"round {number + 1}: {agent.name} slept over {len(mine)} jobs")
+    arena.say(f"late writes that agents tried, and were refused: {tried}")
+    for job_id in stale:
+        arena.say(f"stale write accepted: {job_id}")
+    return [
+        counted(
+            "3",
+            "stale writes accepted (result, output, renewal, release)",
+            len(stale),
+            n=stopped,
+            lease=arena.lease,
+        )
+    ]
+
+
+def _job(arena: Arena, dice: random.Random) -> JobPlan:
+    """The first attempt ends while its agent sleeps, or would go on; the second outlasts it."""
+    first = dice.choice((0.7, 6.0)) * arena.lease
+    return JobPlan(seconds=(first, 3.0 * arena.lease), stdout_bytes=3000, stderr_bytes=300)
+
+
+def _busiest(arena: Arena, job_ids: list[str]) -> tuple[Program, list[str]]:
+    """The agent that runs most of these jobs, and which."""
+    holders = {job_id: watch.holder(arena, job_id) for job_id in job_ids}
+    ((agent, _),) = Counter(holders.values()).most_common(1)
+    return agent, [job_id for job_id, program in holders.items() if program is agent]
+
+
+def _written_by_the_first(arena: Arena, job_id: str) -> tuple[int, int, int]:
+    """What the first attempt has written: transitions, chunks of output, the job's first bytes."""
+    document = watch.document(arena, job_id)
+    entries = [entry for entry in steps(document) if entry["attempt"] == 1]
+    chunks = arena.cluster.database["output"].count_documents({"_id.j": job_id, "_id.a": 1})
+    return len(entries), chunks, int(document["outputAttempt"] == 1)
+
+
+def _refusals(agent: Program) -> int:
+    """Late writes of an agent that were refused, by its own log."""
+    return agent.log.read_text(errors="replace").count("write_refused")
