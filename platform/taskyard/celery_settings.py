@@ -24,6 +24,8 @@ except _TaskyardError as error:
 
 broker_url = f"{_BROKER_SCHEME}+{_uri}"
 broker_connection_retry_on_startup = True
+# An outage is over when it is over: nobody has to start a process again.
+broker_connection_max_retries = None
 broker_transport_options: dict[str, Any] = {
     "database": _loaded.database,
     # A tick that was under way when its scheduler died is run by another after this long.

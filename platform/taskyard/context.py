@@ -11,7 +11,8 @@ from taskyard.jobs.lifecycle import Moment, Transition
 from taskyard.scheduler import assignment
 from taskyard.scheduler.assignment import PassReport
 from taskyard.settings import Settings
-from taskyard.store.client import UNAVAILABLE, Store
+from taskyard.store.client import Store
+from taskyard.store.failures import is_unavailable
 
 #: Sends the hint of an assignment to the worker's own queue.
 Announce = Callable[[Sequence[Transition]], None]
@@ -47,5 +48,7 @@ class Platform:
         """Run a pass if it can be run now; whoever asks has done its own work already."""
         try:
             self.run_pass(trigger)
-        except UNAVAILABLE as error:
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
             events.warn("scheduler.pass_skipped", trigger=trigger, error=type(error).__name__)

@@ -35,4 +35,6 @@ def announce(assigned: Sequence[Transition]) -> None:
                 queue=queue_of(lease["assignedAgentId"]),
                 expiration=expires,
                 producer=producer,
+                # A hint: whoever waits for this pass does not wait for that.
+                retry=False,
             )

@@ -199,7 +199,7 @@ class Lifecycle(RuleBasedStateMachine):
         )
         before = self.store.jobs.find(hint.job_id)
         admission = self.admissions.get(lease.worker_id)
-        if admission is None or before is None:
+        if admission is None or before is None or admission.has(lease.lease_id or ""):
             return
         if not admission.admit(lease.lease_id or "", before.requirement):
             self.reporter.release(lease, "does not fit beside what runs on the agent")

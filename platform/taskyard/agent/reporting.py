@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -9,12 +10,13 @@ from typing import TypeVar
 
 from taskyard import events
 from taskyard.context import Platform
-from taskyard.errors import NotFound, StaleAttempt
+from taskyard.errors import NotFound, StaleAttempt, StoreUnavailable
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.lifecycle import Outcome, Transition
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import Write
-from taskyard.store.client import UNAVAILABLE
+from taskyard.jobs.states import JobStatus, Verb
+from taskyard.store.failures import is_unavailable
 from taskyard.store.output import Chunk
 
 T = TypeVar("T")
@@ -22,12 +24,15 @@ T = TypeVar("T")
 #: Pause between two tries while there is no primary.
 RETRY_SECONDS = 0.5
 
+_ENDS = (Verb.COMPLETE, Verb.FAIL, Verb.TIME_OUT)
+
 
 class Reporter:
     """Writes for the runner; None means that the attempt is over and nothing was written.
 
     While MongoDB does not answer it tries again: a job that runs goes on, and its output and
-    result are delivered afterwards.
+    result are delivered afterwards. When an answer was lost, the next try finds what was written
+    and is refused for it; then the job is read back, as a majority has it.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -43,22 +48,23 @@ class Reporter:
         """Move the job to RUNNING, if it is still ours to run."""
         until = timedelta(seconds=self._platform.settings.lease_seconds)
 
-        def begin(job: Job) -> lifecycle.Transition:
+        def begin(job: Job) -> Transition:
             at = self._platform.moment()
             return lifecycle.start(job, lease, at=at, lease_until=at.now + until)
 
-        return self._persist(
-            lease, Write.START, lambda: self._store.jobs.change(lease.job_id, begin)
-        )
+        def ours(job: Job) -> bool:
+            return job.status is JobStatus.RUNNING and lease.covers(job)
+
+        return self._move(lease, Write.START, begin, ours)
 
     def release(self, lease: Lease, reason: str) -> Job | None:
         """Give a job back that was not spawned."""
 
-        def give_back(job: Job) -> lifecycle.Transition:
+        def give_back(job: Job) -> Transition:
             return lifecycle.release(job, lease, reason=reason, at=self._platform.moment())
 
-        return self._persist(
-            lease, Write.RELEASE, lambda: self._store.jobs.change(lease.job_id, give_back)
+        return self._move(
+            lease, Write.RELEASE, give_back, lambda job: _told(job, lease, Verb.RELEASE)
         )
 
     def output(
@@ -80,27 +86,67 @@ class Reporter:
     def finish(self, lease: Lease, outcome: Outcome) -> Job | None:
         """Record how the attempt ended."""
 
-        def end(job: Job) -> lifecycle.Transition:
+        def end(job: Job) -> Transition:
             return lifecycle.finish(job, lease, outcome, at=self._platform.moment())
 
-        return self._persist(
-            lease, Write.RESULT, lambda: self._store.jobs.change(lease.job_id, end)
-        )
+        return self._move(lease, Write.RESULT, end, lambda job: _told(job, lease, *_ENDS))
 
-    def _persist(self, lease: Lease, kind: Write, write: Callable[[], T]) -> T | None:
-        """Write until it is written or refused; what is refused is noted on the job.
+    def insist(self, act: Callable[[], T]) -> T:
+        """Do what needs the store, again while it is away.
 
-        A write whose answer was lost is found done on the next try, and then refused: that is
-        the same result, recorded once.
+        Raises what ``act`` raises otherwise, and StoreUnavailable once the reporter is closed.
         """
         while True:
             try:
-                return write()
-            except (StaleAttempt, NotFound) as refusal:
-                events.warn("agent.write_refused", reason=type(refusal).__name__)
-                self._store.refusals.note(lease, kind, now=self._store.clock.now())
-                return None
-            except UNAVAILABLE as error:
+                return act()
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
                 events.warn("agent.store_unavailable", error=type(error).__name__)
-                if self._closed.wait(RETRY_SECONDS):
-                    return None
+            if self._closed.wait(RETRY_SECONDS):
+                raise StoreUnavailable("The agent stopped before MongoDB answered.")
+
+    def _move(
+        self,
+        lease: Lease,
+        kind: Write,
+        decide: Callable[[Job], Transition],
+        done: Callable[[Job], bool],
+    ) -> Job | None:
+        """One transition; ``done`` tells whether an earlier try has made it."""
+        tries = itertools.count()
+
+        def write() -> Job:
+            again = next(tries) > 0
+            try:
+                return self._store.jobs.change(lease.job_id, decide)
+            except StaleAttempt:
+                job = self._store.jobs.confirmed(lease.job_id) if again else None
+                if job is not None and done(job):
+                    return job
+                raise
+
+        return self._persist(lease, kind, write)
+
+    def _persist(self, lease: Lease, kind: Write, write: Callable[[], T]) -> T | None:
+        """Write until it is written or refused, or nobody waits for it any more; what is
+        refused is noted on the job.
+        """
+        try:
+            return self.insist(write)
+        except (StaleAttempt, NotFound) as refusal:
+            events.warn("agent.write_refused", reason=type(refusal).__name__)
+            self._store.refusals.note(lease, kind, now=self._store.clock.now())
+        except StoreUnavailable:
+            events.warn("agent.write_given_up")
+        return None
+
+
+def _told(job: Job, lease: Lease, *verbs: Verb) -> bool:
+    """Whether the job's history has one of these verbs for the attempt."""
+    return any(
+        entry["verb"] in verbs
+        and entry["attempt"] == lease.attempt
+        and entry["worker"] == lease.worker_id
+        for entry in job.history
+    )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 from taskyard import events, packing
 from taskyard.agent import inputs
@@ -23,6 +23,7 @@ from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.store.files import StoredFile
 from taskyard.store.output import Chunk
 
 
@@ -51,20 +52,15 @@ class Stages:
 
         ``on_started`` is told the monotonic instant past which nothing of it may run.
         """
-        job = self._admitted(lease)
+        self._admit(lease)
         started = self._reporter.start(lease)
         if started is None:
             self._admission.leave(lease.lease_id or "")
             raise Refused("it is not assigned to this agent any more")
         on_started(self._fence(started))
         began = time.monotonic()
-        workspace = self._workspaces.create(job.job_id, started.attempts)
-        try:
-            inputs.fetch(started, workspace, self._platform)
-            return self._attempt(started, lease, workspace, began)
-        except BaseException:
-            workspace.remove()
-            raise
+        workspace = self._reporter.insist(lambda: self._laid_out(started))
+        return self._attempt(started, lease, workspace, began)
 
     def release(self, lease: Lease, reason: str) -> None:
         """Give back what was not spawned."""
@@ -82,12 +78,7 @@ class Stages:
             outcome = Outcome(cause=Cause.EXIT, detail=f"input archive: {error}")
         else:
             outcome = Outcome(cause=Cause.AGENT, detail=f"agent error: {error}")
-            self._platform.store.workers.record_failure(
-                lease.worker_id,
-                reason=outcome.detail,
-                now=self._platform.store.clock.now(),
-                cooldown=timedelta(seconds=self._settings.cooldown_seconds),
-            )
+            self._reporter.insist(lambda: self._cool_down(lease.worker_id, outcome.detail))
         self._end(lease, outcome)
 
     def store_output(self, attempt: Attempt, chunks: Sequence[Chunk]) -> None:
@@ -118,14 +109,31 @@ class Stages:
         """Stop trying to write: the process is about to end."""
         self._reporter.close()
 
-    def _admitted(self, lease: Lease) -> Job:
-        job = self._platform.store.jobs.find(lease.job_id)
+    def _admit(self, lease: Lease) -> None:
+        job = self._reporter.insist(lambda: self._platform.store.jobs.find(lease.job_id))
         if job is None or job.status is not JobStatus.ASSIGNED or not lease.covers(job):
             raise Refused("it is not assigned to this agent any more")
         if not self._admission.admit(lease.lease_id or "", job.requirement):
             self._reporter.release(lease, "does not fit beside what runs on the agent")
             raise Refused("it does not fit beside what runs here")
-        return job
+
+    def _laid_out(self, job: Job) -> Workspace:
+        """A workspace with the job's input in it; nothing is left of one that fails."""
+        workspace = self._workspaces.create(job.job_id, job.attempts)
+        try:
+            inputs.fetch(job, workspace, self._platform)
+        except BaseException:
+            workspace.remove()
+            raise
+        return workspace
+
+    def _cool_down(self, worker_id: str, reason: str) -> None:
+        self._platform.store.workers.record_failure(
+            worker_id,
+            reason=reason,
+            now=self._platform.store.clock.now(),
+            cooldown=timedelta(seconds=self._settings.cooldown_seconds),
+        )
 
     def _fence(self, started: Job) -> float:
         assert started.lease_until is not None
@@ -158,18 +166,22 @@ class Stages:
             )
             if not report.entries:
                 return {}
-            packed.seek(0)
-            stored = self._platform.store.files.save(
-                packed,
-                filename=f"{attempt.job.job_id}-result.zip",
-                cap_bytes=self._settings.result_cap_bytes * 2,
-                keep=timedelta(days=self._settings.job_retention_days),
-            )
+            name = f"{attempt.job.job_id}-result.zip"
+            stored = self._reporter.insist(lambda: self._stored(packed, name))
         return {
             "resultFileId": stored.file_id,
             "resultFilename": stored.filename,
             "resultTruncated": report.cut,
         }
+
+    def _stored(self, packed: BinaryIO, filename: str) -> StoredFile:
+        packed.seek(0)
+        return self._platform.store.files.save(
+            packed,
+            filename=filename,
+            cap_bytes=self._settings.result_cap_bytes * 2,
+            keep=timedelta(days=self._settings.job_retention_days),
+        )
 
     def _end(self, lease: Lease, outcome: Outcome) -> None:
         ended = self._reporter.finish(lease, outcome)

@@ -76,6 +76,14 @@ class JobStore:
             raise NotFound("job", job_id)
         return job
 
+    def confirmed(self, job_id: str) -> Job | None:
+        """The job, once a majority has everything that is known of it here.
+
+        A write that changes nothing waits for the majority as any other does.
+        """
+        document = self._jobs.find_one_and_update({"_id": job_id}, {"$setOnInsert": {}})
+        return to_record(Job, document) if document else None
+
     def apply(self, transition: Transition) -> Job | None:
         """Perform one transition; None when its guard no longer matches."""
         document = self._jobs.find_one_and_update(
