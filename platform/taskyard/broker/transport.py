@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from typing import Any
@@ -11,6 +12,7 @@ import pymongo
 from kombu.transport import virtual
 from pymongo.errors import PyMongoError
 
+from taskyard.broker import SCHEME
 from taskyard.broker.broker import Broker, Options, broker_of
 from taskyard.broker.channel import Channel as _Channel
 from taskyard.broker.channel import Raw, delivery_of
@@ -25,6 +27,8 @@ LOOK_SECONDS = 1.0
 
 #: Messages claimed at once from one queue.
 BATCH = 64
+
+_PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
 _OPTIONS = ("lease_seconds", "database", "prefix")
 
@@ -52,6 +56,11 @@ class Transport(virtual.Transport):
         self._buffer: deque[tuple[Raw, str]] = deque()
         self._timer: Any = None
         self._down = False
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """The URI for people. Kombu's own reads no URI that names several hosts with ports."""
+        shown = uri if include_password else _PASSWORD.sub(rf"\g<user>:{mask}@", uri or "")
+        return f"{SCHEME}+{shown}"
 
     def driver_version(self) -> str:
         """PyMongo's version."""
