@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
-from taskyard.store.output import LIVE, Chunk
+from taskyard.store.failures import is_unavailable
+from taskyard.store.output import LIVE, Chunk, OutputStore
 from taskyard.waiting import explain
 
 #: How often a follower looks when nothing wakes it: the change stream is a hint only.
@@ -42,48 +43,39 @@ class Seen:
 def follow(platform: Platform, job_id: str, start: Place | None = None) -> Iterator[Seen]:
     """Everything stored so far, then everything new, until the job has ended.
 
-    Yields at least once a second. Raises NotFound.
+    Yields now and then while nothing is new, and waits for a database that goes away meanwhile.
+    Raises NotFound.
     """
-    place = start or Place()
-    resumed = start is not None
-    delivered = {"stdout": 0, "stderr": 0}
+    reader = _Reader(platform.store.output, start)
+    job: Job | None = None
     state: tuple[object, ...] = ()
     with platform.store.feed.waiting_for(job_id) as woken:
-        while True:
+        while job is None or not job.is_terminal:
             woken.clear()
-            # The job is read before its output: what an ended job printed is stored by then.
-            job = platform.store.jobs.get(job_id)
-            skip = {"stdout": 0, "stderr": 0}
-            if (job.output_attempt, job.output_generation) != (place.attempt, place.generation):
-                replaced = job.output_attempt == place.attempt
-                # A whole text that was streamed before goes on where the stream stopped.
-                skip = dict(delivered) if replaced else skip
-                place = Place(attempt=job.output_attempt, generation=job.output_generation)
-                if replaced and resumed:
-                    yield Seen(job=job, place=place, reset=True)
-                delivered = {"stdout": 0, "stderr": 0}
-            for chunk in platform.store.output.read(job, after=place.seq):
-                place = Place(attempt=place.attempt, generation=place.generation, seq=chunk.seq)
-                delivered[chunk.stream] += len(chunk.data)
-                fresh = chunk.data[skip[chunk.stream] :]
-                skip[chunk.stream] = max(0, skip[chunk.stream] - len(chunk.data))
-                if fresh:
-                    part = Chunk(seq=chunk.seq, stream=chunk.stream, data=fresh)
-                    yield Seen(job=job, chunk=part, place=place)
-            waiting = explain(platform, [job]).get(job_id)
-            reason = waiting.reason if waiting else None
+            try:
+                # The job is read before its output: what an ended job printed is stored by then.
+                found = platform.store.jobs.get(job_id)
+                yield from reader.read(found)
+                waiting = explain(platform, [found]).get(job_id)
+            except Exception as error:
+                if job is None or not is_unavailable(error):
+                    raise
+                # The job goes on without us.
+                yield Seen(job=job, place=reader.place)
+                woken.wait(LOOK_SECONDS)
+                continue
+            job, reason = found, waiting.reason if waiting else None
             now_state = (job.status, job.attempts, job.cancel_requested, reason)
             changed, state = now_state != state, now_state
             yield Seen(
                 job=job,
-                place=place,
+                place=reader.place,
                 changed=changed,
                 waiting_reason=reason,
                 ended=job.is_terminal,
             )
-            if job.is_terminal:
-                return
-            woken.wait(LOOK_SECONDS)
+            if not job.is_terminal:
+                woken.wait(LOOK_SECONDS)
 
 
 def wait_until_ended(platform: Platform, job_id: str, seconds: float) -> Job:
@@ -97,3 +89,40 @@ def wait_until_ended(platform: Platform, job_id: str, seconds: float) -> Job:
             if job.is_terminal or left <= 0:
                 return job
             woken.wait(min(LOOK_SECONDS, left))
+
+
+class _Reader:
+    """Reads a job's output on from where it was, however often it is interrupted."""
+
+    def __init__(self, output: OutputStore, start: Place | None) -> None:
+        self.place = start or Place()
+        self._output = output
+        self._resumed = start is not None
+        #: Characters of the text so far that were given out, and that are passed over in another.
+        self._delivered = {"stdout": 0, "stderr": 0}
+        self._skip = {"stdout": 0, "stderr": 0}
+
+    def read(self, job: Job) -> Iterator[Seen]:
+        """What is new of the job's output; another attempt or text begins anew."""
+        if (job.output_attempt, job.output_generation) != (
+            self.place.attempt,
+            self.place.generation,
+        ):
+            yield from self._turn_to(job)
+        for chunk in self._output.read(job, after=self.place.seq):
+            self.place = replace(self.place, seq=chunk.seq)
+            self._delivered[chunk.stream] += len(chunk.data)
+            fresh = chunk.data[self._skip[chunk.stream] :]
+            self._skip[chunk.stream] = max(0, self._skip[chunk.stream] - len(chunk.data))
+            if fresh:
+                yield Seen(job=job, chunk=replace(chunk, data=fresh), place=self.place)
+
+    def _turn_to(self, job: Job) -> Iterator[Seen]:
+        replaced = job.output_attempt == self.place.attempt
+        # A whole text that was streamed before goes on where the stream stopped.
+        nothing = {"stdout": 0, "stderr": 0}
+        self._skip = self._delivered if replaced else nothing
+        self._delivered = dict(nothing)
+        self.place = Place(attempt=job.output_attempt, generation=job.output_generation)
+        if replaced and self._resumed:
+            yield Seen(job=job, place=self.place, reset=True)

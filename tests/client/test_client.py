@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from taskyard import Client
 from taskyard.api.app import create_app
+from taskyard.client.transport import TRIES
 from taskyard.context import Platform
 from taskyard.errors import RequestFailed, ServerUnreachable
 from tests.api.agents import HttpAgent
@@ -140,6 +142,50 @@ def test_a_create_whose_answer_was_lost_is_sent_again_and_makes_one_job(
     with Client("http://localhost", token, transport=LosesFirstAnswer()) as client:
         job_id = client.submit("true")
         assert [job["jobId"] for job in client.list_jobs()["jobs"]] == [job_id]
+
+
+class Away(httpx2.BaseTransport):
+    """The application while its database is away for the first few requests of each path."""
+
+    def __init__(self, platform: Platform, times: int) -> None:
+        self._inner = httpx2.WSGITransport(app=create_app(platform))
+        self._times = times
+        self.asked: Counter[str] = Counter()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked[request.url.path] += 1
+        if self.asked[request.url.path] <= self._times:
+            return httpx2.Response(503, headers={"Retry-After": "0"}, json={"detail": "away"})
+        return self._inner.handle_request(request)
+
+
+@pytest.mark.parametrize(
+    ("path", "act"),
+    [
+        ("create", lambda client, job: client.submit("true")),
+        ("status", lambda client, job: client.status(job)),
+        ("list", lambda client, job: client.list_jobs()),
+        ("output", lambda client, job: list(client.output(job))),
+        ("events", lambda client, job: next(client.follow(job))),
+    ],
+)
+def test_what_may_be_sent_again_is_while_the_database_is_away(
+    platform: Platform,
+    token: str,
+    client: Client,
+    path: str,
+    act: Callable[[Client, str], Any],
+) -> None:
+    job_id = client.submit("true")
+    for times, served_in_the_end in ((TRIES - 1, True), (TRIES, False)):
+        away = Away(platform, times)
+        with Client("http://localhost", token, transport=away) as asking:
+            if served_in_the_end:
+                act(asking, job_id)
+            else:
+                with pytest.raises(RequestFailed, match="away"):
+                    act(asking, job_id)
+        assert away.asked[f"/api/jobs/{path}"] == TRIES
 
 
 def test_a_follower_sees_everything_to_the_end(

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Response, request
 
-from taskyard import operations
+from taskyard import events, operations
 from taskyard.api import file_schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform
@@ -15,6 +15,7 @@ from taskyard.api.files import allow_uploads, save_upload
 from taskyard.context import Platform
 from taskyard.errors import Conflict
 from taskyard.follow import follow
+from taskyard.store.failures import is_unavailable
 
 blueprint = Blueprint("execute", __name__, url_prefix="/api", description="Execution")
 
@@ -88,3 +89,7 @@ def _cancel_quietly(here: Platform, job_id: str, by: str) -> None:
         operations.cancel(here, job_id, by=by, reason="the client went away")
     except Conflict:
         return
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+        events.warn("api.cancel_failed", job=job_id, error=type(error).__name__)

@@ -9,15 +9,22 @@ from typing import Any
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import AutoReconnect, ConnectionFailure, ExecutionTimeout, WTimeoutError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, WriteConcernError
 
 Document = dict[str, Any]
 
 #: Raised while there is no primary: consumers look again later, publishers try again.
-UNAVAILABLE = (AutoReconnect, ConnectionFailure, ExecutionTimeout, WTimeoutError)
+UNAVAILABLE = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
 
 #: One call's search for a primary. It may be made on Celery's event loop, so it is short.
 SERVER_SELECTION_MS = 3000
+
+#: One call with everything; a connection whose other end is gone must not stop the loop.
+OPERATION_TIMEOUT_MS = 5000
+
+#: How often the driver looks at each member, and how long it waits for it.
+MONITOR_MS = 2000
+CONNECT_TIMEOUT_MS = 3000
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,10 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
     options: dict[str, Any] = {
         "appname": f"taskyard-broker-{purpose}",
         "w": "majority",
+        "timeoutMS": OPERATION_TIMEOUT_MS,
         "serverSelectionTimeoutMS": SERVER_SELECTION_MS,
+        "connectTimeoutMS": CONNECT_TIMEOUT_MS,
+        "heartbeatFrequencyMS": MONITOR_MS,
         "tz_aware": True,
         **dict(address.options),
     }

@@ -28,7 +28,7 @@ LOOK_SECONDS = 1.0
 #: Messages claimed at once from one queue.
 BATCH = 64
 
-_PASSWORD = re.compile(r"(://[^:/@]*:)[^/@]*@")
+_PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
 _OPTIONS = ("lease_seconds", "database", "prefix")
 
@@ -57,10 +57,9 @@ class Transport(virtual.Transport):
         self._timer: Any = None
         self._down = False
 
-    @classmethod
-    def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        """The address for people to read; kombu itself cannot read one that names several hosts."""
-        shown = uri if include_password else _PASSWORD.sub(rf"\g<1>{mask}@", uri)
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """The URI for people. Kombu's own reads no URI that names several hosts with ports."""
+        shown = uri if include_password else _PASSWORD.sub(rf"\g<user>:{mask}@", uri or "")
         return f"{SCHEME}+{shown}"
 
     def driver_version(self) -> str:

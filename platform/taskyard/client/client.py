@@ -15,7 +15,7 @@ import httpx2
 from taskyard.client import config
 from taskyard.client.config import Connection
 from taskyard.client.transport import Transport
-from taskyard.errors import ServerUnreachable
+from taskyard.errors import RequestFailed, ServerUnreachable
 
 #: A follower that lost the API tries for this long to come back.
 RECONNECT_SECONDS = 60.0
@@ -123,8 +123,9 @@ class Client:
                     yield Event(name=event.event, data=json.loads(event.data))
                     if event.event == "end":
                         return
-            except ServerUnreachable:
-                if not last or time.monotonic() > give_up_at:
+            except (ServerUnreachable, RequestFailed) as error:
+                away = isinstance(error, ServerUnreachable) or error.status == 503
+                if not away or not last or time.monotonic() > give_up_at:
                     raise
             time.sleep(1)
 
@@ -137,7 +138,7 @@ class Client:
         path = f"/api/workers/{worker_id}"
         if action == "delete":
             return dict(self._api.ask("DELETE", path))
-        return dict(self._api.ask("POST", f"{path}/{action}"))
+        return dict(self._api.ask("POST", f"{path}/{action}", again=True))
 
     def upload(self, file: Path | str) -> dict[str, Any]:
         """Store a file; returns ``{fileId, filename, size, sha256, url}``."""

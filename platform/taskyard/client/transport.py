@@ -13,7 +13,8 @@ from taskyard import __version__
 from taskyard.client.config import Connection
 from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
 
-#: Tries of a request that may be sent again: an election of MongoDB takes 1 to 3 s.
+#: Tries of a request that may be sent again. A planned election takes 1 to 3 s, an unplanned one
+#: up to 12 s; the API answers 503 after 5 s and asks for 2 s of patience.
 TRIES = 4
 
 #: Longer than the longest long poll of the API, 60 s.
@@ -70,13 +71,17 @@ class Transport:
 
     @contextmanager
     def stream(self, path: str, **request: Any) -> Iterator[httpx2.Response]:
-        """An answer that is read as it comes."""
+        """An answer that is read as it comes; asked for again until it begins."""
         try:
-            with self._http.stream("GET", path, **request) as answer:
-                if answer.is_error:
-                    answer.read()
-                _check(answer)
-                yield answer
+            for left in reversed(range(TRIES)):
+                with self._http.stream("GET", path, **request) as answer:
+                    if answer.status_code != 503 or not left:
+                        if answer.is_error:
+                            answer.read()
+                        _check(answer)
+                        yield answer
+                        return
+                time.sleep(_pause(answer))
         except httpx2.TransportError as error:
             raise self._unreachable(error) from None
 
