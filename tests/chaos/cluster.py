@@ -244,6 +244,8 @@ class Cluster:
             base = self.disk.folder
         settings = {
             "TASKYARD_WORKER_ID": name,
+            # A job with the label of an agent runs there or nowhere.
+            "TASKYARD_LABELS": name,
             "TASKYARD_CPU_COUNT": str(self.topology.cpus),
             "TASKYARD_RAM_TOTAL_MB": "8192",
             "TASKYARD_WORKSPACE_DIR": str(base / "workspaces" / name),

@@ -65,7 +65,7 @@ def give_to_stopped(
     while time.monotonic() < until:
         agent.send(signal.SIGSTOP)
         submitted += submit(arena, *[plan] * count)
-        eventually(lambda: not _queued(arena, submitted))
+        await_status(arena, submitted, "ASSIGNED", "RUNNING", "COMPLETED")
         if given := _assigned(arena, submitted, agent):
             return submitted, given
         agent.send(signal.SIGCONT)
@@ -83,11 +83,6 @@ def last_lives(arena: Arena, job_ids: Sequence[str]) -> dict[str, Run]:
     wanted = set(job_ids)
     runs = evidence.read_log(arena.cluster.job_log)
     return {run.job_id: run for run in runs if run.job_id in wanted}
-
-
-def _queued(arena: Arena, job_ids: Sequence[str]) -> int:
-    waiting = {"_id": {"$in": list(job_ids)}, "status": "QUEUED"}
-    return arena.cluster.database["jobs"].count_documents(waiting)
 
 
 def _assigned(arena: Arena, job_ids: Sequence[str], agent: Program) -> list[str]:

@@ -18,6 +18,8 @@ _JOBS = 10
 
 _LEASES = 3
 
+_IN_FLIGHT_SECONDS = 0.5
+
 
 def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
     """SIGSTOP an agent for three leases, SIGCONT it while its jobs run elsewhere."""
@@ -27,9 +29,10 @@ def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
         job_ids = watch.submit(arena, *(_job(arena, dice) for _ in range(_JOBS)))
         for job_id in job_ids:
             watch.await_run(arena, job_id, 1)
-        agent, mine = _busiest(arena, job_ids)
+        agent = _busiest(arena, job_ids)
         before = _refusals(agent)
         agent.send(signal.SIGSTOP)
+        mine = _held(arena, job_ids, agent)
         for job_id in mine:
             watch.await_run(arena, job_id, 2)
         arena.pause((_LEASES - 1) * arena.lease)
@@ -57,15 +60,22 @@ def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
 
 def _job(arena: Arena, dice: random.Random) -> JobPlan:
     """The first attempt ends while its agent sleeps, or would go on; the second outlasts it."""
-    first = dice.choice((0.7, 6.0)) * arena.lease
-    return JobPlan(seconds=(first, 3.0 * arena.lease), stdout_bytes=3000, stderr_bytes=300)
+    first = dice.choice((arena.lease / 2 + 1, 6.0 * arena.lease))
+    seconds = (first, 3.0 * arena.lease)
+    return JobPlan(seconds=seconds, stdout_bytes=3000, stderr_bytes=300)
 
 
-def _busiest(arena: Arena, job_ids: list[str]) -> tuple[Program, list[str]]:
-    """The agent that runs most of these jobs, and which."""
-    holders = {job_id: watch.holder(arena, job_id) for job_id in job_ids}
-    ((agent, _),) = Counter(holders.values()).most_common(1)
-    return agent, [job_id for job_id, program in holders.items() if program is agent]
+def _busiest(arena: Arena, job_ids: list[str]) -> Program:
+    """The agent that runs most of these jobs."""
+    ((agent, _),) = Counter(watch.holder(arena, job_id) for job_id in job_ids).most_common(1)
+    return agent
+
+
+def _held(arena: Arena, job_ids: list[str], agent: Program) -> list[str]:
+    """The jobs that are RUNNING on the stopped agent, when its last writes have arrived."""
+    arena.pause(_IN_FLIGHT_SECONDS)
+    held = {"_id": {"$in": job_ids}, "status": "RUNNING", "assignedAgentId": agent.name}
+    return [found["_id"] for found in arena.cluster.database["jobs"].find(held, {"_id": 1})]
 
 
 def _written_by_the_first(arena: Arena, job_id: str) -> tuple[int, int, int]:
