@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from tests.chaos.scoreboard import Row
 def main() -> int:
     """Run what the arguments name; 1 when a rule was broken or a row failed."""
     wanted = _parser().parse_args()
+    # Ended from outside it still ends its processes and gives back its mounts.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{wanted.name}, seed {wanted.seed}", flush=True)
     if wanted.name in EXPERIMENTS:
         rows, violations = _experiment(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,8 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         with ExitStack() as stack:
+            # Logs stay; hundreds of megabytes of databases do not.
+            stack.callback(shutil.rmtree, self.folder / "mongod", ignore_errors=True)
             stack.enter_context(self.mongods)
             if self.topology.members == 1:
                 self.proxy = stack.enter_context(Proxy(self.mongods.members[0].port))
