@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
+import psutil
 from pymongo.errors import PyMongoError
 
 from tests.chaos.cluster import Cluster, Program
@@ -20,6 +21,8 @@ APP_NAMES = ("taskyard", "taskyard-broker-work")
 #: Commands that a client of the platform has refused at once.
 _REFUSED = 6
 _COMMANDS = ["find", "aggregate", "insert", "update", "findAndModify", "delete"]
+KEEPER = "taskyard.agent.keeper"
+
 _WRITES = ["insert", "update", "findAndModify", "delete"]
 
 
@@ -62,6 +65,17 @@ def _pause(role: str) -> Callable[[Cluster, Fault], Heal]:
         return go_on
 
     return pause
+
+
+def _keeper_kill(cluster: Cluster, fault: Fault) -> None:
+    """The process that starts and ends the agent's jobs; the agent has to do without at once."""
+    agent = _pick(cluster, "agent", fault.which)
+    try:
+        for child in psutil.Process(agent.pid).children():
+            if KEEPER in child.cmdline():
+                child.kill()
+    except psutil.NoSuchProcess:
+        raise Impossible(f"{agent.name} is down now") from None
 
 
 def _network(mode: Mode) -> Callable[[Cluster, Fault], Heal]:
@@ -141,6 +155,7 @@ FAULTS: dict[str, Callable[[Cluster, Fault], Heal | None]] = {
     "scheduler-pause": _pause("scheduler"),
     "agent-kill": _kill("agent", group=False),
     "agent-group-kill": _kill("agent", group=True),
+    "keeper-kill": _keeper_kill,
     "agent-pause": _pause("agent"),
     "agent-cut-off": _network(Mode.DROP),
     "agent-refused": _network(Mode.REFUSE),

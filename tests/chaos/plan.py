@@ -15,7 +15,7 @@ from typing import Any
 
 JOB = Path(__file__).with_name("job.py")
 
-#: Faults with how long each lasts, in leases where it has to outlast one.
+#: How long faults last: in seconds, and in leases where one has to outlast them.
 SECONDS = {
     "scheduler-pause": 4.0,
     "primary-kill": 2.0,
@@ -27,11 +27,14 @@ SECONDS = {
 }
 LEASES = {"agent-pause": 3.0, "agent-cut-off": 2.0, "agent-refused": 2.0}
 
-#: Faults that strike the database itself, and what only a set of several members survives alive.
+#: The faults by what they strike.
 DATABASE = ("step-down", "primary-kill", "primary-pause")
 COMMANDS = ("not-primary", "reset", "no-majority")
 PROCESSES = ("web-kill", "beat-kill", "scheduler-kill", "scheduler-pause")
-AGENTS = ("agent-kill", "agent-group-kill", "agent-pause", "agent-cut-off", "agent-refused")
+AGENTS = (
+    *("agent-kill", "agent-group-kill", "keeper-kill"),
+    *("agent-pause", "agent-cut-off", "agent-refused"),
+)
 KINDS = (*PROCESSES, *AGENTS, *COMMANDS, *DATABASE, "broker-wipe", "disk-full")
 
 

@@ -16,7 +16,8 @@ LEASE_SECONDS = 3.0
 
 #: One of each family; the long runs have them all.
 KINDS = (
-    *("agent-kill", "agent-pause", "agent-cut-off", "scheduler-kill", "web-kill"),
+    *("agent-kill", "keeper-kill", "agent-pause", "agent-cut-off"),
+    *("scheduler-kill", "web-kill"),
     *("not-primary", "reset", "primary-kill", "broker-wipe", "disk-full"),
 )
 
