@@ -57,7 +57,8 @@ class Transport(virtual.Transport):
         self._timer: Any = None
         self._down = False
 
-    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+    @classmethod
+    def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """The URI for people. Kombu's own reads no URI that names several hosts with ports."""
         shown = uri if include_password else _PASSWORD.sub(rf"\g<user>:{mask}@", uri or "")
         return f"{SCHEME}+{shown}"
