@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tests.chaos import mixed, plan, scoreboard
+from tests.chaos import mixed, plan, scoreboard, skew
 from tests.chaos.checker import Violation
 from tests.chaos.cluster import Topology
 from tests.chaos.experiments import EXPERIMENTS
@@ -76,8 +76,13 @@ def _mixed(wanted: argparse.Namespace) -> tuple[Sequence[Row], Sequence[Violatio
     )
     print(f"{len(planned.submissions)} submissions, {len(planned.faults)} faults", flush=True)
     topology = Topology(
-        agents=wanted.agents, members=wanted.members or mix.members, lease=wanted.lease
+        agents=wanted.agents,
+        members=wanted.members or mix.members,
+        lease=wanted.lease,
+        skew=mix.skew,
     )
+    if mix.skew and skew.library() is None:
+        sys.exit("libfaketime is missing: pip install libfaketime")
     with arena(topology) as running:
         return mixed.mixed(running, planned)
 

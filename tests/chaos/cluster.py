@@ -22,6 +22,7 @@ from pymongo.database import Database
 
 from taskyard.embedded import dies_with_us
 from taskyard.up.processes import COMMANDS
+from tests.chaos import skew
 from tests.chaos.disk import SmallDisk
 from tests.chaos.proxy import Proxy
 from tests.helpers import eventually, free_port, waiting_step
@@ -52,6 +53,9 @@ class Topology:
     lease: float = 15.0
     #: CPUs that each agent offers; more than this machine has, as its jobs do little but wait.
     cpus: int = 32
+    #: How wrong the clocks of web, beat, scheduler and agent hosts are, in seconds: every other
+    #: host is so much ahead, the ones between as much behind.
+    skew: float = 0.0
 
     def settings(self) -> dict[str, str]:
         """The platform's timing; with the lease of production, that of production."""
@@ -225,6 +229,7 @@ class Cluster:
             for number in range(1, count + 1):
                 name = f"{role}{number}"
                 env = {**self._environment(), **self._own_settings(role, name, number)}
+                env |= skew.environment(self.topology.skew * (1 if number % 2 else -1))
                 self.programs.append(Program(name, role, env, self.folder))
 
     def _environment(self) -> dict[str, str]:

@@ -20,12 +20,16 @@ class Mix:
     fault_every: float = 5.0
     members: int = 1
     output_bytes: int = 4000
+    #: Seconds by which the clocks of all hosts but the database's are wrong.
+    skew: float = 0.0
 
 
 MIXES: Mapping[str, Mix] = {
     "mixed": Mix(),
     # Row 7: nothing but the primary fails.
     "failover": Mix(kinds=plan.DATABASE, fault_every=30.0, members=3),
+    # Row 15: every clock is wrong, and agents die and are paused all the same.
+    "skew": Mix(kinds=("agent-kill", "agent-pause", "scheduler-kill", "web-kill"), skew=300.0),
     # Row 12: much output through blips and retries.
     "output": Mix(kinds=(*plan.COMMANDS, "agent-kill", "web-kill"), output_bytes=2**20),
 }
@@ -43,4 +47,8 @@ def mixed(arena: Arena, planned: Plan) -> tuple[list[Row], list[Violation]]:
     stall = scoreboard.timed(
         "7", "from a submit's first try to its 2xx", answers.seconds, lease=lease, p99=15
     )
-    return [*scoreboard.checked(violations, n=jobs, lease=lease), stall], violations
+    rows = [*scoreboard.checked(violations, n=jobs, lease=lease), stall]
+    if seconds := arena.cluster.topology.skew:
+        check = f"violations with all clocks ±{seconds:g} s wrong"
+        rows.append(scoreboard.counted("15", check, len(violations), n=jobs, lease=lease))
+    return rows, violations
