@@ -1,0 +1,189 @@
+"""An agent and its leases: renewed, cut off, deleted, replaced, stopped for good."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taskyard import operations
+from taskyard.agent.agent import Agent
+from taskyard.context import Platform
+from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.states import JobStatus
+from taskyard.scheduler import ticks
+from taskyard.store import client as store_client
+from taskyard.store.client import Store
+from tests.chaos.proxy import Mode, Proxy
+from tests.helpers import eventually
+
+LEASE_SECONDS = 3.0
+
+
+class Host:
+    """An agent in this process, with a network of its own to the database."""
+
+    def __init__(self, agent: Agent, store: Store, platform: Platform, network: Proxy) -> None:
+        self.agent = agent
+        self.store = store
+        self.network = network
+        #: What everybody else sees, whatever the agent's network does.
+        self.platform = platform
+
+    def run(self, command: str) -> Job:
+        """Submit a job and wait until this agent runs it and it has printed its process."""
+        wanted = {"command": f"echo $$; {command}"}
+        (job_id,) = operations.submit(self.platform, [wanted], by="app")
+        job = self.get(job_id)
+        self.agent.runner.offer(lease_of(job))
+        eventually(lambda: self.printed(job_id))
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        return self.platform.store.jobs.get(job_id)
+
+    def printed(self, job_id: str) -> str:
+        return "".join(c.data for c in self.platform.store.output.read(self.get(job_id)))
+
+    def runs(self, job: Job) -> bool:
+        """Whether the job's shell is a process that lives."""
+        try:
+            found = psutil.Process(int(self.printed(job.job_id).split()[0]))
+            return found.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+@pytest.fixture
+def start(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Host]]:
+    """Starts agents with a short lease; two under one id are two boots of one worker."""
+    hosts: list[Host] = []
+    # Whoever else keeps this machine busy must not keep the agent from getting jobs.
+    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: 5.0)
+
+    def make(worker_id: str = "w1") -> Host:
+        found = re.search(r":(\d+)/", platform.settings.mongodb_uri)
+        assert found
+        network = Proxy(int(found[1])).__enter__()
+        uri = platform.settings.mongodb_uri.replace(f":{found[1]}/", f":{network.port}/")
+        settings = dataclasses.replace(
+            platform.settings,
+            mongodb_uri=uri,
+            lease_seconds=LEASE_SECONDS,
+            renewal_seconds=LEASE_SECONDS / 3,
+            cancel_poll_seconds=0.1,
+            kill_grace_seconds=0.2,
+            cpu_count=8,
+            workspace_dir=tmp_path / f"agent{len(hosts)}",
+        )
+        store = store_client.connect(settings)
+        own = dataclasses.replace(platform, settings=settings, store=store)
+        agent = Agent(own, worker_id)
+        agent.start()
+        seen = dataclasses.replace(platform, settings=settings)
+        hosts.append(Host(agent, store, seen, network))
+        return hosts[-1]
+
+    yield make
+    for host in hosts:
+        host.network.set(Mode.PASS)
+        host.agent.drain(0)
+        host.store.close()
+        host.network.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("cut", [Mode.DROP, Mode.REFUSE])
+def test_an_agent_that_is_cut_off_ends_its_jobs_before_their_leases(
+    start: Callable[..., Host], cut: Mode
+) -> None:
+    host = start()
+    job = host.run("sleep 100")
+    host.network.set(cut)
+    eventually(lambda: not host.runs(job))
+    found = host.get(job.job_id)
+    assert found.status is JobStatus.RUNNING
+    assert found.lease_until is not None
+    assert host.platform.store.clock.now() < found.lease_until
+
+
+def test_a_job_lives_as_long_as_its_agent_renews_it(start: Callable[..., Host]) -> None:
+    host = start()
+    job = host.run(f"sleep {2 * LEASE_SECONDS}; echo done")
+    eventually(lambda: host.get(job.job_id).is_terminal, 5 * LEASE_SECONDS)
+    ended = host.get(job.job_id)
+    assert (ended.status, ended.attempts) == (JobStatus.COMPLETED, 1)
+
+
+def test_a_deleted_agent_stops_its_jobs_and_gives_them_back_at_once(
+    start: Callable[..., Host],
+) -> None:
+    host = start()
+    job = host.run("sleep 100")
+    host.platform.store.workers.soft_delete("w1", now=host.platform.store.clock.now())
+    back = eventually(lambda: _if_queued(host, job))
+    assert "its worker was deleted" in back.history[-1]["reason"]
+    assert not host.runs(job)
+
+
+def test_an_agent_that_was_started_anew_elsewhere_gives_up_what_it_ran(
+    start: Callable[..., Host],
+) -> None:
+    earlier = start()
+    job = earlier.run("sleep 100")
+    later = start()
+    back = eventually(lambda: _if_moved(earlier, job))
+    assert not earlier.runs(job)
+    (gone,) = [entry for entry in back.history if entry["verb"] == "fail"]
+    assert "its worker was started anew" in gone["reason"]
+    assert later.agent.worker_id == earlier.agent.worker_id
+
+
+def test_an_agent_runs_what_it_was_assigned_although_the_message_was_lost(
+    start: Callable[..., Host],
+) -> None:
+    host = start()
+    (job_id,) = operations.submit(host.platform, [{"command": "true"}], by="app")
+    assert host.get(job_id).status is JobStatus.ASSIGNED
+    eventually(lambda: host.get(job_id).status is JobStatus.COMPLETED)
+
+
+def test_a_job_that_was_expired_meanwhile_is_killed_and_its_result_refused(
+    start: Callable[..., Host],
+) -> None:
+    host = start()
+    job = host.run("trap '' TERM; sleep 100")
+    store = host.platform.store
+    store.database["jobs"].update_one(
+        {"_id": job.job_id},
+        {"$set": {"leaseUntil": store.clock.now().replace(year=2020)}},
+    )
+    ticks.run(host.platform, "timeouts")
+    assert host.get(job.job_id).lease_id != job.lease_id
+    eventually(lambda: not host.runs(job))
+    refused = [e for e in host.get(job.job_id).history if e["verb"] == "refuse"]
+    assert {(entry["attempt"], entry["worker"]) for entry in refused} <= {(1, "w1")}
+
+
+def test_a_stopping_agent_is_offline_at_once(start: Callable[..., Host]) -> None:
+    host = start()
+    began = time.monotonic()
+    host.agent.drain(0)
+    assert host.platform.store.workers.get("w1").health == "OFFLINE"
+    assert time.monotonic() - began < 10
+
+
+def _if_queued(host: Host, job: Job) -> Job | None:
+    found = host.get(job.job_id)
+    return found if found.status is JobStatus.QUEUED else None
+
+
+def _if_moved(host: Host, job: Job) -> Job | None:
+    found = host.get(job.job_id)
+    return found if found.lease_id != job.lease_id else None

@@ -1,0 +1,159 @@
+"""What is old goes, children first; what is in use stays."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskyard import operations
+from taskyard.agent.reporting import Reporter
+from taskyard.context import Platform
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import Job, lease_of
+from taskyard.scheduler import retention
+from taskyard.store.client import Store
+from taskyard.store.files import StoredFile
+from taskyard.store.output import Chunk
+from tests import factories
+from tests.conftest import TestClock
+
+DAY = 24 * 3600
+
+
+def saved(store: Store, keep_days: float) -> StoredFile:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("a", "b")
+    target.seek(0)
+    return store.files.save(
+        target, filename="a.zip", cap_bytes=10**6, keep=timedelta(days=keep_days), is_archive=True
+    )
+
+
+def ended_job(platform: Platform, **fields: Any) -> Job:
+    """A job that ran to its end just now, with output and a result."""
+    store = platform.store
+    job = factories.running_job(now=store.clock.now(), **fields)
+    store.jobs.submit([job])
+    store.output.append(job, "stdout", "hello", seq=0, now=store.clock.now())
+    result = saved(store, keep_days=30)
+    outcome = Outcome(fields={"resultFileId": result.file_id})
+    ended = Reporter(platform).finish(lease_of(job), outcome)
+    assert ended is not None
+    return ended
+
+
+def left(store: Store) -> dict[str, int]:
+    names = ("jobs", "output", "files.files", "files.chunks")
+    return {name: store.database[name].count_documents({}) for name in names}
+
+
+def test_an_ended_job_goes_with_its_output_and_result_when_its_time_is_over(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    ended_job(platform)
+    clock.advance(29 * DAY)
+    tick("retention")
+    assert left(platform.store)["jobs"] == 1
+    clock.advance(2 * DAY)
+    tick("retention")
+    assert left(platform.store) == {"jobs": 0, "output": 0, "files.files": 0, "files.chunks": 0}
+
+
+def test_a_job_that_has_not_ended_stays_however_old(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    operations.submit(platform, [{"command": "true"}], by="app")
+    clock.advance(400 * DAY)
+    tick("retention")
+    assert left(platform.store)["jobs"] == 1
+
+
+def test_the_output_goes_before_its_job_so_that_a_crash_leaves_no_orphan(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ended_job(platform)
+    clock.advance(31 * DAY)
+
+    def crash(_: object, job_id: str) -> None:
+        raise KeyboardInterrupt(job_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("taskyard.store.jobs.JobStore.delete", crash)
+        with pytest.raises(KeyboardInterrupt):
+            retention.tick(platform.store, platform.settings)
+    assert left(platform.store) == {"jobs": 1, "output": 0, "files.files": 0, "files.chunks": 0}
+    retention.tick(platform.store, platform.settings)
+    assert platform.store.jobs.find(job.job_id) is None
+
+
+def test_an_upload_that_a_job_names_is_kept_for_another_while(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    used, unused = saved(platform.store, keep_days=1), saved(platform.store, keep_days=1)
+    wanted = {"command": "true", "file_id": used.file_id}
+    operations.submit(platform, [wanted], by="app")
+    clock.advance(2 * DAY)
+    tick("retention")
+    assert platform.store.files.find(used.file_id) is not None
+    assert platform.store.files.find(unused.file_id) is None
+
+
+def test_workers_that_are_long_gone_are_forgotten(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    platform.store.workers.register("old", {"hostname": "h"}, now=clock.now())
+    clock.advance(6 * DAY)
+    platform.store.workers.register("new", {"hostname": "h"}, now=clock.now())
+    clock.advance(2 * DAY)
+    tick("retention")
+    assert [worker.worker_id for worker in platform.store.workers.listed()] == ["new"]
+
+
+def test_a_result_that_replaced_the_stream_is_what_is_left_and_goes_as_one(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    """Output replaced at the end: the old generation is collected with the job."""
+    job = ended_job(platform, kind="http")
+    store = platform.store
+    store.output.store(
+        job.job_id,
+        job.attempts,
+        [Chunk(seq=0, stream="stdout", data="whole")],
+        now=clock.now(),
+        generation="g2",
+    )
+    clock.advance(31 * DAY)
+    tick("retention")
+    assert left(store)["output"] == 0
+
+
+def test_a_retry_keeps_the_upload_of_a_job_that_is_gone(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    used = saved(platform.store, keep_days=1)
+    (job_id,) = operations.submit(
+        platform, [{"command": "true", "file_id": used.file_id}], by="app"
+    )
+    operations.cancel(platform, job_id, by="op", reason=None)
+    clock.advance(29 * DAY)
+    again = operations.retry(platform, job_id, by="op")
+    clock.advance(2 * DAY)
+    tick("retention")
+    assert platform.store.jobs.find(job_id) is None
+    assert again.file_id == used.file_id
+    assert platform.store.files.find(used.file_id) is not None
+
+
+def test_only_jobs_that_have_ended_have_a_time_to_go(platform: Platform) -> None:
+    job = factories.running_job()
+    assert job.expire_at is None
+    ended = lifecycle.finish(job, lease_of(job), Outcome(), at=platform.moment())
+    kept = ended.changes["expireAt"] - ended.changes["completedAt"]
+    assert kept == timedelta(days=platform.settings.job_retention_days)
