@@ -62,16 +62,21 @@ def timed(
     """A row that passes when the times' median and 99th percentile are within bounds."""
     measured = [percentile(seconds, 50), percentile(seconds, 99)] if seconds else []
     bounds = [p50 if p50 is not None else p99, p99]
-    shown = f"p50 {measured[0]:.2f} s, p99 {measured[1]:.2f} s" if measured else "nothing"
+    shown = f"p50 {_spoken(measured[0])}, p99 {_spoken(measured[1])}" if measured else "nothing"
     return Row(
         number=number,
         check=check,
         measured=shown,
-        wanted=(f"p50 ≤ {p50:g} s, " if p50 is not None else "") + f"p99 ≤ {p99:g} s",
+        wanted=(f"p50 ≤ {_spoken(p50)}, " if p50 is not None else "") + f"p99 ≤ {_spoken(p99)}",
         n=len(seconds),
         lease=lease,
         passed=bool(measured) and all(m <= b for m, b in zip(measured, bounds, strict=True)),
     )
+
+
+def _spoken(seconds: float) -> str:
+    """Seconds as people read them."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.4g} s"
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

@@ -13,8 +13,8 @@ import pytest
 from taskyard.errors import Conflict, StaleAttempt
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment, Outcome, Transition
-from taskyard.jobs.model import Job, Lease, lease_of
-from taskyard.jobs.retry import POISON_LOSSES, Cause
+from taskyard.jobs.model import POISON_LOSSES, Job, Lease, lease_of
+from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import ROADS, JobStatus, Verb
 from tests.factories import LEASE, NOW, after, job_in, queued_job, running_job, worker
 

@@ -10,8 +10,8 @@ import pytest
 from taskyard import ids
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment, Outcome
-from taskyard.jobs.model import Job, lease_of
-from taskyard.jobs.retry import POISON_LOSSES, Cause, RetryDecision, decide
+from taskyard.jobs.model import POISON_LOSSES, Job, lease_of
+from taskyard.jobs.retry import Cause, RetryDecision, decide
 from taskyard.jobs.states import HELD, LIVE, ROADS, TERMINAL, JobStatus, Verb
 from tests import factories
 

@@ -204,8 +204,8 @@ def test_the_same_input_gives_the_same_plan_and_every_other_job_a_reason(
             assert why(job, workers)
 
 
-def test_jobs_whose_worker_was_lost_never_share_one_but_share_with_others() -> None:
-    first, second, innocent = queued_job(losses=1), queued_job(losses=2), queued_job()
+def test_jobs_that_one_more_loss_makes_poison_never_share_a_worker_but_share_with_others() -> None:
+    first, second, innocent = queued_job(losses=2), queued_job(losses=2), queued_job(losses=1)
     large = worker(cpu_count=8)
     plan = placed([first, second, innocent], [large])
     assert set(where(plan)) == {first.job_id, innocent.job_id}
@@ -216,18 +216,18 @@ def test_jobs_whose_worker_was_lost_never_share_one_but_share_with_others() -> N
 
 
 def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> None:
-    suspect = queued_job(losses=1, now=NOW - 2 * RESERVE_AFTER)
+    suspect = queued_job(losses=2, now=NOW - 2 * RESERVE_AFTER)
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",), suspects=1)}
     plan = placed([suspect], [worker(cpu_count=8)], usage)
     assert (plan.placements, plan.reservations) == ([], {})
     told = placement.explain(
         suspect, [worker(cpu_count=8)], usage, now=NOW, offline_after=OFFLINE_AFTER
     )
-    assert told.workers == {"w1": "runs another job whose worker was lost"}
+    assert told.workers == {"w1": "runs another job that has lost its workers"}
 
 
 def test_a_suspect_that_is_large_reserves_a_place_like_any_other() -> None:
-    large = queued_job(losses=1, required_cpu=8, now=NOW - 2 * RESERVE_AFTER)
+    large = queued_job(losses=2, required_cpu=8, now=NOW - 2 * RESERVE_AFTER)
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
     plan = placed([large], [worker(cpu_count=8)], usage)
     assert plan.reservations == {"w1": large.job_id}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from taskyard.jobs.lifecycle import Transition
-from taskyard.jobs.model import Job
-from taskyard.jobs.retry import POISON_LOSSES
+from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.states import JobStatus, Verb
 
 

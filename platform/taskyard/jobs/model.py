@@ -10,6 +10,9 @@ from typing import Any
 from taskyard.jobs.states import TERMINAL, JobStatus
 from taskyard.workers.model import Requirement
 
+#: Losses in a row after which the job itself is taken to be what kills its workers.
+POISON_LOSSES = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -88,8 +91,8 @@ class Job:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether its worker was lost the last time: it may be what killed it."""
-        return self.losses > 0
+        """Whether one more loss makes it a poison job: it has to have been its own fault."""
+        return self.losses >= POISON_LOSSES - 1
 
     @property
     def is_terminal(self) -> bool:

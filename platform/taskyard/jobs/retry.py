@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from taskyard.jobs.model import Job
-
-#: Losses in a row after which the job itself is taken to be what kills its workers.
-POISON_LOSSES = 3
+from taskyard.jobs.model import POISON_LOSSES, Job
 
 
 class Cause(StrEnum):

@@ -11,7 +11,7 @@ from typing import Any
 from pymongo.database import Database
 
 from taskyard.documents import to_record
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.states import HELD, JobStatus
 from taskyard.workers.model import NOTHING, Usage
 
@@ -103,7 +103,7 @@ class JobQueries:
                 cpu=before.cpu + job["requiredCpu"],
                 ram_mb=before.ram_mb + job["requiredRamMb"],
                 job_ids=(*before.job_ids, job["_id"]),
-                suspects=before.suspects + (job["losses"] > 0),
+                suspects=before.suspects + (job["losses"] >= POISON_LOSSES - 1),
             )
         return totals
 

@@ -37,7 +37,7 @@ class Usage:
     cpu: float = 0
     ram_mb: int = 0
     job_ids: tuple[str, ...] = ()
-    #: How many of them took an earlier worker with them.
+    #: How many of them one more loss makes poison jobs.
     suspects: int = 0
 
     @property

@@ -229,7 +229,7 @@ def _closed(spot: Place, job: Job) -> str | None:
         return "its next free place is kept for a larger job"
     if job.is_suspect and spot.suspects:
         # Which of two killed their worker could not be told: the innocent one would be poison too.
-        return "runs another job whose worker was lost"
+        return "runs another job that has lost its workers"
     return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.chaos.cluster import Topology
-from tests.chaos.experiments import blip, cancel, fencing, loss, scheduler, timeout
+from tests.chaos.experiments import blip, cancel, dispatch, fencing, loss, scheduler, timeout
 from tests.chaos.run import Arena
 from tests.chaos.scoreboard import Row
 
@@ -35,6 +35,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "blip": Experiment(run=blip.blip, rounds=1, topology=_THREE_AGENTS),
     "cancel": Experiment(run=cancel.cancel, rounds=10, topology=_THREE_AGENTS),
     "timeout": Experiment(run=timeout.timeout, rounds=100, topology=_TWO_AGENTS),
+    "dispatch": Experiment(run=dispatch.dispatch, rounds=100, topology=_TWO_AGENTS),
     "scheduler": Experiment(
         run=scheduler.scheduler,
         rounds=50,
