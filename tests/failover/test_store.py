@@ -11,7 +11,7 @@ from datetime import timedelta
 from io import BytesIO
 
 import pytest
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError
 
 from taskyard import ids
 from taskyard.jobs import lifecycle
@@ -158,7 +158,7 @@ def test_a_primary_that_answers_nothing_blocks_no_thread(
     store: Store, replica_set: ReplicaSet
 ) -> None:
     primary = replica_set.await_primary()
-    store.jobs.find("warm")
+    store.clock.now()
     began = time.monotonic()
     with stopped(primary):
         _answered(lambda: store.jobs.find("job"))
@@ -208,18 +208,18 @@ def test_the_feed_comes_back_after_an_election(
     job = factories.queued_job()
     store.jobs.submit([job])
     with store.feed.waiting_for(job.job_id) as woken:
-        assert woken.wait(10)
-        replica_set.step_down()
-        replica_set.await_primary()
 
         def wakes() -> bool:
             woken.clear()
-            try:
-                store.database["jobs"].update_one({"_id": job.job_id}, {"$inc": {"priority": 1}})
-            except PyMongoError:
-                return False
-            return woken.wait(1)
+            change = {"$inc": {"priority": 1}}
+            changed = _answered(
+                lambda: store.database["jobs"].update_one({"_id": job.job_id}, change)
+            )
+            return changed and woken.wait(1)
 
+        eventually(wakes, 30)
+        replica_set.step_down()
+        replica_set.await_primary()
         eventually(wakes, 30)
 
 
