@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
 from taskyard import operations
 from taskyard.agent.reporting import Reporter
@@ -103,6 +104,37 @@ def test_an_upload_that_a_job_names_is_kept_for_another_while(
     tick("retention")
     assert platform.store.files.find(used.file_id) is not None
     assert platform.store.files.find(unused.file_id) is None
+
+
+def test_what_is_left_of_a_file_that_was_never_finished_is_collected(
+    platform: Platform,
+    clock: TestClock,
+    tick: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database went away while a file was sent, so that nothing could be taken back."""
+
+    def away(*_: object) -> None:
+        raise AutoReconnect
+
+    kept = saved(platform.store, keep_days=30)
+    with monkeypatch.context() as patched:
+        patched.setattr("gridfs.synchronous.grid_file.GridIn.close", away)
+        patched.setattr("gridfs.synchronous.grid_file.GridIn.abort", away)
+        patched.setattr("gridfs.synchronous.grid_file.GridIn.__exit__", away)
+        with pytest.raises(AutoReconnect):
+            platform.store.files.save(
+                io.BytesIO(b"x"), filename="a", cap_bytes=10**6, keep=timedelta(days=1)
+            )
+    begun = platform.store.database["files.begun"].find_one()
+    assert begun is not None
+    # The driver sends 48 MB at once: a smaller file has left nothing yet.
+    platform.store.database["files.chunks"].insert_one({"files_id": begun["_id"], "n": 0})
+    clock.advance(2 * DAY)
+    tick("retention")
+    assert left(platform.store) == {"jobs": 0, "output": 0, "files.files": 1, "files.chunks": 1}
+    assert platform.store.files.find(kept.file_id) is not None
+    assert platform.store.database["files.begun"].count_documents({}) == 0
 
 
 def test_workers_that_are_long_gone_are_forgotten(

@@ -12,7 +12,7 @@ from taskyard import events
 from taskyard.agent.attempt import fence
 from taskyard.agent.jobs import Jobs
 from taskyard.settings import Settings
-from taskyard.store.client import UNAVAILABLE, Store
+from taskyard.store.client import Store
 from taskyard.store.reach import Reach
 
 #: How old the monitors' knowledge of the members may be.
@@ -59,11 +59,7 @@ class Bridge:
         interval = self._settings.timeouts_tick_seconds
         # Longer than the gap that holds the sweep back, whatever the monitors have missed.
         silence_seconds = max(3 * interval, 2 * interval + _MONITOR_SECONDS)
-        try:
-            reach = self._store.reach(silence_seconds=silence_seconds)
-        except UNAVAILABLE:
-            return
-        if reach is not Reach.ELECTION:
+        if self._store.reach(silence_seconds=silence_seconds) is not Reach.ELECTION:
             return
         if not self._bridging:
             events.warn("agent.election", jobs=len(self._jobs.leases()))

@@ -22,7 +22,7 @@ from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
 from taskyard.jobs.model import Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
-from taskyard.store.client import UNAVAILABLE
+from taskyard.store.failures import is_unavailable
 
 
 class Presence:
@@ -72,7 +72,9 @@ class Presence:
         """Have nothing more assigned, before the agent drains."""
         try:
             self._store.workers.drain(self.worker_id, draining=True, now=self._store.clock.now())
-        except (TaskyardError, *UNAVAILABLE) as error:
+        except Exception as error:
+            if not (isinstance(error, TaskyardError) or is_unavailable(error)):
+                raise
             events.warn("agent.refuse_failed", error=type(error).__name__)
 
     def stop(self) -> None:
@@ -85,15 +87,21 @@ class Presence:
             self._store.workers.leave(
                 self.worker_id, self._host.boot_id, now=self._store.clock.now()
             )
-        except UNAVAILABLE as error:
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
             events.warn("agent.leave_failed", error=type(error).__name__)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._settings.cancel_poll_seconds):
             try:
                 self._step()
-            except UNAVAILABLE as error:
-                events.warn("agent.store_unavailable", error=type(error).__name__)
+            except Exception as error:
+                # Whatever it is, the agent goes on: without heartbeats it would lose all its jobs.
+                if not is_unavailable(error):
+                    events.error("agent.presence_failed", error)
+                else:
+                    events.warn("agent.store_unavailable", error=type(error).__name__)
 
     def _step(self) -> None:
         """Heartbeat when it is due, and look for cancels in between."""

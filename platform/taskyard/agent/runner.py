@@ -140,10 +140,18 @@ class Runner:
             self._loop.post(lambda: self._forget(held))
         except Exception as error:
             events.warn("agent.prepare_failed", job=held.lease.job_id, error=repr(error))
-            self._stages.fail(held.lease, error)
-            self._loop.post(lambda: self._forget(held))
+            self._report_unprepared(held, error)
         else:
             self._loop.post(lambda: self._begin(held, attempt))
+
+    def _report_unprepared(self, held: _Held, error: Exception) -> None:
+        try:
+            self._stages.fail(held.lease, error)
+        except Exception as failure:
+            events.error("agent.report_failed", failure, job=held.lease.job_id)
+            self._stages.leave(held.lease)
+        finally:
+            self._loop.post(lambda: self._forget(held))
 
     def _begin(self, held: _Held, attempt: Attempt) -> None:
         held.attempt = attempt

@@ -50,7 +50,7 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         self.broker: Broker = broker_of(_uri(client), _options(client.transport_options))
-        self.inbox = Inbox()
+        self.inbox: Inbox
         self._first = 0
         #: Claimed and not delivered yet: one call of drain_events delivers one message.
         self._buffer: deque[tuple[Raw, str]] = deque()
@@ -70,6 +70,7 @@ class Transport(virtual.Transport):
     def establish_connection(self) -> Any:
         """See that MongoDB answers. Raises one of ``connection_errors``."""
         self.broker.check()
+        self.inbox = Inbox()
         return super().establish_connection()
 
     def close_connection(self, connection: Any) -> None:

@@ -9,6 +9,9 @@ from taskyard import events
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 
+#: No upload and no archive takes longer to send than this.
+SENT_WITHIN = timedelta(days=1)
+
 #: Jobs and files that one tick removes; the next is a minute away.
 AT_ONCE = 1000
 
@@ -54,7 +57,7 @@ def remove(store: Store, job_id: str, *, result_file_id: str | None) -> None:
 def _remove_files(store: Store, settings: Settings) -> int:
     """Remove the files that no job names any more; one in use is kept for another while."""
     now = store.clock.now()
-    removed = 0
+    removed = store.files.collect_unfinished(begun_before=now - SENT_WITHIN, limit=AT_ONCE)
     for file_id in store.files.expired(now, limit=AT_ONCE):
         if store.queries.uses_file(file_id):
             store.files.keep_until(file_id, now + timedelta(days=settings.upload_retention_days))

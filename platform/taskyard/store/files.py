@@ -13,6 +13,7 @@ import pymongo
 from gridfs import GridFSBucket
 from gridfs.errors import NoFile
 from gridfs.synchronous.grid_file import GridIn, GridOut
+from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
@@ -45,6 +46,8 @@ class FileStore:
     def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
         self._bucket = GridFSBucket(database, bucket_name="files")
         self._files = database["files.files"]
+        #: Files that are being sent: what is left of one that was never finished is found by it.
+        self._begun = database["files.begun"].with_options(write_concern=WriteConcern(w=1))
         self._clock = clock
 
     def save(
@@ -68,6 +71,7 @@ class FileStore:
             "isArchive": is_archive,
             "expireAt": now + keep,
         }
+        self._begun.insert_one({"_id": file_id, "at": now})
         digest = hashlib.sha256()
         size = 0
         upload = self._bucket.open_upload_stream_with_id(file_id, filename, metadata=metadata)
@@ -83,8 +87,9 @@ class FileStore:
             with pymongo.timeout(_SEND_SECONDS):
                 upload.close()
         except BaseException:
-            _undo(upload)
+            self._undo(upload, file_id)
             raise
+        self._settle(file_id)
         return self.get(file_id)
 
     def find(self, file_id: str) -> StoredFile | None:
@@ -126,15 +131,30 @@ class FileStore:
         over = self._files.find({"metadata.expireAt": {"$lt": now}}, {"_id": 1})
         return [found["_id"] for found in over.limit(limit)]
 
+    def collect_unfinished(self, *, begun_before: datetime, limit: int) -> int:
+        """Remove what is left of files that were begun then and never finished."""
+        found = self._begun.find({"at": {"$lt": begun_before}}, {"_id": 1}).limit(limit)
+        old = [begun["_id"] for begun in found]
+        for file_id in old:
+            if self.find(file_id) is None:
+                self.delete(file_id)
+            self._settle(file_id)
+        return len(old)
+
     def keep_until(self, file_id: str, until: datetime) -> None:
         """Keep a file that is in use for longer; its time only moves forward."""
         self._files.update_one({"_id": file_id}, {"$max": {"metadata.expireAt": until}})
 
+    def _undo(self, upload: GridIn, file_id: str) -> None:
+        """Remove what was sent of a file; with the database away retention does it later."""
+        with suppress(PyMongoError):
+            upload.abort()
+            self._settle(file_id)
 
-def _undo(upload: GridIn) -> None:
-    """Remove what was sent of a file. With the database away some of it may stay, unnamed."""
-    with suppress(PyMongoError):
-        upload.abort()
+    def _settle(self, file_id: str) -> None:
+        """Nothing more is to be done for the file; if that cannot be noted, retention will."""
+        with suppress(PyMongoError):
+            self._begun.delete_one({"_id": file_id})
 
 
 def _stored(found: dict[str, Any]) -> StoredFile:

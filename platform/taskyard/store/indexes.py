@@ -45,6 +45,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     "workers": [IndexModel([("softDeleted", ASCENDING), ("_id", ASCENDING)], name="listing")],
     "files.files": [IndexModel([("metadata.expireAt", ASCENDING)], name="expiry", sparse=True)],
+    "files.begun": [IndexModel([("at", ASCENDING)], name="begun")],
     "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 
