@@ -16,6 +16,7 @@ from taskyard.context import Platform
 from taskyard.jobs.states import Verb
 from taskyard.settings import Settings
 from taskyard.store.jobs import _PAST
+from tests.hard_cases import HARD_CASES, HardCase
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "bench" / "README.md"]
@@ -105,3 +106,12 @@ def test_the_mini_agent_of_the_docs_is_python() -> None:
             capture_output=True,
         )
         assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("case", HARD_CASES, ids=lambda case: case.name)
+def test_each_hard_case_stands_where_its_table_says(case: HardCase) -> None:
+    """``python -m tests.hard_cases`` takes the rules out; here they are only found."""
+    assert (ROOT / "platform" / "taskyard" / case.module).read_text().count(case.rule) >= 1
+    path, name = case.test.split("::")
+    assert f"def {name}(" in (ROOT / "tests" / path).read_text()
+    assert case.name in (ROOT / "docs" / "reliability.md").read_text()

@@ -1,0 +1,98 @@
+"""What an agent does while it cannot renew, by how far it reaches."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from taskyard.agent.bridge import Bridge
+from taskyard.jobs.model import Lease
+from taskyard.settings import Settings
+from taskyard.store.client import Store
+from taskyard.store.reach import Reach
+from tests.helpers import eventually
+
+
+class Set:
+    """What the monitors say of the set."""
+
+    reaches = Reach.PRIMARY
+    asked = 0
+
+    def reach(self, *, silence_seconds: float) -> Reach:
+        assert silence_seconds >= 2
+        self.asked += 1
+        return self.reaches
+
+
+class Running:
+    """One job that runs, and until when it was let run."""
+
+    def __init__(self) -> None:
+        self.until: list[float] = []
+
+    def leases(self) -> dict[str, str]:
+        return {"lease": "job"}
+
+    def extend(self, lease_ids: Sequence[str], until: float) -> None:
+        assert list(lease_ids) == ["lease"]
+        self.until.append(until)
+
+    def offer(self, lease: Lease) -> None:
+        raise AssertionError(lease)
+
+    def cancel(self, lease_id: str) -> None:
+        raise AssertionError(lease_id)
+
+    def abandon(self, lease_id: str) -> None:
+        raise AssertionError(lease_id)
+
+    def give_back(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+@pytest.fixture
+def world() -> Iterator[tuple[Set, Running, Bridge]]:
+    settings = dataclasses.replace(
+        Settings(), lease_seconds=1.0, renewal_seconds=0.1, cancel_poll_seconds=0.02
+    )
+    members, running = Set(), Running()
+    bridge = Bridge(cast(Store, cast(Any, members)), settings, running)
+    bridge.start()
+    yield members, running, bridge
+    bridge.stop()
+
+
+def test_jobs_are_extended_while_nobody_can_write(world: tuple[Set, Running, Bridge]) -> None:
+    members, running, _ = world
+    members.reaches = Reach.ELECTION
+    eventually(lambda: len(running.until) > 5)
+    assert running.until == sorted(running.until)
+    assert running.until[-1] <= time.monotonic() + 1.0
+
+
+@pytest.mark.parametrize("reach", [Reach.PRIMARY, Reach.CUT_OFF])
+def test_nothing_is_extended_while_others_may_write(
+    world: tuple[Set, Running, Bridge], reach: Reach
+) -> None:
+    members, running, _ = world
+    members.reaches = reach
+    eventually(lambda: members.asked > 10)
+    assert running.until == []
+
+
+def test_nobody_asks_while_renewals_are_written(world: tuple[Set, Running, Bridge]) -> None:
+    members, running, bridge = world
+    members.reaches = Reach.ELECTION
+    began = time.monotonic()
+
+    def renew() -> bool:
+        bridge.renewed()
+        return time.monotonic() - began > 0.5
+
+    eventually(renew)
+    assert running.until == []

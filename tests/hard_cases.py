@@ -1,0 +1,221 @@
+"""Each hard case of the design with the rule that decides it, and a test that is red without it.
+
+``python -m tests.hard_cases`` takes the rules out, one at a time and in a copy, and runs the
+tests: it fails when one of them passes all the same. ``test_docs.py`` holds that every rule is
+where this table says.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardCase:
+    """A rule: where it stands, what stands there without it, and the test that sees that."""
+
+    name: str
+    module: str
+    rule: str
+    without: str
+    test: str
+
+
+HARD_CASES = (
+    HardCase(
+        name="an agent that is cut off kills its jobs before their leases end",
+        module="agent/keeper.py",
+        rule="if time.monotonic() >= line.until and not line.lapsed:",
+        without="if False:",
+        test="agent/test_presence.py::test_an_agent_that_is_cut_off_ends_its_jobs_before_their_leases",
+    ),
+    HardCase(
+        name="so does one that is frozen, by its keeper's own clock",
+        module="agent/keeper.py",
+        rule="pending = [line.until for line in self._lines.values() if not line.lapsed]",
+        without="pending: list[float] = []",
+        test="agent/test_keeper.py::test_nothing_outlives_its_lease_while_the_agent_is_stopped",
+    ),
+    HardCase(
+        name="an agent that finds no primary goes on",
+        module="agent/bridge.py",
+        rule="is not Reach.ELECTION:",
+        without="is not None:",
+        test="agent/test_bridge.py::test_jobs_are_extended_while_nobody_can_write",
+    ),
+    HardCase(
+        name="after an outage nothing is expired for one full lease",
+        module="scheduler/timeouts.py",
+        rule="return held_until is None or held_until <= now",
+        without="return True",
+        test="scheduler/test_outages.py::test_after_an_outage_nothing_is_expired_for_one_full_lease",
+    ),
+    HardCase(
+        name="a renewal names its leases",
+        module="store/jobs.py",
+        rule='"leaseId": {"$in": list(lease_ids)},',
+        without="",
+        test="store/test_jobs.py::test_renewal_moves_the_lease_of_what_is_named_and_held",
+    ),
+    HardCase(
+        name="a heartbeat that names no jobs renews those that have shown life",
+        module="store/jobs.py",
+        rule='seen = {**mine, "lastSeenAt": {"$exists": True}}',
+        without="seen = mine",
+        test="store/test_jobs.py::test_an_http_agent_renews_what_has_shown_life",
+    ),
+    HardCase(
+        name="a poll whose answer was lost gets the same lease again",
+        module="scheduler/assignment.py",
+        rule="if job.agent_boot == worker.boot and job.last_seen_at is None:",
+        without="if False:",
+        test="api/test_worker_half.py::test_a_repeated_poll_after_a_lost_answer_gives_the_same_job_and_lease",
+    ),
+    HardCase(
+        name="but not in another life of the worker",
+        module="scheduler/assignment.py",
+        rule="if job.agent_boot == worker.boot and job.last_seen_at is None:",
+        without="if job.last_seen_at is None:",
+        test="api/test_worker_half.py::test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker",
+    ),
+    HardCase(
+        name="an attempt that never showed life costs nothing",
+        module="jobs/lifecycle.py",
+        rule='if job.agent_kind == "http" and job.last_seen_at is None:',
+        without="if False:",
+        test="jobs/test_lifecycle.py::test_an_attempt_that_never_started_costs_nothing",
+    ),
+    HardCase(
+        name="an agent that sends no attempt does not get back what it lost",
+        module="workers/placement.py",
+        rule='if worker.kind == "http" and not worker.fenced and worker.boot in job.lost_on:',
+        without="if False:",
+        test="api/test_worker_half.py::test_an_old_result_never_passes_for_a_new_attempts",
+    ),
+    HardCase(
+        name="a write of an old attempt is refused",
+        module="jobs/model.py",
+        rule="and self.lease_id in (None, job.lease_id)",
+        without="",
+        test="jobs/test_lifecycle.py::test_a_lease_covers_its_own_attempt_alone",
+    ),
+    HardCase(
+        name="a new life of a worker renews nothing of its earlier one",
+        module="store/jobs.py",
+        rule='"agentBoot": worker.boot,',
+        without='"agentKind": "http",',
+        test="api/test_worker_half.py::test_a_registration_gives_up_what_the_worker_ran_in_its_earlier_life",
+    ),
+    HardCase(
+        name="an agent whose boot is over stops its jobs and gives them back",
+        module="agent/presence.py",
+        rule='self._give_up("was started anew")',
+        without="pass",
+        test="agent/test_presence.py::test_an_agent_that_was_started_anew_elsewhere_gives_up_what_it_ran",
+    ),
+    HardCase(
+        name="a deleted worker is not brought back by its heartbeat",
+        module="store/workers.py",
+        rule='alive: dict[str, Any] = {"_id": worker_id, "softDeleted": False}',
+        without='alive: dict[str, Any] = {"_id": worker_id}',
+        test="api/test_worker_half.py::test_a_deleted_worker_stays_away_until_it_registers_again",
+    ),
+    HardCase(
+        name="the pass lock's flag is seen by its holder",
+        module="store/locks.py",
+        rule='if self._locks.update_one({**mine, "again": False}, ended).matched_count:',
+        without="if self._locks.update_one(mine, ended).matched_count:",
+        test="store/test_others.py::test_a_holder_whose_flag_was_raised_goes_once_more",
+    ),
+    HardCase(
+        name="a large job that waited long keeps a worker for itself",
+        module="workers/placement.py",
+        rule="_reserve(available, needed, job.job_id)",
+        without="pass",
+        test="workers/test_placement.py::test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself",
+    ),
+    HardCase(
+        name="a suspect does not share a worker with another",
+        module="workers/placement.py",
+        rule="if job.is_suspect and spot.suspects:",
+        without="if False:",
+        test="scheduler/test_losses.py::test_three_losses_in_a_row_make_a_poison_job_and_its_neighbours_do_not_suffer",
+    ),
+    HardCase(
+        name="the whole text of a result becomes the output by the finishing write",
+        module="worker_half.py",
+        rule='"outputGeneration": generation,',
+        without="",
+        test="api/test_worker_half.py::test_the_text_of_the_result_replaces_what_was_streamed",
+    ),
+    HardCase(
+        name="retention removes children first",
+        module="scheduler/retention.py",
+        rule="store.output.delete(job_id)",
+        without="pass",
+        test="scheduler/test_retention.py::test_the_output_goes_before_its_job_so_that_a_crash_leaves_no_orphan",
+    ),
+    HardCase(
+        name="a job whose cancel was asked for ends CANCELLED, whatever ends it",
+        module="jobs/lifecycle.py",
+        rule="return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)",
+        without="return _end(verb, job, JobStatus.FAILED, at, changes, words, guard)",
+        test="jobs/test_lifecycle.py::test_a_job_that_was_asked_to_cancel_ends_cancelled",
+    ),
+    HardCase(
+        name="a submit is acknowledged when a majority has it",
+        module="store/failures.py",
+        rule='if error.details.get("writeConcernErrors") or codes - {DUPLICATE_KEY}:',
+        without="if codes - {DUPLICATE_KEY}:",
+        test="failover/test_store.py::test_a_submit_that_reached_no_majority_is_not_acknowledged",
+    ),
+    HardCase(
+        name="what called setsid ends with its job",
+        module="agent/keeper.py",
+        rule="(pid not in shells and self._tags.of(pid) == line.tag)",
+        without="False",
+        test="agent/test_keeper.py::test_what_called_setsid_ends_with_its_job",
+    ),
+)
+
+
+def main() -> int:
+    """Take each rule out and run its test; 1 when a test does not notice."""
+    unnoticed = []
+    for case in HARD_CASES:
+        noticed = _is_red_without(case)
+        print(f"{'red' if noticed else 'GREEN':>6}  {case.name}", flush=True)
+        if not noticed:
+            unnoticed.append(case.name)
+    print(
+        f"{len(HARD_CASES) - len(unnoticed)} of {len(HARD_CASES)} rules are missed when taken out"
+    )
+    return int(bool(unnoticed))
+
+
+def _is_red_without(case: HardCase) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(shutil.copytree(ROOT / "platform", Path(folder) / "platform"))
+        module = source / "taskyard" / case.module
+        module.write_text(module.read_text().replace(case.rule, case.without))
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{case.test}"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(source)},
+            capture_output=True,
+            text=True,
+        )
+    # 1: tests ran, and some failed. Anything else is no answer.
+    return ended.returncode == 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
