@@ -37,6 +37,12 @@ def test_a_job_ends_with_its_own_exit_code(
     assert "never" not in bench.printed(job)
 
 
+def test_the_longest_command_runs(bench: Bench) -> None:
+    smile = "\N{SLIGHTLY SMILING FACE}"
+    job = bench.run(f"echo '{smile * 32_000}' | wc -m", env={"LC_ALL": "C.UTF-8"})
+    assert bench.printed(job) == "32001\n"
+
+
 def test_both_streams_are_kept_apart_and_in_one_sequence(bench: Bench) -> None:
     job = bench.run("echo 1; sleep .2; echo 2 >&2; sleep .2; echo 3")
     chunks = list(bench.store.output.read(job))

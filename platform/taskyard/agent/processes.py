@@ -73,7 +73,8 @@ class Processes:
     ) -> tuple[int, int]:
         """Start a line in a shell; returns the read ends of its stdout and stderr.
 
-        ``until`` is the monotonic instant past which it may not live. Raises OSError.
+        ``until`` is the monotonic instant past which it may not live. Raises OSError, and
+        ValueError for text that cannot be sent.
         """
         out, out_end = os.pipe()
         err, err_end = os.pipe()
@@ -88,7 +89,7 @@ class Processes:
                 env=dict(env),
                 until=until,
             )
-        except OSError:
+        except (OSError, ValueError):
             self._running.discard(key)
             os.close(out)
             os.close(err)
@@ -170,7 +171,8 @@ class Processes:
         channel = self._channel
         if channel is None:
             raise BrokenPipeError("the keeper is not there")
-        socket.send_fds(channel, [json.dumps(message).encode()], list(fds))
+        # A message has to fit the socket: characters as they are, not as escapes.
+        socket.send_fds(channel, [json.dumps(message, ensure_ascii=False).encode()], list(fds))
 
     def _say_if_heard(self, **message: Any) -> None:
         """A keeper that is gone is noticed, and what it kept ended, by the loop."""

@@ -173,7 +173,7 @@ class Runner:
             pipes = self._processes.spawn(
                 held.key, line, cwd=attempt.workspace.folder, env=attempt.env, until=held.until
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._cannot_run(attempt, str(error))
             return
         attempt.running = True
