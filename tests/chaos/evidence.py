@@ -86,8 +86,9 @@ def gather(
     job_log: Path,
     url: str,
     own_ends: Sequence[str] = (),
+    skew: float = 0.0,
 ) -> Evidence:
-    """Look at everything, once."""
+    """Look at everything, once; the platform's clocks are up to ``skew`` seconds wrong."""
     documents = {found["_id"]: found for found in database["jobs"].find()}
     with httpx2.Client(base_url=url, timeout=60) as http:
         shown = {job_id: _ask(http, job_id) for job_id in answers.accepted if job_id in documents}
@@ -101,7 +102,7 @@ def gather(
         answers=shown,
         chunks=_chunks(database),
         workers=workers,
-        messages=messages_left(database),
+        messages=messages_left(database, skew),
         survivors=survivors(documents),
         own_ends=own_ends,
     )
@@ -128,16 +129,17 @@ def runs_of(lines: Iterable[Sequence[str]]) -> list[Run]:
     return sorted(found.values(), key=lambda run: run.began)
 
 
-def messages_left(database: Database[Document]) -> list[tuple[str, float]]:
+def messages_left(database: Database[Document], skew: float) -> list[tuple[str, float]]:
     """What waits or is held in the broker, with its age.
 
-    Not what has expired: the server collects that once a minute.
+    Not what has expired: the server collects that once a minute. The age is by the clock of
+    who sent it, which may be ``skew`` seconds wrong.
     """
     told: datetime = database.client.admin.command("hello")["localTime"]
     now = told.replace(tzinfo=UTC)
     kept = {"$or": [{"expireAt": None}, {"expireAt": {"$gt": now}}]}
     found = database["broker.messages"].find(kept, {"queue": 1})
-    return [(m["queue"], (now - m["_id"].generation_time).total_seconds()) for m in found]
+    return [(m["queue"], (now - m["_id"].generation_time).total_seconds() - skew) for m in found]
 
 
 def survivors(job_ids: Iterable[str]) -> list[Survivor]:

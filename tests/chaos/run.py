@@ -103,6 +103,7 @@ def judge(arena: Arena) -> tuple[Evidence, list[Violation]]:
         job_log=cluster.job_log,
         url=cluster.urls()[0],
         own_ends=cluster.own_ends(),
+        skew=cluster.topology.skew,
     )
     return found, checker.check(found)
 
@@ -119,5 +120,5 @@ def _strike(arena: Arena, fault: Fault) -> Heal | None:
 def _quiet(cluster: Cluster) -> bool:
     if cluster.database["jobs"].count_documents({"status": {"$in": _LIVE}}):
         return False
-    left = Evidence(messages=evidence.messages_left(cluster.database))
+    left = Evidence(messages=evidence.messages_left(cluster.database, cluster.topology.skew))
     return not list(checker.queues_drain(left))
