@@ -179,6 +179,19 @@ def test_a_stopping_agent_is_offline_at_once(start: Callable[..., Host]) -> None
     assert time.monotonic() - began < 10
 
 
+def test_a_host_that_was_busy_is_given_jobs_soon_after(
+    start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own start keeps a small host busy, and a heartbeat of every five seconds is late."""
+    usage = [97.0]
+    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: usage[0])
+    host = start()
+    (job_id,) = operations.submit(host.platform, [{"command": "true"}], by="app")
+    assert host.get(job_id).status is JobStatus.QUEUED
+    usage[0] = 20.0
+    eventually(lambda: host.get(job_id).status is JobStatus.COMPLETED)
+
+
 def _if_queued(host: Host, job: Job) -> Job | None:
     found = host.get(job.job_id)
     return found if found.status is JobStatus.QUEUED else None
