@@ -68,7 +68,7 @@ class Presence:
             "version": __version__,
             "labels": list(settings.labels),
             "maxJobs": self._capacity.max_jobs,
-            "isolation": "process group",
+            "isolation": "process tree",
             **self._measured_load(),
         }
         self._store.workers.register(self.worker_id, facts, now=self._store.clock.now())
