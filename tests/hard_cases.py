@@ -108,6 +108,13 @@ HARD_CASES = (
         test="jobs/test_lifecycle.py::test_a_lease_covers_its_own_attempt_alone",
     ),
     HardCase(
+        name="output of an attempt that is over is taken back",
+        module="agent/reporting.py",
+        rule="self._store.output.take_back(job.job_id, job.attempts, fresh)",
+        without="pass",
+        test="agent/test_refused_writes.py::test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back",
+    ),
+    HardCase(
         name="a new life of a worker renews nothing of its earlier one",
         module="store/jobs.py",
         rule='"agentBoot": worker.boot,',

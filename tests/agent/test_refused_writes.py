@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from taskyard.agent.host import Host
 from taskyard.agent.presence import Presence
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
-from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
-from taskyard.store.output import Chunk
+from taskyard.store.output import Chunk, OutputStore
 from tests import factories
 from tests.conftest import TestClock
 from tests.helpers import eventually
@@ -79,6 +81,31 @@ def test_a_result_whose_answer_was_lost_is_not_taken_for_a_late_one(
     assert reporter.finish(lease_of(job), Outcome()) is None
     assert kinds(platform, job.job_id) == []
     assert platform.store.counters.read() == {}
+
+
+def test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped after its chunks and before the note of them, and its lease ends."""
+    job = factories.running_job(now=clock.now())
+    platform.store.jobs.submit([job])
+    reporter = Reporter(platform)
+    first = [Chunk(seq=0, stream="stdout", data="in time")]
+    assert reporter.output(job, first, total_bytes=7, truncated=False)
+    store = OutputStore.store
+
+    def store_and_sleep(self: OutputStore, *arguments: Any, **named: Any) -> list[Chunk]:
+        stored = store(self, *arguments, **named)
+        gone = lifecycle.expire(job, at=Moment(now=clock.now() + timedelta(hours=1)))
+        assert gone is not None
+        platform.store.jobs.apply(gone)
+        return stored
+
+    monkeypatch.setattr(OutputStore, "store", store_and_sleep)
+    late = [Chunk(seq=1, stream="stdout", data="late")]
+    assert reporter.output(job, late, total_bytes=11, truncated=False) is None
+    assert [c.data for c in platform.store.output.read(job, attempt=1)] == ["in time"]
+    assert kinds(platform, job.job_id) == ["output"]
 
 
 class _Running:

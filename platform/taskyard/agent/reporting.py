@@ -70,15 +70,20 @@ class Reporter:
     def output(
         self, job: Job, chunks: Sequence[Chunk], *, total_bytes: int, truncated: bool
     ) -> bool | None:
-        """Store chunks and note the progress; None when the attempt is over."""
+        """Store chunks and note the progress; None when the attempt is over.
+
+        The note is what is fenced, so it comes last: an agent that is stopped before it and wakes
+        when the attempt is over is refused, and takes back what it stored.
+        """
         now = self._store.clock.now()
 
         def write() -> bool:
+            fresh = self._store.output.store(job.job_id, job.attempts, chunks, now=now)
             if not self._store.output.progress(
                 job, total_bytes=total_bytes, truncated=truncated, now=now
             ):
+                self._store.output.take_back(job.job_id, job.attempts, fresh)
                 raise StaleAttempt(job.job_id)
-            self._store.output.store(job.job_id, job.attempts, chunks, now=now)
             return True
 
         return self._persist(lease_of(job), Write.OUTPUT, write)

@@ -76,13 +76,24 @@ class OutputStore:
         *,
         now: datetime,
         generation: str = LIVE,
-    ) -> None:
-        """Write chunks of an attempt; those that are there already are left as they are."""
+    ) -> list[Chunk]:
+        """Write chunks of an attempt; those that are there already are left as they are.
+
+        Returns those that were not.
+        """
         documents = [_document(job_id, attempt, generation, chunk, now) for chunk in chunks]
         try:
             self._output.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             accept_duplicates(error)
+            there = {failed["index"] for failed in error.details["writeErrors"]}
+            return [chunk for index, chunk in enumerate(chunks) if index not in there]
+        return list(chunks)
+
+    def take_back(self, job_id: str, attempt: int, chunks: Sequence[Chunk]) -> None:
+        """Remove chunks that were stored for an attempt that was over."""
+        ids = [_identity(job_id, attempt, LIVE, chunk.seq) for chunk in chunks]
+        self._output.delete_many({"_id": {"$in": ids}})
 
     def progress(self, job: Job, *, total_bytes: int, truncated: bool, now: datetime) -> bool:
         """Note how much an agent has stored of the attempt; False when it is over."""
@@ -156,11 +167,15 @@ def _held(job: Job) -> dict[str, Any]:
     }
 
 
+def _identity(job_id: str, attempt: int, generation: str, seq: int) -> dict[str, Any]:
+    return {"j": job_id, "a": attempt, "g": generation, "s": seq}
+
+
 def _document(
     job_id: str, attempt: int, generation: str, chunk: Chunk, now: datetime
 ) -> dict[str, Any]:
     return {
-        "_id": {"j": job_id, "a": attempt, "g": generation, "s": chunk.seq},
+        "_id": _identity(job_id, attempt, generation, chunk.seq),
         "stream": chunk.stream,
         "data": chunk.data,
         "at": now,

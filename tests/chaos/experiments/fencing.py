@@ -42,7 +42,7 @@ def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
         watch.await_status(arena, job_ids, "COMPLETED")
         stopped += len(mine)
         tried += _refusals(agent) - before
-        stale += [job for job in mine if _written_by_the_first(arena, job) != told[job]]
+        stale += [job for job in mine if _has_more(_written_by_the_first(arena, job), told[job])]
         arena.say(f"round {number + 1}: {agent.name} slept over {len(mine)} jobs")
     arena.say(f"late writes that agents tried, and were refused: {tried}")
     for job_id in stale:
@@ -84,6 +84,11 @@ def _written_by_the_first(arena: Arena, job_id: str) -> tuple[int, int, int]:
     entries = [entry for entry in steps(document) if entry["attempt"] == 1]
     chunks = arena.cluster.database["output"].count_documents({"_id.j": job_id, "_id.a": 1})
     return len(entries), chunks, int(document["outputAttempt"] == 1)
+
+
+def _has_more(now: tuple[int, ...], told: tuple[int, ...]) -> bool:
+    """Whether something was added; what was not accepted in time may be taken back."""
+    return any(after > before for after, before in zip(now, told, strict=True))
 
 
 def _refusals(agent: Program) -> int:
