@@ -91,12 +91,15 @@ def test_a_batch_of_assignments_tells_which_were_won(store: Store) -> None:
 
 def test_renewal_moves_the_lease_of_what_is_named_and_held(store: Store) -> None:
     mine, other = (stored(store, factories.running_job(w)) for w in ("w1", "w2"))
+    # A start whose answer was lost: the agent does not run it and does not name it.
+    unheard = stored(store, factories.running_job("w1"))
     later = NOW + timedelta(seconds=5)
     leases = [str(mine.lease_id), str(other.lease_id), "unknown"]
     held = store.jobs.renew("w1", leases, now=later, lease=LEASE, grace=LEASE)
     assert [renewed.lease_id for renewed in held] == [mine.lease_id]
     assert store.jobs.get(mine.job_id).lease_until == later + LEASE
-    assert store.jobs.get(other.job_id).lease_until == other.lease_until
+    for job in (other, unheard):
+        assert store.jobs.get(job.job_id).lease_until == job.lease_until
 
 
 @pytest.mark.parametrize("kind", ["celery", "http"])
