@@ -95,7 +95,7 @@ HARD_CASES = (
     ),
     HardCase(
         name="an agent that sends no attempt does not get back what it lost",
-        module="workers/placement.py",
+        module="workers/places.py",
         rule='if worker.kind == "http" and not worker.fenced and worker.boot in job.lost_on:',
         without="if False:",
         test="api/test_worker_half.py::test_an_old_result_never_passes_for_a_new_attempts",
@@ -151,7 +151,7 @@ HARD_CASES = (
     ),
     HardCase(
         name="a suspect does not share a worker with another",
-        module="workers/placement.py",
+        module="workers/places.py",
         rule="if job.is_suspect and spot.suspects:",
         without="if False:",
         test="scheduler/test_losses.py::test_three_losses_in_a_row_make_a_poison_job_and_its_neighbours_do_not_suffer",

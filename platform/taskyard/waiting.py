@@ -8,8 +8,8 @@ from datetime import timedelta
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
-from taskyard.workers import placement
-from taskyard.workers.placement import Waiting
+from taskyard.workers import explanation
+from taskyard.workers.explanation import Waiting
 
 
 def explain(here: Platform, jobs: Sequence[Job]) -> dict[str, Waiting]:
@@ -23,7 +23,7 @@ def explain(here: Platform, jobs: Sequence[Job]) -> dict[str, Waiting]:
     # Counting what is ahead is a query of its own: done for one job, not for a page of them.
     ahead = store.queries.ahead_of(queued[0]) if len(jobs) == 1 else None
     return {
-        job.job_id: placement.explain(
+        job.job_id: explanation.explain(
             job, workers, usage, now=now, offline_after=offline_after, ahead=ahead
         )
         for job in queued

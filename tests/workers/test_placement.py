@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskyard.jobs.model import Job
-from taskyard.workers import placement
+from taskyard.workers import explanation, placement, places
 from taskyard.workers.model import Usage, Worker
 from taskyard.workers.placement import Plan
 from tests.factories import NOW, queued_job, worker
@@ -26,7 +26,7 @@ def placed(
 ) -> Plan:
     """One pass over jobs in the scheduler's order."""
     queue = sorted(jobs, key=lambda job: (-job.priority, job.queued_at))
-    available = placement.places(workers, usage or {}, NOW, OFFLINE_AFTER)
+    available = places.places(workers, usage or {}, NOW, OFFLINE_AFTER)
     return placement.place(queue, available, now=NOW, reserve_after=RESERVE_AFTER)
 
 
@@ -35,7 +35,7 @@ def where(plan: Plan) -> dict[str, str]:
 
 
 def why(job: Job, workers: Sequence[Worker], usage: dict[str, Usage] | None = None) -> str:
-    told = placement.explain(
+    told = explanation.explain(
         job, workers, usage or {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=3
     )
     return told.reason
@@ -87,11 +87,11 @@ def test_a_worker_that_may_not_or_cannot_have_it_is_passed_over_with_a_reason(
     fields: dict[str, Any], asked: dict[str, Any], reason: str
 ) -> None:
     job, one = queued_job(**asked), worker(**fields)
-    available = placement.places([one], {}, NOW, OFFLINE_AFTER)
+    available = places.places([one], {}, NOW, OFFLINE_AFTER)
     plan = placement.place(
         [job], available, now=NOW, reserve_after=RESERVE_AFTER, still_queued=["another"]
     )
-    told = placement.explain(job, [one], {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=0)
+    told = explanation.explain(job, [one], {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=0)
     assert plan.placements == []
     assert reason in f"{told.reason} {told.workers}", told
 
@@ -143,7 +143,7 @@ def test_only_an_unfenced_agent_of_the_same_boot_is_refused_what_it_lost(
 ) -> None:
     job = replace(queued_job(), lost_on=("w1/boot-1",))
     one = worker(kind=kind, fenced=fenced, boot_id=boot)
-    assert (placement.refuses(one, job) is not None) == refused
+    assert (places.refuses(one, job) is not None) == refused
 
 
 SIZES = st.sampled_from([0.1, 0.5, 1, 2, 4, 16])
@@ -189,7 +189,7 @@ def test_no_worker_is_given_more_than_it_has_or_what_it_may_not_have(
         assert sum(job.required_ram_mb for job in held) <= one.ram_total_mb
         assert not one.max_jobs or len(held) <= one.max_jobs
         assert not one.draining
-        assert one.cpu_usage <= placement.CPU_USAGE_LIMIT_PERCENT
+        assert one.cpu_usage <= places.CPU_USAGE_LIMIT_PERCENT
         assert all(set(job.labels) <= set(one.labels) for job in held)
 
 
@@ -220,7 +220,7 @@ def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> 
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",), suspects=1)}
     plan = placed([suspect], [worker(cpu_count=8)], usage)
     assert (plan.placements, plan.reservations) == ([], {})
-    told = placement.explain(
+    told = explanation.explain(
         suspect, [worker(cpu_count=8)], usage, now=NOW, offline_after=OFFLINE_AFTER
     )
     assert told.workers == {"w1": "runs another job that has lost its workers"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from taskyard.agent.host import Host
 from taskyard.settings import Settings
 from taskyard.workers.model import Requirement
-from taskyard.workers.placement import CPU_SLACK
+from taskyard.workers.places import CPU_SLACK
 
 
 @dataclass(frozen=True, kw_only=True)

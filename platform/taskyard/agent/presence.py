@@ -23,7 +23,7 @@ from taskyard.jobs.model import Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.failures import is_unavailable
-from taskyard.workers.placement import CPU_USAGE_LIMIT_PERCENT
+from taskyard.workers.places import CPU_USAGE_LIMIT_PERCENT
 
 #: An agent that is too busy to be given anything says so again after this, and not only with its
 #: next renewal: what keeps it busy may be its own start.

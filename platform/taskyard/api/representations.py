@@ -10,8 +10,8 @@ from taskyard.api.base import platform
 from taskyard.jobs.model import Job
 from taskyard.operations import DOWNLOAD_PATH
 from taskyard.waiting import explain
+from taskyard.workers.explanation import Waiting
 from taskyard.workers.model import NOTHING
-from taskyard.workers.placement import Waiting
 
 #: Text of one stream that a status carries; the output route has all of it.
 STATUS_TEXT_BYTES = 2**20

@@ -15,7 +15,7 @@ from taskyard.jobs.lifecycle import Moment, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.settings import Settings
 from taskyard.store.client import Store
-from taskyard.workers import placement
+from taskyard.workers import placement, places
 from taskyard.workers.model import Worker
 
 LOCK = "pass"
@@ -90,7 +90,7 @@ def decide(store: Store, settings: Settings) -> Decision:
     kept = [worker.reserved_for for worker in workers if worker.reserved_for]
     plan = placement.place(
         queue,
-        placement.places(workers, usage, now, offline_after),
+        places.places(workers, usage, now, offline_after),
         now=now,
         reserve_after=timedelta(seconds=settings.reserve_after_seconds),
         still_queued=store.queries.queued_among(kept),
@@ -129,9 +129,9 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
             return job
     now = store.clock.now()
     usage = store.queries.usage([worker.worker_id])
-    spots = placement.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
+    spots = places.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
     for job in store.queries.queue(per_shape=PER_SHAPE) if spots else []:
-        if placement.refuses(worker, job) or placement.fits(spots[0], job):
+        if places.refuses(worker, job) or places.fits(spots[0], job):
             continue
         claimed = store.jobs.apply(
             lifecycle.claim(
@@ -153,11 +153,11 @@ def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
     Two polls of one worker at the same time have both seen its place free; which of them is
     first cannot be told, so both may go away empty, and the next poll gets the job.
     """
-    spot = placement.Place(worker=worker)
+    spot = places.Place(worker=worker)
     for job in store.queries.held_by(worker.worker_id):
         if job.job_id != claimed.job_id:
             spot.take(job)
-    if placement.fits(spot, claimed) is None:
+    if places.fits(spot, claimed) is None:
         return True
     reason = "another poll of this worker took its place"
     at = Moment(now=store.clock.now())

@@ -1,0 +1,138 @@
+"""What a worker has free, and why a job does not fit there: the one judge of both.
+
+Weights and the CPU limit are the earlier system's (``design.md`` section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from taskyard.jobs.model import Job
+from taskyard.workers.model import NOTHING, Requirement, Usage, Worker
+
+#: A worker whose measured CPU use is above this gets nothing new.
+CPU_USAGE_LIMIT_PERCENT = 90
+
+#: Ten tenths of a CPU are one CPU, whatever binary fractions make of it.
+CPU_SLACK = 1e-9
+
+
+@dataclass(kw_only=True)
+class Place:
+    """A worker with what it has in use; a pass fills it as it places jobs."""
+
+    worker: Worker
+    cpu: float = 0
+    ram_mb: int = 0
+    jobs: int = 0
+    suspects: int = 0
+    reserved_for: str | None = None
+
+    def take(self, job: Job) -> None:
+        """Count one more job in."""
+        self.cpu += job.required_cpu
+        self.ram_mb += job.required_ram_mb
+        self.jobs += 1
+        self.suspects += job.is_suspect
+
+    @property
+    def score(self) -> float:
+        """Lower is better: load first, then a small preference for headroom."""
+        worker = self.worker
+        cpu_percent = 100 * self.cpu / worker.cpu_count if worker.cpu_count else 100
+        ram_percent = 100 * self.ram_mb / worker.ram_total_mb if worker.ram_total_mb else 100
+        load = worker.cpu_usage * 0.6 + cpu_percent * 0.3 + ram_percent * 0.1
+        headroom = (worker.cpu_count - self.cpu) * 0.01 + worker.ram_free_mb * 1e-6
+        return load - headroom
+
+
+def places(
+    workers: Iterable[Worker], usage: Mapping[str, Usage], now: datetime, offline_after: timedelta
+) -> list[Place]:
+    """The workers that may be given work now, with what they have in use."""
+    return [
+        place_of(worker, usage)
+        for worker in workers
+        if unavailable(worker, now, offline_after) is None
+    ]
+
+
+def place_of(worker: Worker, usage: Mapping[str, Usage]) -> Place:
+    """The worker with what it has in use, whether it may be given work or not."""
+    used = usage.get(worker.worker_id, NOTHING)
+    return Place(
+        worker=worker,
+        cpu=used.cpu,
+        ram_mb=used.ram_mb,
+        jobs=used.jobs,
+        suspects=used.suspects,
+    )
+
+
+def fits(spot: Place, job: Job) -> str | None:
+    """Why a job does not fit on ``spot`` now, or None when it does."""
+    return (
+        could_never(spot.worker, job.requirement)
+        or closed(spot, job)
+        or too_full(spot, job.requirement)
+    )
+
+
+def refuses(worker: Worker, job: Job) -> str | None:
+    """Why this worker may not have this job back, or None.
+
+    A worker that sends no attempt and lost the job could pass its old result for a new
+    attempt's; it gets the job again once it registers anew (design, hard cases).
+    """
+    if worker.kind == "http" and not worker.fenced and worker.boot in job.lost_on:
+        return "lost this job before; it may have it again once it registers anew"
+    return None
+
+
+def could_never(worker: Worker, needed: Requirement) -> str | None:
+    """Why the worker could not hold the job even when empty, or None."""
+    if missing := needed.labels - set(worker.labels):
+        return f"has no label {', '.join(sorted(missing))}"
+    if worker.cpu_count < needed.cpu:
+        return f"has {worker.cpu_count:g} CPUs, {needed.cpu:g} are asked for"
+    if worker.ram_total_mb < needed.ram_mb:
+        return f"has {worker.ram_total_mb} MB memory, {needed.ram_mb} are asked for"
+    return None
+
+
+def closed(spot: Place, job: Job) -> str | None:
+    """Why the place is not for this very job, whatever it needs, or None."""
+    if spot.reserved_for not in (None, job.job_id):
+        return "its next free place is kept for a larger job"
+    if job.is_suspect and spot.suspects:
+        # Which of two killed their worker could not be told: the innocent one would be poison too.
+        return "runs another job that has lost its workers"
+    return None
+
+
+def too_full(spot: Place, needed: Requirement) -> str | None:
+    """Why so much is not free on the place now, or None."""
+    if spot.worker.max_jobs and spot.jobs >= spot.worker.max_jobs:
+        return f"runs {spot.jobs} of at most {spot.worker.max_jobs} jobs"
+    if spot.worker.cpu_count - spot.cpu < needed.cpu - CPU_SLACK:
+        free = max(0.0, spot.worker.cpu_count - spot.cpu)
+        return f"{free:g} of {spot.worker.cpu_count:g} CPUs free"
+    if spot.worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
+        free_mb = max(0, spot.worker.ram_total_mb - spot.ram_mb)
+        return f"{free_mb} of {spot.worker.ram_total_mb} MB memory free"
+    if spot.worker.cpu_usage > CPU_USAGE_LIMIT_PERCENT:
+        return f"CPU is {spot.worker.cpu_usage:.0f} % busy"
+    return None
+
+
+def unavailable(worker: Worker, now: datetime, offline_after: timedelta) -> str | None:
+    """Why the worker may not be given anything now, or None."""
+    if worker.soft_deleted:
+        return "is deleted"
+    if worker.is_offline(now, offline_after):
+        return "is offline"
+    if worker.draining:
+        return "is draining"
+    return worker.trouble(now)
