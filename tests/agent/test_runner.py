@@ -115,6 +115,8 @@ def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
 def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -> None:
     lease = bench.offer("echo $$; sleep 100")
     pid = int(eventually(lambda: bench.printed(lease)))
+    # The note of its output follows the output itself.
+    eventually(lambda: bench.store.jobs.get(lease.job_id).output_bytes)
     before = bench.store.jobs.get(lease.job_id)
     bench.runner.abandon(lease.lease_id or "")
     eventually(lambda: not _runs(pid))
