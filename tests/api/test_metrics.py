@@ -16,7 +16,7 @@ from taskyard.context import Platform
 from taskyard.documents import to_document
 from taskyard.jobs.counters import Counter
 from taskyard.jobs.states import JobStatus
-from taskyard.store import client as store_client
+from taskyard.store import failures
 from tests import factories
 from tests.api.agents import HttpAgent, submit_job
 from tests.api.conftest import As
@@ -164,7 +164,7 @@ def test_without_mongodb_the_answer_is_503_and_not_half_of_the_numbers(
     api: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> None:
-        raise store_client.UNAVAILABLE[0]("away")
+        raise failures.UNAVAILABLE[0]("away")
 
     monkeypatch.setattr(platform.store.locks, "ticks", away)
     answer = api.get("/metrics")

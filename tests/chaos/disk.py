@@ -6,7 +6,6 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 _SIZE_MB = 16
 _PIECE = bytes(2**20)
@@ -36,12 +35,7 @@ class SmallDisk:
         self.folder.chmod(0o700)
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # Lazily: a process that is being killed may still stand in it.
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 

@@ -6,7 +6,6 @@ import socket
 import threading
 from contextlib import suppress
 from enum import StrEnum
-from types import TracebackType
 
 from tests.helpers import waiting_step
 
@@ -39,12 +38,7 @@ class Proxy:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -10,7 +10,7 @@ from flask import Blueprint
 from taskyard import __version__
 from taskyard.api.base import platform
 from taskyard.context import Platform
-from taskyard.store.client import UNAVAILABLE
+from taskyard.store.failures import is_unavailable
 
 #: Intervals without a tick, or a sign of life, after which beat or the scheduler is down.
 SILENT_INTERVALS = 3
@@ -38,7 +38,9 @@ def _checks(here: Platform) -> dict[str, dict[str, Any]]:
         return {"mongodb": _check(False, "no primary answers")}
     try:
         return {"mongodb": _check(True, "has a primary"), **_parts(here)}
-    except UNAVAILABLE as error:
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
         return {"mongodb": _check(False, type(error).__name__)}
 
 

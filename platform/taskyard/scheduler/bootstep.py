@@ -14,7 +14,7 @@ from celery import bootsteps
 from taskyard import events, settings
 from taskyard.celery_names import SCHEDULER_QUEUE
 from taskyard.errors import TaskyardError
-from taskyard.store.client import UNAVAILABLE
+from taskyard.store.failures import is_unavailable
 
 
 class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publishes no types
@@ -51,5 +51,7 @@ def _show_life(worker: Any) -> None:
     try:
         store = worker.app.platform().store
         store.locks.show_life("scheduler", now=store.clock.now())
-    except (TaskyardError, *UNAVAILABLE) as error:
+    except Exception as error:
+        if not (isinstance(error, TaskyardError) or is_unavailable(error)):
+            raise
         events.warn("scheduler.store_unavailable", error=type(error).__name__)

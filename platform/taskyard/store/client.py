@@ -18,7 +18,6 @@ from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
 from taskyard.store.counters import CounterStore
-from taskyard.store.failures import UNAVAILABLE as UNAVAILABLE
 from taskyard.store.failures import first_sentence
 from taskyard.store.feed import Feed
 from taskyard.store.files import FileStore
