@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
 
-from bson import ObjectId
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 from pymongo.errors import PyMongoError
@@ -20,12 +19,6 @@ Raw = dict[str, Any]
 
 #: How long what is known of bindings and queues is relied on when it is enough.
 _KNOWN_SECONDS = 5.0
-
-
-def delivery_of(tag: str) -> Delivery:
-    """The delivery that a tag stands for."""
-    identity, _, lease = tag.partition(".")
-    return Delivery(ObjectId(identity), lease)
 
 
 class Message(virtual.Message):
@@ -48,10 +41,12 @@ class QoS(virtual.QoS):
         self._leases = channel.broker.leases
         #: Why, by delivery tag.
         self.undecodable: dict[str, str] = {}
+        #: How many messages were answered; their pace is what claims go by.
+        self.answers = 0
 
     def ack(self, delivery_tag: str) -> None:
         """Done: the message goes, or is buried when nobody could read it."""
-        delivery = delivery_of(delivery_tag)
+        delivery = Delivery.of(delivery_tag)
         reason = self.undecodable.pop(delivery_tag, None)
         if reason is None:
             self._leases.acknowledge(delivery)
@@ -61,7 +56,7 @@ class QoS(virtual.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Refused: claimable at once, or buried."""
-        delivery = delivery_of(delivery_tag)
+        delivery = Delivery.of(delivery_tag)
         if requeue:
             self._leases.release(delivery)
         else:
@@ -71,20 +66,21 @@ class QoS(virtual.QoS):
     def restore_unacked(self) -> list[Any]:
         """Release all that was not answered."""
         for tag in self._unanswered():
-            self._leases.release(delivery_of(tag))
+            self._leases.release(Delivery.of(tag))
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
         """The channel is gone: what nobody runs is released, what runs answers for itself."""
         self._on_collect.cancel()
         for tag, message in self._unanswered().items():
-            self._leases.release_when_forgotten(message, delivery_of(tag))
+            self._leases.release_when_forgotten(message, Delivery.of(tag))
         self._delivered.restored = True
 
     def _answered(self, delivery_tag: str) -> None:
         self._quick_ack(delivery_tag)
+        self.answers += 1
         # A place is free again: the loop may wait for nothing else.
-        if self.channel.connection is not None:
+        if self.channel.connection is not None and self.channel.connection.intake.pending:
             self.channel.connection.inbox.ring()
 
     def _unanswered(self) -> dict[str, Any]:
@@ -159,6 +155,7 @@ class Channel(virtual.Channel):
         """Consume no more."""
         queue = self._tag_to_queue.get(consumer_tag)
         super().basic_cancel(consumer_tag)
+        self.no_ack_queues.discard(queue or "")
         self.broker.leases.keep((id(self), queue), None)
         if self.connection is not None:
             self.connection.consumers_changed()
@@ -174,34 +171,40 @@ class Channel(virtual.Channel):
             self.qos.append(message, message.delivery_tag)
         return message
 
+    @property
+    def consumed(self) -> list[str]:
+        """The queues with a consumer on this channel."""
+        return list(dict.fromkeys(self._active_queues))
+
     def claim(self, queue: str, limit: int) -> list[Raw]:
         """Up to ``limit`` messages as kombu delivers them, leased, or gone for ``no_ack``."""
-        claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
-        raws = (self._opened(one, no_ack=queue in self.no_ack_queues) for one in claimed)
-        return [raw for raw in raws if raw is not None]
+        return self._claimed(queue, limit, no_ack=queue in self.no_ack_queues)
 
     def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> Raw:  # noqa: ARG002 - kombu's signature
-        for one in self.broker.messages.claim(queue, 1, self.broker.lease_ms):
-            raw = self._opened(one, no_ack=no_ack)
-            if raw is not None:
-                return raw
+        for raw in self._claimed(queue, 1, no_ack=no_ack):
+            return raw
         raise Empty
 
-    def _opened(self, claimed: Claimed, *, no_ack: bool) -> Raw | None:
+    def _claimed(self, queue: str, limit: int, *, no_ack: bool) -> list[Raw]:
+        leases = self.broker.leases
+        claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
+        leases.hold([one.delivery for one in claimed])
+        raws = [raw for one in claimed if (raw := self._opened(one)) is not None]
+        if no_ack:
+            for raw in raws:
+                leases.acknowledge(Delivery.of(raw["properties"]["delivery_tag"]))
+        return raws
+
+    def _opened(self, claimed: Claimed) -> Raw | None:
         """The envelope, with the lease as its delivery tag; None for one that is none."""
-        leases, delivery = self.broker.leases, claimed.delivery
         try:
             raw: Raw = loads(claimed.payload)
             properties = raw["properties"]
-            properties["delivery_tag"] = delivery.tag
+            properties["delivery_tag"] = claimed.delivery.tag
             properties.setdefault("delivery_info", {})["redelivered"] = claimed.deliveries > 1
         except Exception as error:
-            leases.bury(delivery, f"is no message: {error!r}")
+            self.broker.leases.bury(claimed.delivery, f"is no message: {error!r}")
             return None
-        if no_ack:
-            leases.acknowledge(delivery)
-        else:
-            leases.hold(delivery)
         return raw
 
     # --- queues and bindings
@@ -270,7 +273,7 @@ class Channel(virtual.Channel):
 
     def _restore(self, message: Any) -> None:
         """Kombu would publish it anew; here it is released."""
-        self.broker.leases.release(delivery_of(message.delivery_tag))
+        self.broker.leases.release(Delivery.of(message.delivery_tag))
 
     def close(self) -> None:
         """Cancel the consumers; a database that is away does not hold this up."""

@@ -6,13 +6,18 @@ import selectors
 import socket
 import threading
 
+from bson import ObjectId
+
+#: The one message that is new in a queue, or None when it may be any.
+Announced = ObjectId | None
+
 
 class Inbox:
     """Queues that may have something new. Any thread may wake it; one looks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queues: set[str] = set()
+        self._dirty: dict[str, Announced] = {}
         self._active: set[str] = set()
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
@@ -28,32 +33,34 @@ class Inbox:
     def dirty(self) -> frozenset[str]:
         """Queues to look at."""
         with self._lock:
-            return frozenset(self._queues)
+            return frozenset(self._dirty)
 
     def consume(self, queues: set[str]) -> None:
         """The queues that are consumed from now on; all of them are to be looked at."""
         with self._lock:
             self._active = set(queues)
-            self._queues = set(queues)
+            self._dirty = dict.fromkeys(queues)
         self.ring()
 
-    def wake(self, queue: str | None) -> None:
-        """Something may be new in the queue, or in any of them."""
+    def wake(self, queue: str | None, message: ObjectId | None = None) -> bool:
+        """The message is new in the queue, or something in any; returns whether that is ours."""
         with self._lock:
             new = self._active if queue is None else self._active & {queue}
-            self._queues |= new
+            for each in new:
+                self._dirty[each] = None if each in self._dirty else message
         if new:
             self.ring()
+        return bool(new)
 
     def mark(self, queue: str) -> None:
         """There may be more in the queue; whoever marks it looks again."""
         with self._lock:
-            self._queues.add(queue)
+            self._dirty[queue] = None
 
-    def seen(self, queue: str) -> None:
-        """The queue is looked at now."""
+    def look(self, queue: str) -> Announced:
+        """The queue is looked at now; returns what was announced since the last look."""
         with self._lock:
-            self._queues.discard(queue)
+            return self._dirty.pop(queue, None)
 
     def ring(self) -> None:
         """Wake the loop."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
-from pymongo import DeleteOne, ReturnDocument, WriteConcern
+from pymongo import DeleteOne, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.database import Database
 
 Document = dict[str, Any]
@@ -59,6 +59,12 @@ class Delivery:
     def tag(self) -> str:
         """The delivery tag: another delivery of the same message has another."""
         return f"{self.id}.{self.lease}"
+
+    @classmethod
+    def of(cls, tag: str) -> Delivery:
+        """The delivery that a tag stands for."""
+        identity, _, lease = tag.partition(".")
+        return cls(ObjectId(identity), lease)
 
 
 @dataclass(frozen=True)
@@ -177,9 +183,8 @@ class Messages:
             "deliveries": {"$subtract": ["$deliveries", back]},
             "expireAt": "$notAfter",
         }
-        for delivery in held:
-            mine = {"_id": delivery.id, "lease": delivery.lease}
-            self._all.update_one(mine, [{"$set": fields}])
+        mine = ({"_id": delivery.id, "lease": delivery.lease} for delivery in held)
+        self._all.bulk_write([UpdateOne(one, [{"$set": fields}]) for one in mine], ordered=False)
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters with the reason. Twice is once."""

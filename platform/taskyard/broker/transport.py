@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections import deque
 from typing import Any
 
 import pymongo
@@ -15,18 +13,13 @@ from pymongo.errors import PyMongoError
 from taskyard.broker import SCHEME
 from taskyard.broker.broker import Broker, Options, broker_of
 from taskyard.broker.channel import Channel as _Channel
-from taskyard.broker.channel import Raw, delivery_of
 from taskyard.broker.connection import UNAVAILABLE
 from taskyard.broker.inbox import Inbox
-
-logger = logging.getLogger(__name__)
+from taskyard.broker.intake import KEPT_SECONDS, Intake
 
 #: How often a consumer looks by itself: for what becomes due, for leases that ended, and for
 #: what the change stream missed.
 LOOK_SECONDS = 1.0
-
-#: Messages claimed at once from one queue.
-BATCH = 64
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
@@ -51,11 +44,8 @@ class Transport(virtual.Transport):
         super().__init__(client, **options)
         self.broker: Broker = broker_of(_uri(client), _options(client.transport_options))
         self.inbox: Inbox
-        self._first = 0
-        #: Claimed and not delivered yet: one call of drain_events delivers one message.
-        self._buffer: deque[tuple[Raw, str]] = deque()
+        self.intake: Intake
         self._timer: Any = None
-        self._down = False
 
     @classmethod
     def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:
@@ -71,20 +61,20 @@ class Transport(virtual.Transport):
         """See that MongoDB answers. Raises one of ``connection_errors``."""
         self.broker.check()
         self.inbox = Inbox()
+        self.intake = Intake(self.broker, self.inbox)
         return super().establish_connection()
 
     def close_connection(self, connection: Any) -> None:
         """Close the channels; leases of what still runs go on."""
         self.broker.watcher.unsubscribe(id(self))
-        while self._buffer:
-            raw, _ = self._buffer.popleft()
-            self.broker.leases.release(delivery_of(raw["properties"]["delivery_tag"]))
+        self.intake.give_back()
         super().close_connection(connection)
         self.inbox.close()
 
     def consumers_changed(self) -> None:
         """Some channel consumes other queues than before."""
-        queues = {queue for channel in self.channels for queue in channel._active_queues}
+        queues = {queue for channel in self.channels for queue in channel.consumed}
+        self.intake.give_back(but=queues)
         self.inbox.consume(queues)
         if queues:
             self.broker.watcher.subscribe(id(self), self.inbox.wake)
@@ -106,87 +96,44 @@ class Transport(virtual.Transport):
             self.inbox.wait(left)
             if time.monotonic() - looked >= LOOK_SECONDS:
                 looked = time.monotonic()
-                self.inbox.wake(None)
+                self._look()
 
     def _deliver_one(self) -> bool:
-        if not self._buffer:
-            self._buffer.extend(self._claimed())
-        if not self._buffer:
-            return False
-        raw, queue = self._buffer.popleft()
-        self._deliver(raw, queue)
-        return True
+        for raw, queue in self.intake.batch(self.channels):
+            self._deliver(raw, queue)
+            return True
+        return False
 
     # --- on Celery's event loop
 
     def register_with_event_loop(self, _connection: Any, loop: Any) -> None:
         """Be woken by the bell, and look by ourselves now and then."""
         self.unregister_from_event_loop(_connection, loop)
-        loop.add_reader(self.inbox.fileno(), self.inbox.hear)
-        loop.on_tick.add(self._on_tick)
-        self._timer = loop.call_repeatedly(LOOK_SECONDS, self.inbox.wake, None)
+        loop.add_reader(self.inbox.fileno(), self._on_bell)
+        self._timer = loop.call_repeatedly(LOOK_SECONDS, self._look)
         self.inbox.wake(None)
 
     def unregister_from_event_loop(self, _connection: Any, loop: Any) -> None:
         """Leave the loop."""
         loop.remove_reader(self.inbox.fileno())
-        loop.on_tick.discard(self._on_tick)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _on_tick(self) -> None:
-        if not self.inbox.dirty:
-            return
-        batch = self._claimed()
-        for raw, queue in batch:
+    def _on_bell(self) -> None:
+        """Deliver one batch. Celery hands tasks to its pool between two rounds of the loop."""
+        self.inbox.hear()
+        delivered = False
+        for raw, queue in self.intake.batch(self.channels):
             self._deliver(raw, queue)
-        if batch and self.inbox.dirty:
+            delivered = True
+        if delivered and self.intake.pending:
             # There may be more, and nothing else would wake the loop.
             self.inbox.ring()
 
-    # --- claiming
-
-    def _claimed(self) -> list[tuple[Raw, str]]:
-        """A batch of one queue, or nothing: there is none, no room for it, or no primary."""
-        for channel in list(self.channels):
-            queues = [q for q in self._rotated(channel._active_queues) if q in self.inbox.dirty]
-            for queue in queues:
-                room = channel.qos.can_consume_max_estimate()
-                limit = BATCH if room is None else min(BATCH, room)
-                raws = self._claim(channel, queue, limit) if limit else []
-                if raws:
-                    return [(raw, queue) for raw in raws]
-        return []
-
-    def _claim(self, channel: _Channel, queue: str, limit: int) -> list[Raw]:
-        """Up to ``limit`` messages. The mark goes first: what comes meanwhile sets it again."""
-        self.inbox.seen(queue)
-        if not self.broker.may_write():
-            return []
-        try:
-            # Mostly there is one, and one is claimed in a single round trip.
-            raws = channel.claim(queue, 1)
-            if raws and limit > 1:
-                raws += channel.claim(queue, limit - 1)
-        except PyMongoError as error:
-            self._tell(error)
-            return []
-        self._down = False
-        if len(raws) == limit:
-            self.inbox.mark(queue)
-        return raws
-
-    def _rotated(self, queues: list[str]) -> list[str]:
-        """Another queue is the first each time, so that none starves."""
-        self._first += 1
-        turn = self._first % len(queues) if queues else 0
-        return [*queues[turn:], *queues[:turn]]
-
-    def _tell(self, error: PyMongoError) -> None:
-        if not self._down:
-            self._down = True
-            logger.warning("broker: MongoDB is away: %s", error)
+    def _look(self) -> None:
+        self.intake.give_back(older_than_seconds=KEPT_SECONDS)
+        self.inbox.wake(None)
 
 
 def _uri(client: Any) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bson import ObjectId
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
@@ -18,13 +19,24 @@ from taskyard.broker.messages import AT_ONCE
 
 Document = dict[str, Any]
 
-#: Called with the queue that changed, or None when it may be any.
-Wake = Callable[[str | None], None]
+#: Called with the queue that changed and the message, or with None when it may be any; returns
+#: whether the queue is consumed.
+Wake = Callable[[str | None, ObjectId | None], bool]
 
 logger = logging.getLogger(__name__)
 
 _AWAIT_MS = 1000
 _REOPEN_SECONDS = 1.0
+
+#: After an answer of the server the next one is asked for so much later: then all that came in
+#: between comes at once, and costs the server what one change does.
+_GATHER_SECONDS = 0.005
+
+#: While consumers are behind anyway, news can wait so long.
+_BEHIND_SECONDS = 0.05
+
+#: A change that takes less was in the last answer already.
+_BUFFERED_SECONDS = 0.0001
 
 
 class Watcher:
@@ -36,6 +48,7 @@ class Watcher:
         self._wakes: dict[object, Wake] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._caught_up = threading.Event()
 
     def subscribe(self, owner: object, wake: Wake) -> None:
         """Call ``wake`` for everything new, from the watcher's own thread."""
@@ -52,6 +65,10 @@ class Watcher:
         with self._lock:
             self._wakes.pop(owner, None)
 
+    def resume(self) -> None:
+        """A consumer has seen the end of its queue: the next message is to wake it at once."""
+        self._caught_up.set()
+
     def _run(self) -> None:
         while True:
             try:
@@ -64,17 +81,25 @@ class Watcher:
         collection = self._open_database()[self._collection]
         with collection.watch(_PIPELINE, max_await_time_ms=_AWAIT_MS) as stream:
             # What came before the stream was open has woken nobody.
-            self._wake(None)
+            self._wake(None, None)
             while stream.alive:
+                asked = time.monotonic()
                 change = stream.try_next()
-                if change is not None:
-                    self._wake(change.get("fullDocument", {}).get("queue"))
+                if change is None:
+                    continue
+                self._caught_up.clear()
+                queue = change.get("fullDocument", {}).get("queue")
+                ours = self._wake(queue, change["documentKey"]["_id"])
+                if time.monotonic() - asked > _BUFFERED_SECONDS:
+                    time.sleep(_GATHER_SECONDS)
+                    if ours:
+                        self._caught_up.wait(_BEHIND_SECONDS)
 
-    def _wake(self, queue: str | None) -> None:
+    def _wake(self, queue: str | None, message: ObjectId | None) -> bool:
         with self._lock:
             wakes = list(self._wakes.values())
-        for wake in wakes:
-            wake(queue)
+        woken = [wake(queue, message) for wake in wakes]
+        return any(woken)
 
 
 #: New messages, and messages that were released; neither claims nor renewals.
@@ -87,5 +112,5 @@ _PIPELINE: list[Document] = [
             ]
         }
     },
-    {"$project": {"fullDocument.queue": 1}},
+    {"$project": {"fullDocument.queue": 1, "documentKey": 1}},
 ]

@@ -1,0 +1,249 @@
+"""Celery on Taskyard's broker, on Redis and on stock MongoDB: ``python bench/broker.py``.
+
+The same tasks on the same worker (prefork, two children, late acknowledgement), each with a server
+of its own that keeps what it is told: Redis with ``appendonly yes``, MongoDB with majority writes,
+and stock MongoDB with its ``polling_interval`` tuned. Sides alternate, round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.broker_tasks import RECORD, make_app
+from tests.helpers import free_port
+
+from taskyard.embedded import EmbeddedServer
+
+#: The stock transport sleeps so long between two looks; a second is its default.
+STOCK_POLL_SECONDS = 0.01
+
+_PATIENCE_SECONDS = 120.0
+
+
+@dataclass
+class Figures:
+    """What one side did, over all rounds."""
+
+    latencies_ms: list[float] = field(default_factory=list)
+    publishes_ms: list[float] = field(default_factory=list)
+    drained_per_second: list[float] = field(default_factory=list)
+    through_per_second: list[float] = field(default_factory=list)
+    idle_worker_percent: list[float] = field(default_factory=list)
+    idle_server_percent: list[float] = field(default_factory=list)
+
+
+class Side:
+    """One broker with a worker on it."""
+
+    def __init__(self, name: str, url: str, folder: Path, server_pid: int, **env: str) -> None:
+        self.name = name
+        self.figures = Figures()
+        self._pipe = folder / f"{name}.pipe"
+        os.mkfifo(self._pipe)
+        self._reader = os.open(self._pipe, os.O_RDWR)
+        self._server = psutil.Process(server_pid)
+        options = {"polling_interval": float(env["BENCH_POLL"])} if env else {}
+        self._app = make_app(url, options)
+        self._log = (folder / f"{name}.log").open("wb")
+        self._worker = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "celery", "-A", "bench.broker_tasks", "worker"),
+                *("-P", "prefork", "-n", f"{name}@bench", "-l", "WARNING"),
+                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            ],
+            env={**os.environ, "BENCH_BROKER": url, "BENCH_PIPE": str(self._pipe), **env},
+            cwd=Path(__file__).parents[1],
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def warm_up(self) -> None:
+        """Until tasks pass through both children."""
+        self._publish_many(50)
+        self._records(50)
+
+    def measure_latency(self, count: int) -> None:
+        """Idle publish to start, one task at a time at uneven moments."""
+        for number in range(count):
+            time.sleep(0.02 + 0.002 * (number % 17))
+            before = time.monotonic_ns()
+            self._publish()
+            self.figures.publishes_ms.append((time.monotonic_ns() - before) / 1e6)
+            ((published, started),) = self._records(1)
+            self.figures.latencies_ms.append((started - published) / 1e6)
+
+    def measure_through(self, count: int) -> None:
+        """First publish to last start, while the worker runs beside the publisher."""
+        begin = time.monotonic_ns()
+        feeding = threading.Thread(target=self._publish_many, args=(count,))
+        feeding.start()
+        last = max(started for _, started in self._records(count))
+        feeding.join()
+        self.figures.through_per_second.append(count / ((last - begin) / 1e9))
+
+    def measure_drain(self, count: int) -> None:
+        """First start to last start of tasks that all wait already."""
+        control = self._app.control
+        control.cancel_consumer("celery", reply=True, timeout=20)
+        self._publish_many(count)
+        control.add_consumer("celery", reply=True, timeout=5, limit=1)
+        starts = [started for _, started in self._records(count)]
+        self.figures.drained_per_second.append(count / ((max(starts) - min(starts)) / 1e9))
+
+    def measure_idle(self, seconds: float) -> None:
+        """What worker and server cost when there is nothing to do."""
+        worker = psutil.Process(self._worker.pid)
+        mine = [worker, *worker.children(recursive=True)]
+        before = _cpu_seconds(mine), _cpu_seconds([self._server])
+        time.sleep(seconds)
+        after = _cpu_seconds(mine), _cpu_seconds([self._server])
+        self.figures.idle_worker_percent.append(100 * (after[0] - before[0]) / seconds)
+        self.figures.idle_server_percent.append(100 * (after[1] - before[1]) / seconds)
+
+    def close(self) -> None:
+        """Stop the worker."""
+        self._worker.terminate()
+        try:
+            self._worker.wait(15)
+        except subprocess.TimeoutExpired:
+            self._worker.kill()
+        self._app.close()
+        os.close(self._reader)
+        self._log.close()
+
+    def _publish_many(self, count: int) -> None:
+        for _ in range(count):
+            self._publish()
+
+    def _publish(self) -> None:
+        self._app.send_task("bench.tell", (time.monotonic_ns(),))
+
+    def _records(self, count: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        rest = b""
+        while len(found) < count:
+            ready, _, _ = select.select([self._reader], [], [], _PATIENCE_SECONDS)
+            if not ready:
+                raise SystemExit(f"{self.name}: {count - len(found)} of {count} tasks never ran")
+            rest += os.read(self._reader, RECORD.size * 4096)
+            whole = len(rest) - len(rest) % RECORD.size
+            found.extend(RECORD.iter_unpack(rest[:whole]))
+            rest = rest[whole:]
+        return found
+
+
+def main() -> None:
+    """Measure and print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--tasks", type=int, default=2000, help="for throughput, a round")
+    arguments.add_argument("--singles", type=int, default=100, help="for latency, a round")
+    arguments.add_argument("--idle", type=float, default=10.0, help="seconds, once a side")
+    arguments.add_argument("--only", default="", help="sides, by comma")
+    wanted = arguments.parse_args()
+    with _sides(wanted.only) as sides:
+        for side in sides:
+            side.warm_up()
+        for _ in range(wanted.rounds):
+            for side in sides:
+                side.measure_latency(wanted.singles)
+            for side in sides:
+                side.measure_through(wanted.tasks)
+            for side in sides:
+                side.measure_drain(wanted.tasks)
+        for side in sides:
+            side.measure_idle(wanted.idle)
+        _print(sides)
+
+
+@contextlib.contextmanager
+def _sides(only: str) -> Iterator[list[Side]]:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        sides: list[Side] = []
+        wanted = only.split(",") if only else ["taskyard", "redis", "stock"]
+        for name in wanted:
+            side = stack.enter_context(_side(name, folder / name))
+            stack.callback(side.close)
+            sides.append(side)
+        yield sides
+
+
+@contextlib.contextmanager
+def _side(name: str, folder: Path) -> Iterator[Side]:
+    folder.mkdir()
+    if name == "redis":
+        with _redis(folder) as (port, pid):
+            yield Side(name, f"redis://127.0.0.1:{port}/0", folder, pid)
+        return
+    with EmbeddedServer(folder / "db") as server:
+        assert server.pid is not None
+        if name == "stock":
+            poll = {"BENCH_POLL": str(STOCK_POLL_SECONDS)}
+            yield Side(name, server.uri.replace("/?", "/stock?"), folder, server.pid, **poll)
+        else:
+            yield Side(name, f"taskyard+{server.uri}", folder, server.pid)
+
+
+@contextlib.contextmanager
+def _redis(folder: Path) -> Iterator[tuple[int, int]]:
+    program = shutil.which("redis-server")
+    if program is None:
+        raise SystemExit("redis-server is not installed: apt-get install redis-server")
+    port = free_port()
+    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "save": ""}
+    flags = [part for option, value in options.items() for part in (f"--{option}", str(value))]
+    process = subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL)
+    try:
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _cpu_seconds(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def _print(sides: list[Side]) -> None:
+    base = next((side for side in sides if side.name == "redis"), sides[0]).figures
+    rows: list[tuple[str, Any]] = [
+        ("idle publish to start, p50 ms", lambda f: _quantile(f.latencies_ms, 0.5)),
+        ("idle publish to start, p99 ms", lambda f: _quantile(f.latencies_ms, 0.99)),
+        ("one publish, p50 ms", lambda f: _quantile(f.publishes_ms, 0.5)),
+        ("published and run, tasks/s", lambda f: statistics.median(f.through_per_second)),
+        ("drain, tasks/s", lambda f: statistics.median(f.drained_per_second)),
+        ("idle worker, % of a core", lambda f: statistics.median(f.idle_worker_percent)),
+        ("idle server, % of a core", lambda f: statistics.median(f.idle_server_percent)),
+    ]
+    print(f"{'':34}" + "".join(f"{side.name:>20}" for side in sides))
+    for title, of in rows:
+        cells = [f"{of(s.figures):9.2f} ({of(s.figures) / (of(base) or 1):5.2f} x)" for s in sides]
+        print(f"{title:34}" + "".join(f"{cell:>20}" for cell in cells))
+
+
+def _quantile(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+if __name__ == "__main__":
+    main()
