@@ -51,7 +51,8 @@ class Transport(virtual.Transport):
         super().__init__(client, **options)
         self.broker: Broker = broker_of(_uri(client), _options(client.transport_options))
         self.inbox: Inbox
-        self._first = 0
+        #: When each queue had its last turn: the one that waits longest is the first to look at.
+        self._served: dict[str, int] = {}
         #: Claimed and not delivered yet: one call of drain_events delivers one message.
         self._buffer: deque[tuple[Raw, str]] = deque()
         self._timer: Any = None
@@ -150,12 +151,13 @@ class Transport(virtual.Transport):
     def _claimed(self) -> list[tuple[Raw, str]]:
         """A batch of one queue, or nothing: there is none, no room for it, or no primary."""
         for channel in list(self.channels):
-            queues = [q for q in self._rotated(channel._active_queues) if q in self.inbox.dirty]
+            queues = [q for q in self._by_turn(channel._active_queues) if q in self.inbox.dirty]
             for queue in queues:
                 room = channel.qos.can_consume_max_estimate()
                 limit = BATCH if room is None else min(BATCH, room)
                 raws = self._claim(channel, queue, limit) if limit else []
                 if raws:
+                    self._served[queue] = max(self._served.values(), default=0) + 1
                     return [(raw, queue) for raw in raws]
         return []
 
@@ -177,11 +179,9 @@ class Transport(virtual.Transport):
             self.inbox.mark(queue)
         return raws
 
-    def _rotated(self, queues: list[str]) -> list[str]:
-        """Another queue is the first each time, so that none starves."""
-        self._first += 1
-        turn = self._first % len(queues) if queues else 0
-        return [*queues[turn:], *queues[:turn]]
+    def _by_turn(self, queues: list[str]) -> list[str]:
+        """Only a turn that was taken counts: looks in vain would favour some queue for ever."""
+        return sorted(queues, key=lambda queue: self._served.get(queue, 0))
 
     def _tell(self, error: PyMongoError) -> None:
         if not self._down:
