@@ -142,8 +142,8 @@ class Transport(virtual.Transport):
         batch = self._claimed()
         for raw, queue in batch:
             self._deliver(raw, queue)
-        if batch and self.inbox.dirty:
-            # There may be more, and nothing else would wake the loop.
+        if batch:
+            # There may be more; and what the pool was given it writes at the loop's next turn.
             self.inbox.ring()
 
     # --- claiming
