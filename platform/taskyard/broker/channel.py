@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
@@ -17,6 +18,7 @@ from taskyard.broker.messages import Claimed, Delivery
 from taskyard.broker.topology import QueueOptions
 
 Raw = dict[str, Any]
+Callback = Callable[[Raw], Any]
 
 #: How long what is known of bindings and queues is relied on when it is enough.
 _KNOWN_SECONDS = 5.0
@@ -62,10 +64,11 @@ class QoS(virtual.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Refused: claimable at once, or buried."""
         delivery = delivery_of(delivery_tag)
+        reason = self.undecodable.pop(delivery_tag, "rejected")
         if requeue:
             self._leases.release(delivery)
         else:
-            self._leases.bury(delivery, "rejected")
+            self._leases.bury(delivery, reason)
         self._answered(delivery_tag)
 
     def restore_unacked(self) -> list[Any]:
@@ -105,7 +108,9 @@ class Channel(virtual.Channel):
 
     def __init__(self, connection: Any, **options: Any) -> None:
         self.broker: Broker = connection.broker
-        self.no_ack_queues: set[str] = set()
+        #: By queue and consumer tag. Kombu keeps one callback for a queue of a connection, so that
+        #: of two channels one would be handed what was claimed for the other.
+        self._callbacks: dict[str, dict[str, Callback]] = {}
         self._options: dict[str, QueueOptions] = {}
         self._tables: dict[str, tuple[float, set[Any]]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
@@ -147,8 +152,10 @@ class Channel(virtual.Channel):
     ) -> None:
         """Consume from the queue; it lives as long as it has a consumer."""
         super().basic_consume(queue, no_ack, callback, consumer_tag, **options)
-        if no_ack:
-            self.no_ack_queues.add(queue)
+        deliver = self.connection._callbacks[queue]
+        self._callbacks.setdefault(queue, {})[consumer_tag] = (
+            self._acknowledging(deliver) if no_ack else deliver
+        )
         expires_ms = self._options.get(queue, QueueOptions()).expires_ms
         if expires_ms is not None:
             topology = self.broker.topology
@@ -159,35 +166,67 @@ class Channel(virtual.Channel):
         """Consume no more."""
         queue = self._tag_to_queue.get(consumer_tag)
         super().basic_cancel(consumer_tag)
-        self.broker.leases.keep((id(self), queue), None)
+        if queue is None:
+            return
+        callbacks = self._callbacks[queue]
+        callbacks.pop(consumer_tag)
+        if not callbacks:
+            self.broker.leases.keep((id(self), queue), None)
         if self.connection is not None:
             self.connection.consumers_changed()
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """One message, or None."""
         try:
-            raw = self._get(queue, no_ack=no_ack)
+            raw = self._get(queue)
         except Empty:
             return None
         message = self.Message(raw, channel=self)
-        if not no_ack:
+        if no_ack:
+            self.broker.leases.acknowledge(delivery_of(message.delivery_tag))
+        else:
             self.qos.append(message, message.delivery_tag)
         return message
 
     def claim(self, queue: str, limit: int) -> list[Raw]:
-        """Up to ``limit`` messages as kombu delivers them, leased, or gone for ``no_ack``."""
+        """Up to ``limit`` messages as kombu delivers them, leased."""
         claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
-        raws = (self._opened(one, no_ack=queue in self.no_ack_queues) for one in claimed)
+        raws = (self._opened(one) for one in claimed)
         return [raw for raw in raws if raw is not None]
 
-    def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> Raw:  # noqa: ARG002 - kombu's signature
+    def deliver(self, raw: Raw, queue: str) -> None:
+        """Hand it to one of the queue's consumers here, in turn; without one it is released."""
+        callbacks = self._callbacks.get(queue)
+        if not callbacks:
+            self.broker.leases.release(delivery_of(raw["properties"]["delivery_tag"]))
+            return
+        tag = next(iter(callbacks))
+        callbacks[tag] = callback = callbacks.pop(tag)
+        callback(raw)
+
+    def _acknowledging(self, deliver: Callback) -> Callback:
+        """For ``no_ack``: gone when it is delivered, not when it was claimed ahead of that."""
+
+        def run(raw: Raw) -> None:
+            self.broker.leases.acknowledge(delivery_of(raw["properties"]["delivery_tag"]))
+            deliver(raw)
+
+        return run
+
+    def _get(self, queue: str, timeout: float | None = None) -> Raw:  # noqa: ARG002 - kombu's signature
+        self._gather(queue)
         for one in self.broker.messages.claim(queue, 1, self.broker.lease_ms):
-            raw = self._opened(one, no_ack=no_ack)
+            raw = self._opened(one)
             if raw is not None:
                 return raw
         raise Empty
 
-    def _opened(self, claimed: Claimed, *, no_ack: bool) -> Raw | None:
+    def _gather(self, queue: str) -> None:
+        """What was claimed ahead of its delivery here is in the queue again."""
+        if self.connection.give_back(queue):
+            self.broker.leases.flush()
+
+    def _opened(self, claimed: Claimed) -> Raw | None:
         """The envelope, with the lease as its delivery tag; None for one that is none."""
         leases, delivery = self.broker.leases, claimed.delivery
         try:
@@ -195,13 +234,13 @@ class Channel(virtual.Channel):
             properties = raw["properties"]
             properties["delivery_tag"] = delivery.tag
             properties.setdefault("delivery_info", {})["redelivered"] = claimed.deliveries > 1
+            # Here and not when it is delivered: there an error would end the consumer.
+            encoding = properties.pop("body_encoding", None)
+            raw["body"] = self.decode_body(raw["body"], encoding) if raw.get("body") else None
         except Exception as error:
             leases.bury(delivery, f"is no message: {error!r}")
             return None
-        if no_ack:
-            leases.acknowledge(delivery)
-        else:
-            leases.hold(delivery)
+        leases.hold(delivery)
         return raw
 
     # --- queues and bindings
@@ -239,7 +278,7 @@ class Channel(virtual.Channel):
         """Delete the queue with its bindings and messages."""
         if if_empty and self._size(queue):
             return
-        if if_unused and queue in self.connection._callbacks:
+        if if_unused and any(queue in one._active_queues for one in self.connection.channels):
             return
         self.broker.topology.drop(queue)
         self.broker.messages.drop(queue)
@@ -263,9 +302,11 @@ class Channel(virtual.Channel):
         return found
 
     def _size(self, queue: str) -> int:
+        self._gather(queue)
         return self.broker.messages.count(queue)
 
     def _purge(self, queue: str) -> int:
+        self._gather(queue)
         return self.broker.messages.purge(queue)
 
     def _restore(self, message: Any) -> None:

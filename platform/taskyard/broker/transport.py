@@ -28,6 +28,9 @@ LOOK_SECONDS = 1.0
 #: Messages claimed at once from one queue.
 BATCH = 64
 
+#: A message with the queue it came from and the channel it was claimed for.
+_Arrival = tuple[_Channel, str, Raw]
+
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
 _OPTIONS = ("lease_seconds", "database", "prefix")
@@ -54,7 +57,7 @@ class Transport(virtual.Transport):
         #: When each queue had its last turn: the one that waits longest is the first to look at.
         self._served: dict[str, int] = {}
         #: Claimed and not delivered yet: one call of drain_events delivers one message.
-        self._buffer: deque[tuple[Raw, str]] = deque()
+        self._buffer: deque[_Arrival] = deque()
         self._timer: Any = None
         self._down = False
 
@@ -77,9 +80,7 @@ class Transport(virtual.Transport):
     def close_connection(self, connection: Any) -> None:
         """Close the channels; leases of what still runs go on."""
         self.broker.watcher.unsubscribe(id(self))
-        while self._buffer:
-            raw, _ = self._buffer.popleft()
-            self.broker.leases.release(delivery_of(raw["properties"]["delivery_tag"]))
+        self.give_back()
         super().close_connection(connection)
         self.inbox.close()
 
@@ -114,9 +115,19 @@ class Transport(virtual.Transport):
             self._buffer.extend(self._claimed())
         if not self._buffer:
             return False
-        raw, queue = self._buffer.popleft()
-        self._deliver(raw, queue)
+        channel, queue, raw = self._buffer.popleft()
+        channel.deliver(raw, queue)
         return True
+
+    def give_back(self, queue: str | None = None) -> bool:
+        """Release what is buffered, of one queue or of all; says whether there was any."""
+        back = [arrival for arrival in self._buffer if queue in (None, arrival[1])]
+        for arrival in back:
+            self._buffer.remove(arrival)
+            _, name, raw = arrival
+            self.broker.leases.release(delivery_of(raw["properties"]["delivery_tag"]))
+            self.inbox.wake(name)
+        return bool(back)
 
     # --- on Celery's event loop
 
@@ -140,15 +151,15 @@ class Transport(virtual.Transport):
         if not self.inbox.dirty:
             return
         batch = self._claimed()
-        for raw, queue in batch:
-            self._deliver(raw, queue)
+        for channel, queue, raw in batch:
+            channel.deliver(raw, queue)
         if batch:
             # There may be more; and what the pool was given it writes at the loop's next turn.
             self.inbox.ring()
 
     # --- claiming
 
-    def _claimed(self) -> list[tuple[Raw, str]]:
+    def _claimed(self) -> list[_Arrival]:
         """A batch of one queue, or nothing: there is none, no room for it, or no primary."""
         for channel in list(self.channels):
             queues = [q for q in self._by_turn(channel._active_queues) if q in self.inbox.dirty]
@@ -158,7 +169,7 @@ class Transport(virtual.Transport):
                 raws = self._claim(channel, queue, limit) if limit else []
                 if raws:
                     self._served[queue] = max(self._served.values(), default=0) + 1
-                    return [(raw, queue) for raw in raws]
+                    return [(channel, queue, raw) for raw in raws]
         return []
 
     def _claim(self, channel: _Channel, queue: str, limit: int) -> list[Raw]:
