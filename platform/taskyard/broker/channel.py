@@ -73,28 +73,37 @@ class QoS(virtual.QoS):
 
     def restore_unacked(self) -> list[Any]:
         """Release all that was not answered."""
-        for tag in self._unanswered():
+        self._flush()
+        for tag in self._delivered:
             self._leases.release(delivery_of(tag))
+        self._delivered.clear()
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
         """The channel is gone: what nobody runs is released, what runs answers for itself."""
         self._on_collect.cancel()
-        for tag, message in self._unanswered().items():
-            self._leases.release_when_forgotten(message, delivery_of(tag))
+        self.loosen()
+        self._delivered.clear()
         self._delivered.restored = True
+
+    def loosen(self) -> None:
+        """Nobody consumes any more: keep no message that its consumer has dropped.
+
+        A worker that stops drops what it has not started long before it closes the channel:
+        that waits for what runs.
+        """
+        self._flush()
+        for tag, message in self._delivered.items():
+            if message is not None:
+                self._leases.give_back_when_forgotten(message, delivery_of(tag))
+                # The tag stays: until it is answered it takes a place of the prefetch.
+                self._delivered[tag] = None
 
     def _answered(self, delivery_tag: str) -> None:
         self._quick_ack(delivery_tag)
         # A place is free again: the loop may wait for nothing else.
         if self.channel.connection is not None:
             self.channel.connection.inbox.ring()
-
-    def _unanswered(self) -> dict[str, Any]:
-        self._flush()
-        left = dict(self._delivered)
-        self._delivered.clear()
-        return left
 
 
 class Channel(virtual.Channel):
@@ -172,6 +181,8 @@ class Channel(virtual.Channel):
         callbacks.pop(consumer_tag)
         if not callbacks:
             self.broker.leases.keep((id(self), queue), None)
+        if not self._consumers:
+            self.qos.loosen()
         if self.connection is not None:
             self.connection.consumers_changed()
 
@@ -198,7 +209,7 @@ class Channel(virtual.Channel):
         """Hand it to one of the queue's consumers here, in turn; without one it is released."""
         callbacks = self._callbacks.get(queue)
         if not callbacks:
-            self.broker.leases.release(delivery_of(raw["properties"]["delivery_tag"]))
+            self.broker.leases.give_back(delivery_of(raw["properties"]["delivery_tag"]))
             return
         tag = next(iter(callbacks))
         callbacks[tag] = callback = callbacks.pop(tag)

@@ -45,6 +45,7 @@ class Leases:
         self._held: set[Delivery] = set()
         self._done: list[Delivery] = []
         self._released: list[Delivery] = []
+        self._unstarted: list[Delivery] = []
         self._keepers: dict[object, Callable[[], None]] = {}
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
@@ -62,6 +63,10 @@ class Leases:
         """Have the message claimable again soon."""
         self._commands.put(lambda: self._released.append(delivery))
 
+    def give_back(self, delivery: Delivery) -> None:
+        """Have a message that nobody started claimable again; it does not count as delivered."""
+        self._commands.put(lambda: self._unstarted.append(delivery))
+
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Have the message moved to the dead letters."""
 
@@ -71,13 +76,17 @@ class Leases:
 
         self._commands.put(bury)
 
-    def release_when_forgotten(self, message: Any, delivery: Delivery) -> None:
-        """Release the delivery when nobody can answer for it any more.
+    def give_back_when_forgotten(self, message: Any, delivery: Delivery) -> None:
+        """Give the message back when nobody can answer for it any more.
 
         A channel that closes drops what it delivered; a task that runs keeps its message, and a
         message that nobody keeps was never started.
         """
-        weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
+        forgotten = weakref.finalize(
+            message, self._commands.put, lambda: self._forgotten(delivery)
+        )
+        # Who ends while it holds a message may have started it.
+        forgotten.atexit = False
 
     def keep(self, owner: object, keep: Callable[[], None] | None) -> None:
         """Call ``keep`` every few seconds, until it is None."""
@@ -97,7 +106,7 @@ class Leases:
 
     def _forgotten(self, delivery: Delivery) -> None:
         if delivery in self._held:
-            self._released.append(delivery)
+            self._unstarted.append(delivery)
 
     def _leave(self) -> None:
         """At the end of the process: what is held is others' at once."""
@@ -150,6 +159,10 @@ class Leases:
             self._messages.release(self._released)
             self._held.difference_update(self._released)
             self._released = []
+        if self._unstarted:
+            self._messages.release(self._unstarted, undo_count=True)
+            self._held.difference_update(self._unstarted)
+            self._unstarted = []
 
     def _renew(self) -> None:
         held = [*self._held]

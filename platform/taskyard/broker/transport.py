@@ -125,7 +125,7 @@ class Transport(virtual.Transport):
         for arrival in back:
             self._buffer.remove(arrival)
             _, name, raw = arrival
-            self.broker.leases.release(delivery_of(raw["properties"]["delivery_tag"]))
+            self.broker.leases.give_back(delivery_of(raw["properties"]["delivery_tag"]))
             self.inbox.wake(name)
         return bool(back)
 
