@@ -135,7 +135,7 @@ class Worker:
         **settings: Any,
     ) -> None:
         self.site = site
-        self.name = name
+        self.hostname = f"{name}@test"
         self.pool = pool
         self.blocking = blocking
         self.slots = 1 if pool == "solo" else concurrency
@@ -143,7 +143,7 @@ class Worker:
         environment = site.environment(**settings)
         if blocking:
             environment[worker_app.BLOCKING] = "1"
-        command = [BIN / "celery", "-A", worker_app.__name__, "worker", "-n", f"{name}@test"]
+        command = [BIN / "celery", "-A", worker_app.__name__, "worker", "-n", self.hostname]
         options = ["-P", pool, "-c", str(self.slots), "-l", "INFO", "-Q", queues]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -29,7 +29,7 @@ def site(worker: Worker) -> Site:
 
 def test_the_loop_is_the_one_asked_for(worker: Worker, site: Site) -> None:
     loop = "synloop" if worker.blocking else "asynloop"
-    wait(lambda: site.told(loop) == [f"{worker.name}@test"], site.lines)
+    wait(lambda: site.told(loop) == [worker.hostname], site.lines)
 
 
 def occupy(worker: Worker, key: str) -> list[str]:
