@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
@@ -16,6 +17,7 @@ from taskyard.broker.messages import Claimed, Delivery
 from taskyard.broker.topology import QueueOptions
 
 Raw = dict[str, Any]
+Callback = Callable[[Raw], Any]
 
 #: How long what is known of bindings and queues is relied on when it is enough.
 _KNOWN_SECONDS = 5.0
@@ -57,24 +59,40 @@ class QoS(virtual.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Refused: claimable at once, or buried."""
         delivery = Delivery.of(delivery_tag)
+        reason = self.undecodable.pop(delivery_tag, "rejected")
         if requeue:
             self._leases.release(delivery)
         else:
-            self._leases.bury(delivery, "rejected")
+            self._leases.bury(delivery, reason)
         self._answered(delivery_tag)
 
     def restore_unacked(self) -> list[Any]:
         """Release all that was not answered."""
-        for tag in self._unanswered():
+        self._flush()
+        for tag in self._delivered:
             self._leases.release(Delivery.of(tag))
+        self._delivered.clear()
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
         """The channel is gone: what nobody runs is released, what runs answers for itself."""
         self._on_collect.cancel()
-        for tag, message in self._unanswered().items():
-            self._leases.release_when_forgotten(message, Delivery.of(tag))
+        self.loosen()
+        self._delivered.clear()
         self._delivered.restored = True
+
+    def loosen(self) -> None:
+        """Nobody consumes any more: keep no message that its consumer has dropped.
+
+        A worker that stops drops what it has not started long before it closes the channel:
+        that waits for what runs.
+        """
+        self._flush()
+        for tag, message in self._delivered.items():
+            if message is not None:
+                self._leases.give_back_when_forgotten(message, Delivery.of(tag))
+                # The tag stays: until it is answered it takes a place of the prefetch.
+                self._delivered[tag] = None
 
     def _answered(self, delivery_tag: str) -> None:
         self._quick_ack(delivery_tag)
@@ -82,12 +100,6 @@ class QoS(virtual.QoS):
         # A place is free again: the loop may wait for nothing else.
         if self.channel.connection is not None and self.channel.connection.intake.pending:
             self.channel.connection.inbox.ring()
-
-    def _unanswered(self) -> dict[str, Any]:
-        self._flush()
-        left = dict(self._delivered)
-        self._delivered.clear()
-        return left
 
 
 class Channel(virtual.Channel):
@@ -101,7 +113,9 @@ class Channel(virtual.Channel):
 
     def __init__(self, connection: Any, **options: Any) -> None:
         self.broker: Broker = connection.broker
-        self.no_ack_queues: set[str] = set()
+        #: By queue and consumer tag. Kombu keeps one callback for a queue of a connection, so that
+        #: of two channels one would be handed what was claimed for the other.
+        self._callbacks: dict[str, dict[str, Callback]] = {}
         self._options: dict[str, QueueOptions] = {}
         self._tables: dict[str, tuple[float, set[Any]]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
@@ -143,8 +157,10 @@ class Channel(virtual.Channel):
     ) -> None:
         """Consume from the queue; it lives as long as it has a consumer."""
         super().basic_consume(queue, no_ack, callback, consumer_tag, **options)
-        if no_ack:
-            self.no_ack_queues.add(queue)
+        deliver = self.connection._callbacks[queue]
+        self._callbacks.setdefault(queue, {})[consumer_tag] = (
+            self._acknowledging(deliver) if no_ack else deliver
+        )
         expires_ms = self._options.get(queue, QueueOptions()).expires_ms
         if expires_ms is not None:
             topology = self.broker.topology
@@ -155,19 +171,27 @@ class Channel(virtual.Channel):
         """Consume no more."""
         queue = self._tag_to_queue.get(consumer_tag)
         super().basic_cancel(consumer_tag)
-        self.no_ack_queues.discard(queue or "")
-        self.broker.leases.keep((id(self), queue), None)
+        if queue is None:
+            return
+        callbacks = self._callbacks[queue]
+        callbacks.pop(consumer_tag)
+        if not callbacks:
+            self.broker.leases.keep((id(self), queue), None)
+        if not self._consumers:
+            self.qos.loosen()
         if self.connection is not None:
             self.connection.consumers_changed()
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """One message, or None."""
         try:
-            raw = self._get(queue, no_ack=no_ack)
+            raw = self._get(queue)
         except Empty:
             return None
         message = self.Message(raw, channel=self)
-        if not no_ack:
+        if no_ack:
+            self.broker.leases.acknowledge(Delivery.of(message.delivery_tag))
+        else:
             self.qos.append(message, message.delivery_tag)
         return message
 
@@ -177,23 +201,40 @@ class Channel(virtual.Channel):
         return list(dict.fromkeys(self._active_queues))
 
     def claim(self, queue: str, limit: int) -> list[Raw]:
-        """Up to ``limit`` messages as kombu delivers them, leased, or gone for ``no_ack``."""
-        return self._claimed(queue, limit, no_ack=queue in self.no_ack_queues)
+        """Up to ``limit`` messages as kombu delivers them, leased."""
+        claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
+        self.broker.leases.hold([one.delivery for one in claimed])
+        return [raw for one in claimed if (raw := self._opened(one)) is not None]
 
-    def _get(self, queue: str, timeout: float | None = None, *, no_ack: bool = False) -> Raw:  # noqa: ARG002 - kombu's signature
-        for raw in self._claimed(queue, 1, no_ack=no_ack):
+    def deliver(self, raw: Raw, queue: str) -> None:
+        """Hand it to one of the queue's consumers here, in turn; without one it is released."""
+        callbacks = self._callbacks.get(queue)
+        if not callbacks:
+            self.broker.leases.give_back(Delivery.of(raw["properties"]["delivery_tag"]))
+            return
+        tag = next(iter(callbacks))
+        callbacks[tag] = callback = callbacks.pop(tag)
+        callback(raw)
+
+    def _acknowledging(self, deliver: Callback) -> Callback:
+        """For ``no_ack``: gone when it is delivered, not when it was claimed ahead of that."""
+
+        def run(raw: Raw) -> None:
+            self.broker.leases.acknowledge(Delivery.of(raw["properties"]["delivery_tag"]))
+            deliver(raw)
+
+        return run
+
+    def _get(self, queue: str, timeout: float | None = None) -> Raw:  # noqa: ARG002 - kombu's signature
+        self._gather(queue)
+        for raw in self.claim(queue, 1):
             return raw
         raise Empty
 
-    def _claimed(self, queue: str, limit: int, *, no_ack: bool) -> list[Raw]:
-        leases = self.broker.leases
-        claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
-        leases.hold([one.delivery for one in claimed])
-        raws = [raw for one in claimed if (raw := self._opened(one)) is not None]
-        if no_ack:
-            for raw in raws:
-                leases.acknowledge(Delivery.of(raw["properties"]["delivery_tag"]))
-        return raws
+    def _gather(self, queue: str) -> None:
+        """What was claimed ahead of its delivery here is in the queue again."""
+        if self.connection.intake.give_back([queue]):
+            self.broker.leases.flush()
 
     def _opened(self, claimed: Claimed) -> Raw | None:
         """The envelope, with the lease as its delivery tag; None for one that is none."""
@@ -202,6 +243,9 @@ class Channel(virtual.Channel):
             properties = raw["properties"]
             properties["delivery_tag"] = claimed.delivery.tag
             properties.setdefault("delivery_info", {})["redelivered"] = claimed.deliveries > 1
+            # Here and not when it is delivered: there an error would end the consumer.
+            encoding = properties.pop("body_encoding", None)
+            raw["body"] = self.decode_body(raw["body"], encoding) if raw.get("body") else None
         except Exception as error:
             self.broker.leases.bury(claimed.delivery, f"is no message: {error!r}")
             return None
@@ -242,7 +286,7 @@ class Channel(virtual.Channel):
         """Delete the queue with its bindings and messages."""
         if if_empty and self._size(queue):
             return
-        if if_unused and queue in self.connection._callbacks:
+        if if_unused and any(queue in one._active_queues for one in self.connection.channels):
             return
         self.broker.topology.drop(queue)
         self.broker.messages.drop(queue)
@@ -266,9 +310,11 @@ class Channel(virtual.Channel):
         return found
 
     def _size(self, queue: str) -> int:
+        self._gather(queue)
         return self.broker.messages.count(queue)
 
     def _purge(self, queue: str) -> int:
+        self._gather(queue)
         return self.broker.messages.purge(queue)
 
     def _restore(self, message: Any) -> None:

@@ -35,6 +35,12 @@ class Inbox:
         with self._lock:
             return frozenset(self._dirty)
 
+    @property
+    def consumed(self) -> frozenset[str]:
+        """The queues that are consumed."""
+        with self._lock:
+            return frozenset(self._active)
+
     def consume(self, queues: set[str]) -> None:
         """The queues that are consumed from now on; all of them are to be looked at."""
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,106 +38,123 @@ KEPT_SECONDS = 1.0
 
 
 @dataclass
-class _Taken:
-    """The last batch of one queue: what of it was not delivered yet, and since when."""
+class _Source:
+    """A queue that a channel consumes: its last batch, and what of that was not delivered yet."""
 
-    at: float
+    channel: Channel
+    queue: str
+    #: When it had its last turn, as a count of turns: the one that waits longest is next.
+    served: int = 0
+    claimed_at: float = 0.0
     #: Answers that the channel had given until then.
-    answers: int
+    answers: int = 0
     left: deque[Raw] = field(default_factory=deque)
 
-    def ahead(self, now: float, answers: int) -> int:
-        """How many more than there is room for may be taken, at the pace since this batch."""
-        given, seconds = answers - self.answers, now - self.at
-        return min(_GROWTH * given, int(given * AHEAD_SECONDS / max(seconds, 0.001)))
+    @property
+    def room(self) -> int:
+        """How many the channel may be given now."""
+        room: int | None = self.channel.qos.can_consume_max_estimate()
+        return BATCH if room is None else room
+
+    def limit(self, now: float) -> int:
+        """How many to claim: what there is room for, and more at the pace since the last batch."""
+        given, seconds = self.channel.qos.answers - self.answers, now - self.claimed_at
+        ahead = min(_GROWTH * given, int(given * AHEAD_SECONDS / max(seconds, 0.001)))
+        return min(BATCH, self.room + ahead)
 
 
 class Intake:
-    """Claims for the channels of one connection. Only its own thread calls it."""
+    """Claims for the channels of one connection. Only the thread that consumes calls it."""
 
     def __init__(self, broker: Broker, inbox: Inbox) -> None:
         self._broker = broker
         self._inbox = inbox
-        self._taken: dict[str, _Taken] = {}
-        self._first = 0
+        self._sources: dict[tuple[int, str], _Source] = {}
+        self._turn = 0
         self._down = False
 
-    def batch(self, channels: list[Channel]) -> Iterator[tuple[Raw, str]]:
-        """What may be delivered now with its queue: what was taken ahead, else of one claim."""
-        turns = self._turns(channels)
-        if not any(self._left(queue) and channel.qos.can_consume() for channel, queue in turns):
-            self._claim_first(turns)
-        for channel, queue in turns:
-            left = self._left(queue)
-            while left and channel.qos.can_consume():
-                yield left.popleft(), queue
+    def batch(self, channels: Collection[Channel]) -> Iterator[tuple[Channel, str, Raw]]:
+        """What may be delivered now: what was taken ahead, and what one claim brings."""
+        self._know(channels)
+        claimed = False
+        while source := self._next():
+            if not source.left:
+                if claimed:
+                    return
+                self._claim(source)
+                claimed = bool(source.left)
+            if source.left:
+                self._turn += 1
+                source.served = self._turn
+                yield source.channel, source.queue, source.left.popleft()
 
     @property
     def pending(self) -> bool:
         """Whether there is something to deliver or to look at as soon as there is room."""
-        return bool(self._inbox.dirty) or any(taken.left for taken in self._taken.values())
+        return bool(self._inbox.dirty) or any(source.left for source in self._sources.values())
 
-    def give_back(self, *, older_than_seconds: float = 0.0, but: Collection[str] = ()) -> None:
-        """Release what was taken and not delivered, except of some queues; nobody has seen it."""
+    def give_back(
+        self, queues: Collection[str] | None = None, *, older_than_seconds: float = 0.0
+    ) -> bool:
+        """Release what was taken and not delivered, of some queues or of all; was there any?"""
         until = time.monotonic() - older_than_seconds
-        for queue, taken in self._taken.items():
-            if taken.left and taken.at <= until and queue not in but:
-                for raw in taken.left:
-                    self._broker.leases.release(_delivery(raw), unseen=True)
-                taken.left.clear()
+        back = [
+            source
+            for source in self._sources.values()
+            if source.left
+            and source.claimed_at <= until
+            and (queues is None or source.queue in queues)
+        ]
+        self._return(back)
+        return bool(back)
 
-    def _left(self, queue: str) -> deque[Raw] | None:
-        taken = self._taken.get(queue)
-        return taken.left if taken else None
+    def _return(self, sources: Iterable[_Source]) -> None:
+        for source in sources:
+            while source.left:
+                self._broker.leases.give_back(_delivery(source.left.popleft()))
 
-    def _turns(self, channels: list[Channel]) -> list[tuple[Channel, str]]:
-        """Another queue is the first each time, so that none starves."""
-        pairs = [(channel, queue) for channel in channels for queue in channel.consumed]
-        if not pairs:
-            return []
-        self._first = (self._first + 1) % len(pairs)
-        return [*pairs[self._first :], *pairs[: self._first]]
+    def _know(self, channels: Collection[Channel]) -> None:
+        known, self._sources = self._sources, {}
+        for channel in channels:
+            for queue in channel.consumed:
+                key = id(channel), queue
+                self._sources[key] = known.pop(key) if key in known else _Source(channel, queue)
+        self._return(known.values())
 
-    def _claim_first(self, turns: list[tuple[Channel, str]]) -> None:
-        """Claim from the first queue that has something, for which there is room."""
-        for channel, queue in turns:
-            if queue in self._inbox.dirty and channel.qos.can_consume():
-                self._claim(channel, queue)
-                if self._left(queue):
-                    return
+    def _next(self) -> _Source | None:
+        """Whose turn it is. Looks in vain do not count: they would favour some queue for ever."""
+        dirty = self._inbox.dirty
+        sources = (s for s in self._sources.values() if (s.left or s.queue in dirty) and s.room)
+        return min(sources, key=lambda source: source.served, default=None)
 
-    def _claim(self, channel: Channel, queue: str) -> None:
+    def _claim(self, source: _Source) -> None:
         # The mark goes first: what comes meanwhile sets it again.
-        announced = self._inbox.look(queue)
+        announced = self._inbox.look(source.queue)
         if not self._broker.may_write():
             return
         try:
-            if announced is not None:
-                raws = self._claim_one(channel, queue, announced)
-            else:
-                raws = self._claim_batch(channel, queue)
+            raws = self._one(source, announced) if announced else self._several(source)
         except PyMongoError as error:
             self._tell(error)
             return
         self._down = False
-        self._taken[queue] = _Taken(time.monotonic(), channel.qos.answers, deque(raws))
-        if queue not in self._inbox.dirty:
+        source.left.extend(raws)
+        source.claimed_at, source.answers = time.monotonic(), source.channel.qos.answers
+        if source.queue not in self._inbox.dirty:
             self._broker.watcher.resume()
 
-    def _claim_one(self, channel: Channel, queue: str, announced: ObjectId) -> list[Raw]:
+    def _one(self, source: _Source, announced: ObjectId) -> list[Raw]:
         """One, in one round trip: nothing else is new."""
-        raws = channel.claim(queue, 1)
+        raws = source.channel.claim(source.queue, 1)
         if raws and _delivery(raws[0]).id != announced:
-            self._inbox.mark(queue)
+            self._inbox.mark(source.queue)
         return raws
 
-    def _claim_batch(self, channel: Channel, queue: str) -> list[Raw]:
-        last, room = self._taken.get(queue), channel.qos.can_consume_max_estimate()
-        ahead = last.ahead(time.monotonic(), channel.qos.answers) if last else 0
-        limit = BATCH if room is None else min(BATCH, room + ahead)
-        raws = channel.claim(queue, limit)
+    def _several(self, source: _Source) -> list[Raw]:
+        limit = source.limit(time.monotonic())
+        raws = source.channel.claim(source.queue, limit)
         if len(raws) == limit:
-            self._inbox.mark(queue)
+            self._inbox.mark(source.queue)
         return raws
 
     def _tell(self, error: PyMongoError) -> None:

@@ -48,7 +48,7 @@ class Leases:
         self._held: set[Delivery] = set()
         self._done: list[Delivery] = []
         self._released: list[Delivery] = []
-        self._unseen: list[Delivery] = []
+        self._unstarted: list[Delivery] = []
         self._wrote = False
         self._keepers: dict[object, Callable[[], None]] = {}
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
@@ -63,10 +63,13 @@ class Leases:
         """Have the message deleted soon."""
         self._commands.put(lambda: self._done.append(delivery))
 
-    def release(self, delivery: Delivery, *, unseen: bool = False) -> None:
-        """Have the message claimable again soon; ``unseen`` if no consumer was given it."""
-        where = self._unseen if unseen else self._released
-        self._commands.put(lambda: where.append(delivery))
+    def release(self, delivery: Delivery) -> None:
+        """Have the message claimable again soon."""
+        self._commands.put(lambda: self._released.append(delivery))
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Have a message that nobody started claimable again; it does not count as delivered."""
+        self._commands.put(lambda: self._unstarted.append(delivery))
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Have the message moved to the dead letters."""
@@ -77,13 +80,15 @@ class Leases:
 
         self._commands.put(bury)
 
-    def release_when_forgotten(self, message: Any, delivery: Delivery) -> None:
-        """Release the delivery when nobody can answer for it any more.
+    def give_back_when_forgotten(self, message: Any, delivery: Delivery) -> None:
+        """Give the message back when nobody can answer for it any more.
 
         A channel that closes drops what it delivered; a task that runs keeps its message, and a
         message that nobody keeps was never started.
         """
-        weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
+        forgotten = weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
+        # Who ends while it holds a message may have started it.
+        forgotten.atexit = False
 
     def keep(self, owner: object, keep: Callable[[], None] | None) -> None:
         """Call ``keep`` every few seconds, until it is None."""
@@ -103,7 +108,7 @@ class Leases:
 
     def _forgotten(self, delivery: Delivery) -> None:
         if delivery in self._held:
-            self._released.append(delivery)
+            self._unstarted.append(delivery)
 
     def _leave(self) -> None:
         """At the end of the process: what is held is others' at once."""
@@ -155,9 +160,9 @@ class Leases:
             for late in self._messages.acknowledge(self._done):
                 logger.warning("broker: the acknowledgement of %s came after its lease", late.tag)
             self._written(self._done)
-        for back in (self._released, self._unseen):
+        for back in (self._released, self._unstarted):
             if back:
-                self._messages.release(back, undo_count=back is self._unseen)
+                self._messages.release(back, undo_count=back is self._unstarted)
                 self._written(back)
 
     def _written(self, answered: list[Delivery]) -> None:

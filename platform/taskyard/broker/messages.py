@@ -26,12 +26,11 @@ MAX_DELIVERIES = 5
 
 _TRANSIENT = 1
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-_READY: Document = {
-    "$and": [
-        {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}},
-        {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}},
-    ]
-}
+_VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
+_ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
+_READY: Document = {"$and": [_VISIBLE, _ALIVE]}
+#: Due or not, but nobody's: also what a consumer held that died.
+_WAITING: Document = {"$and": [{"$or": [{"lease": None}, _VISIBLE]}, _ALIVE]}
 #: What is held is not collected, its consumer answers for it. Once its lease and its time are
 #: over nobody may claim it any more, and nobody else would ever delete it.
 _COLLECTED: Document = {
@@ -197,11 +196,11 @@ class Messages:
 
     def count(self, queue: str) -> int:
         """Messages that wait in the queue, due or not; not those that are held."""
-        return self._all.count_documents({"queue": queue, "lease": None})
+        return self._all.count_documents({"queue": queue, **_WAITING})
 
     def purge(self, queue: str) -> int:
         """Delete what waits in the queue; returns how many."""
-        return self._all.delete_many({"queue": queue, "lease": None}).deleted_count
+        return self._all.delete_many({"queue": queue, **_WAITING}).deleted_count
 
     def drop(self, queue: str) -> None:
         """Delete everything of the queue."""

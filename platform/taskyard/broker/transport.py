@@ -74,7 +74,7 @@ class Transport(virtual.Transport):
     def consumers_changed(self) -> None:
         """Some channel consumes other queues than before."""
         queues = {queue for channel in self.channels for queue in channel.consumed}
-        self.intake.give_back(but=queues)
+        self.intake.give_back([*self.inbox.consumed - queues])
         self.inbox.consume(queues)
         if queues:
             self.broker.watcher.subscribe(id(self), self.inbox.wake)
@@ -99,8 +99,8 @@ class Transport(virtual.Transport):
                 self._look()
 
     def _deliver_one(self) -> bool:
-        for raw, queue in self.intake.batch(self.channels):
-            self._deliver(raw, queue)
+        for channel, queue, raw in self.intake.batch(self.channels):
+            channel.deliver(raw, queue)
             return True
         return False
 
@@ -121,11 +121,11 @@ class Transport(virtual.Transport):
             self._timer = None
 
     def _on_bell(self) -> None:
-        """Deliver one batch. Celery hands tasks to its pool between two rounds of the loop."""
+        """Deliver one batch. Celery hands tasks to its pool at the next turn of the loop."""
         self.inbox.hear()
         delivered = False
-        for raw, queue in self.intake.batch(self.channels):
-            self._deliver(raw, queue)
+        for channel, queue, raw in self.intake.batch(self.channels):
+            channel.deliver(raw, queue)
             delivered = True
         if delivered and self.intake.pending:
             # There may be more, and nothing else would wake the loop.

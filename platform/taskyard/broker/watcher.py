@@ -33,7 +33,7 @@ _REOPEN_SECONDS = 1.0
 _GATHER_SECONDS = 0.005
 
 #: While consumers are behind anyway, news can wait so long.
-_BEHIND_SECONDS = 0.05
+_BEHIND_SECONDS = 0.02
 
 #: A change that takes less was in the last answer already.
 _BUFFERED_SECONDS = 0.0001

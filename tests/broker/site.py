@@ -1,0 +1,195 @@
+"""A broker of a test's own, the workers on it, and what their tasks told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from pymongo import MongoClient
+
+from taskyard.broker import SCHEME
+from tests.broker import worker_app
+from tests.helpers import eventually
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+
+#: A loaded laptop starts a worker slowly; nothing here is judged by its time.
+PATIENCE_SECONDS = 60.0
+
+Document = dict[str, Any]
+
+
+class Site:
+    """One database as a broker, with a folder for the workers that use it."""
+
+    def __init__(self, folder: Path, mongodb_uri: str, **transport_options: Any) -> None:
+        self.folder = folder
+        self.mongodb_uri = mongodb_uri
+        self.database_name = f"broker_{uuid.uuid4().hex[:12]}"
+        self.settings: Document = {
+            "broker_url": f"{SCHEME}+{mongodb_uri}",
+            "broker_transport_options": {
+                "database": self.database_name,
+                "lease_seconds": 10,
+                **transport_options,
+            },
+        }
+        self._client: MongoClient[Document] = MongoClient(mongodb_uri, tz_aware=True)
+        self.database = self._client[self.database_name]
+        self.record = folder / "record"
+        self.gates = folder / "gates"
+        self.gates.mkdir(parents=True)
+        self.workers: list[Worker] = []
+        self.app = Celery("broker_tests", set_as_current=False)
+        self.app.conf.update(task_ignore_result=True, **self.settings)
+
+    def close(self) -> None:
+        """End the workers, then the database."""
+        for worker in self.workers:
+            worker.kill()
+        self.app.close()
+        self._client.drop_database(self.database_name)
+        self._client.close()
+
+    def environment(self, **settings: Any) -> dict[str, str]:
+        """What a process of Celery on this broker needs."""
+        return {
+            **os.environ,
+            worker_app.SETTINGS: json.dumps({**self.settings, **settings}),
+            worker_app.RECORD: str(self.record),
+            worker_app.GATES: str(self.gates),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def start(self, *arguments: str, pool: str = "prefork", **options: Any) -> Worker:
+        """A worker, not awaited: several may start at once."""
+        worker = Worker(self, f"w{len(self.workers)}", pool, *arguments, **options)
+        self.workers.append(worker)
+        return worker
+
+    def celery(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> str:
+        """What Celery's own command prints. It must succeed."""
+        command = [BIN / "celery", "-A", worker_app.__name__, *arguments]
+        done = subprocess.run(
+            command, env=self.environment(), capture_output=True, text=True, timeout=timeout
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def send(self, name: str, *args: Any, **options: Any) -> str:
+        """Publish a task; returns its id."""
+        return str(self.app.send_task(name, args=args, **options).id)
+
+    def told(self, event: str = "start") -> list[str]:
+        """Keys of the tasks that told so, in order."""
+        return [line["key"] for line in self.lines() if line["event"] == event]
+
+    def lines(self) -> list[Document]:
+        """Everything that tasks told."""
+        if not self.record.exists():
+            return []
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+    def runs(self, prefix: str) -> Counter[str]:
+        """How often each task whose key begins so was started."""
+        return Counter(key for key in self.told() if key.startswith(prefix))
+
+    def open(self, key: str) -> None:
+        """Let the holding task end."""
+        (self.gates / key).touch()
+
+    def messages(self) -> list[Document]:
+        """Task messages that are left: waiting, held, or not yet collected."""
+        return list(
+            self.database["broker.messages"].find(
+                {"queue": {"$not": {"$regex": "pidbox|celeryev"}}}
+            )
+        )
+
+    def dead_letters(self) -> list[Document]:
+        return list(self.database["broker.dead_letters"].find())
+
+    def await_empty(self) -> None:
+        """Every message was acknowledged."""
+        wait(lambda: not self.messages(), self.messages)
+
+
+class Worker:
+    """A real ``celery worker`` in a process group of its own."""
+
+    def __init__(
+        self,
+        site: Site,
+        name: str,
+        pool: str,
+        *arguments: str,
+        concurrency: int = 2,
+        blocking: bool = False,
+        queues: str = "celery",
+        **settings: Any,
+    ) -> None:
+        self.site = site
+        self.hostname = f"{name}@test"
+        self.pool = pool
+        self.blocking = blocking
+        self.slots = 1 if pool == "solo" else concurrency
+        self._log = site.folder / f"{name}.log"
+        environment = site.environment(**settings)
+        if blocking:
+            environment[worker_app.BLOCKING] = "1"
+        command = [BIN / "celery", "-A", worker_app.__name__, "worker", "-n", self.hostname]
+        options = ["-P", pool, "-c", str(self.slots), "-l", "INFO", "-Q", queues]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *options, *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def await_ready(self) -> Worker:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.log
+            return " ready." in self.log
+
+        wait(ready, lambda: self.log)
+        return self
+
+    def signal(self, number: int) -> None:
+        """To the main process alone, as a supervisor does."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """``kill -9`` of everything at once."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(PATIENCE_SECONDS)
+
+    def await_end(self) -> int:
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+def wait(check: Callable[[], Any], evidence: Callable[[], Any]) -> Any:
+    """``eventually``, and when it does not come, what there is instead."""
+    try:
+        return eventually(check, PATIENCE_SECONDS)
+    except AssertionError:
+        raise AssertionError(f"it did not come; there is: {evidence()}") from None

@@ -1,0 +1,245 @@
+"""Kombu's own interface without Celery: channels beside each other, queues, fan-out."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer, Exchange, Queue
+from kombu.common import Broadcast
+from kombu.exceptions import ChannelError
+
+from tests.broker.site import Site, wait
+
+Body = Any
+
+
+@pytest.fixture
+def connection(site: Site) -> Iterator[Connection]:
+    with connect(site) as opened:
+        yield opened
+
+
+def connect(site: Site) -> Connection:
+    return site.app.connection_for_write()
+
+
+@pytest.fixture
+def queue(request: pytest.FixtureRequest) -> Queue:
+    name = request.node.name
+    return Queue(name, Exchange(name), routing_key=name)
+
+
+def publish(connection: Connection, queue: Queue, *bodies: Body, **options: Any) -> None:
+    with connection.Producer(auto_declare=False) as producer:
+        for body in bodies:
+            producer.publish(
+                body,
+                exchange=queue.exchange,
+                routing_key=queue.routing_key,
+                declare=[queue],
+                **options,
+            )
+
+
+def drain(connection: Connection, seconds: float = 0.2) -> None:
+    """Deliver everything that is there."""
+    try:
+        while True:
+            connection.drain_events(timeout=seconds)
+    except TimeoutError:
+        return
+
+
+def test_two_channels_share_a_queue_and_the_other_goes_on_when_one_stops(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    got: dict[str, list[Body]] = {"first": [], "second": []}
+
+    def consumer(name: str) -> Consumer:
+        def take(body: Body, message: Any) -> None:
+            got[name].append(body)
+            message.ack()
+
+        return Consumer(connection.channel(), [queue], callbacks=[take], prefetch_count=1)
+
+    first, second = consumer("first"), consumer("second")
+    first.consume()
+    second.consume()
+    publish(connection, queue, *range(10))
+    drain(connection)
+    assert sorted(got["first"] + got["second"]) == list(range(10))
+    second.cancel()
+    publish(connection, queue, "more")
+    drain(connection)
+    assert "more" in got["first"]
+    wait(lambda: not messages(site, queue), site.messages)
+
+
+def test_a_channel_gets_no_more_than_its_own_prefetch(connection: Connection, queue: Queue) -> None:
+    """Also beside another one that takes the same queue without a limit of its own."""
+    got: dict[int, list[Any]] = {1: [], 2: []}
+    consumers = []
+    for limit in got:
+        channel = connection.channel()
+        one = Consumer(channel, [queue], on_message=got[limit].append, prefetch_count=limit)
+        one.consume()
+        consumers.append(one)
+    publish(connection, queue, *range(10))
+    drain(connection)
+    assert {limit: len(messages) for limit, messages in got.items()} == {1: 1, 2: 2}
+
+
+def messages(site: Site, queue: Queue) -> list[Any]:
+    return list(site.database["broker.messages"].find({"queue": queue.name}))
+
+
+def test_two_consumers_on_one_channel_take_turns(connection: Connection, queue: Queue) -> None:
+    got: dict[str, list[Body]] = {"a": [], "b": []}
+    channel = connection.channel()
+    a = Consumer(channel, [queue], on_message=got["a"].append, no_ack=True, tag_prefix="a")
+    b = Consumer(channel, [queue], on_message=got["b"].append, no_ack=True, tag_prefix="b")
+    a.consume()
+    b.consume()
+    publish(connection, queue, *range(10))
+    drain(connection)
+    assert len(got["a"]) == len(got["b"]) == 5
+    a.cancel()
+    publish(connection, queue, "more")
+    drain(connection)
+    assert got["b"][-1].payload == "more"
+
+
+def test_an_acknowledgement_after_its_channel_was_closed_counts(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    channel = connection.channel()
+    got: list[Any] = []
+    with Consumer(channel, [queue], on_message=got.append):
+        publish(connection, queue, "one", "two")
+        drain(connection)
+    channel.close()
+    got[0].ack()
+    wait(lambda: len(messages(site, queue)) == 1, lambda: messages(site, queue))
+    del got[:]
+    wait(lambda: queue_length(connection, queue) == 1, lambda: messages(site, queue))
+    (returned,) = messages(site, queue)
+    assert returned["deliveries"] == 0
+
+
+def queue_length(connection: Connection, queue: Queue) -> int:
+    declared = connection.default_channel.queue_declare(queue.name, passive=True)
+    return int(declared.message_count)
+
+
+def test_a_simple_queue_puts_gets_counts_and_clears(connection: Connection, queue: Queue) -> None:
+    with connection.SimpleQueue(queue.name) as simple:
+        for number in range(5):
+            simple.put({"number": number})
+        assert len(simple) == 5
+        first = simple.get(timeout=5)
+        assert first.payload == {"number": 0}
+        first.ack()
+        simple.get(timeout=5).requeue()
+        wait(lambda: len(simple) == 4, lambda: len(simple))
+        assert simple.get_nowait().payload == {"number": 1}
+        assert simple.clear() == 3
+        with pytest.raises(simple.Empty):
+            simple.get(block=False)
+
+
+def test_a_reader_that_leaves_loses_nothing_it_has_not_seen(
+    connection: Connection, queue: Queue
+) -> None:
+    """Not even one that needs no acknowledgements: others get what it had claimed ahead."""
+    publish(connection, queue, *range(5))
+    with connection.clone() as other, other.SimpleQueue(queue, no_ack=True) as simple:
+        assert simple.get(timeout=5).payload == 0
+    wait(lambda: queue_length(connection, queue) == 4, lambda: queue_length(connection, queue))
+
+
+def test_a_deleted_queue_is_gone_with_its_messages(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    publish(connection, queue, "one")
+    assert queue_length(connection, queue) == 1
+    connection.default_channel.queue_delete(queue.name)
+    assert not messages(site, queue)
+    with pytest.raises(ChannelError):
+        queue_length(connection, queue)
+
+
+def test_a_queue_in_use_or_not_empty_is_kept_when_so_asked(
+    connection: Connection, queue: Queue
+) -> None:
+    channel = connection.channel()
+    with Consumer(channel, [queue], on_message=lambda _: None):
+        connection.default_channel.queue_delete(queue.name, if_unused=True)
+        assert queue_length(connection, queue) == 0
+    publish(connection, queue, "one")
+    connection.default_channel.queue_delete(queue.name, if_empty=True)
+    assert queue_length(connection, queue) == 1
+
+
+def test_length_and_purge_know_what_came_back_and_what_expired(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    publish(connection, queue, "of the dead", "of the dead too", "waits")
+    publish(connection, queue, "expired", expiration=0.001)
+    died = [{"$set": {"lease": "ended", "visibleAt": {"$subtract": ["$$NOW", 1]}}}]
+    stored = site.database["broker.messages"]
+    for message in messages(site, queue)[:2]:
+        stored.update_one({"_id": message["_id"]}, died)
+    wait(lambda: queue_length(connection, queue) == 3, lambda: messages(site, queue))
+    assert connection.default_channel.queue_purge(queue.name) == 3
+    assert queue_length(connection, queue) == 0
+
+
+def test_broadcast_reaches_each_of_its_queues(site: Site, queue: Queue) -> None:
+    got: list[tuple[int, Body]] = []
+    with connect(site) as one, connect(site) as two:
+        consumers = [
+            Consumer(
+                connection,
+                [Broadcast(queue.name, unique=True)],
+                callbacks=[lambda body, _, number=number: got.append((number, body))],
+                no_ack=True,
+            )
+            for number, connection in enumerate((one, two))
+        ]
+        for consumer in consumers:
+            consumer.consume()
+        exchange = Exchange(queue.name, type="fanout")
+        with one.Producer() as producer:
+            producer.publish("hello", exchange=exchange, declare=[exchange])
+        drain(one)
+        drain(two)
+    assert sorted(got) == [(0, "hello"), (1, "hello")]
+
+
+def test_a_paused_reader_of_a_fanout_loses_nothing(site: Site, queue: Queue) -> None:
+    exchange = Exchange(queue.name, type="fanout")
+    got: list[Body] = []
+    with connect(site) as reader, connect(site) as writer:
+        bound = Queue(f"{queue.name}.reader", exchange, auto_delete=True)
+        consumer = Consumer(
+            reader, [bound], callbacks=[lambda body, _: got.append(body)], no_ack=True
+        )
+        consumer.consume()
+        with writer.Producer() as producer:
+            for number in range(1000):
+                producer.publish(
+                    {"number": number, "padding": "x" * 1000},
+                    exchange=exchange,
+                    declare=[exchange] if not number else [],
+                    delivery_mode="transient",
+                )
+        drain(reader, 1)
+    assert [body["number"] for body in got] == list(range(1000))
+
+
+def test_nothing_to_read_ends_in_time(connection: Connection, queue: Queue) -> None:
+    with Consumer(connection, [queue], on_message=lambda _: None), pytest.raises(socket.timeout):
+        connection.drain_events(timeout=0.05)

@@ -1,0 +1,40 @@
+"""The transport on an event loop of kombu's, without a worker around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from kombu import Connection
+from kombu.asynchronous import Hub
+
+from tests.broker.site import Site
+
+
+@pytest.fixture
+def connection(site: Site) -> Iterator[Connection]:
+    with site.app.connection_for_read() as opened:
+        yield opened
+
+
+def test_a_message_is_delivered_when_the_bell_is_heard_and_not_on_a_tick(
+    connection: Connection, site: Site
+) -> None:
+    """A prefork pool hears of it on the next tick: after its own turn that is a whole poll away."""
+    got: list[object] = []
+    site.send("note", "one")
+    hub = Hub()
+    consumer = connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"])
+    consumer.on_message = got.append
+    consumer.qos(prefetch_count=4)
+    consumer.consume()
+    transport = connection.transport
+    transport.register_with_event_loop(connection.connection, hub)
+    for tick in hub.on_tick:
+        tick()
+    assert not got
+    heard, arguments = hub.readers[transport.inbox.fileno()]
+    heard(*arguments)
+    assert len(got) == 1
+    transport.unregister_from_event_loop(connection.connection, hub)
+    hub.close()
