@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import queue
 import threading
 import time
@@ -47,6 +48,7 @@ class Leases:
         self._released: list[Delivery] = []
         self._unstarted: list[Delivery] = []
         self._keepers: dict[object, Callable[[], None]] = {}
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
         atexit.register(self._leave)
@@ -100,6 +102,8 @@ class Leases:
 
     def flush(self, seconds: float = 5.0) -> None:
         """Wait until everything posted so far is written."""
+        if os.getpid() != self._pid:
+            return  # in a forked child there is no thread, and nothing of it to write
         written = threading.Event()
         self._commands.put(lambda: self._commands.put(written.set))
         written.wait(seconds)

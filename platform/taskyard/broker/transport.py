@@ -52,7 +52,7 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
-        self.broker: Broker = broker_of(_uri(client), _options(client.transport_options))
+        self._address = _uri(client), _options(client.transport_options)
         self.inbox: Inbox
         #: When each queue had its last turn: the one that waits longest is the first to look at.
         self._served: dict[str, int] = {}
@@ -60,6 +60,11 @@ class Transport(virtual.Transport):
         self._buffer: deque[_Arrival] = deque()
         self._timer: Any = None
         self._down = False
+
+    @property
+    def broker(self) -> Broker:
+        """This process's own, also for a transport that came through a fork."""
+        return broker_of(*self._address)
 
     @classmethod
     def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:
