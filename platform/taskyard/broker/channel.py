@@ -112,7 +112,7 @@ class Channel(virtual.Channel):
     body_encoding = "base64"
 
     def __init__(self, connection: Any, **options: Any) -> None:
-        self.broker: Broker = connection.broker
+        self._transport = connection
         #: By queue and consumer tag. Kombu keeps one callback for a queue of a connection, so that
         #: of two channels one would be handed what was claimed for the other.
         self._callbacks: dict[str, dict[str, Callback]] = {}
@@ -120,6 +120,12 @@ class Channel(virtual.Channel):
         self._tables: dict[str, tuple[float, set[Any]]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
         super().__init__(connection, **options)
+
+    @property
+    def broker(self) -> Broker:
+        """This process's own, also for a channel that came through a fork."""
+        broker: Broker = self._transport.broker
+        return broker
 
     # --- publishing
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import queue
 import threading
 import time
@@ -51,6 +52,7 @@ class Leases:
         self._unstarted: list[Delivery] = []
         self._wrote = False
         self._keepers: dict[object, Callable[[], None]] = {}
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
         atexit.register(self._leave)
@@ -102,6 +104,8 @@ class Leases:
 
     def flush(self, seconds: float = 5.0) -> None:
         """Wait until everything posted so far is written."""
+        if os.getpid() != self._pid:
+            return  # in a forked child there is no thread, and nothing of it to write
         written = threading.Event()
         self._commands.put(lambda: self._commands.put(written.set))
         written.wait(seconds)

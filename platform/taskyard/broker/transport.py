@@ -42,10 +42,15 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
-        self.broker: Broker = broker_of(_uri(client), _options(client.transport_options))
+        self._address = _uri(client), _options(client.transport_options)
         self.inbox: Inbox
         self.intake: Intake
         self._timer: Any = None
+
+    @property
+    def broker(self) -> Broker:
+        """This process's own, also for a transport that came through a fork."""
+        return broker_of(*self._address)
 
     @classmethod
     def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:

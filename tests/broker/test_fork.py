@@ -1,0 +1,68 @@
+"""Processes that fork: each makes clients of its own, and nothing hangs or warns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.broker import worker_app
+from tests.broker.site import PATIENCE_SECONDS, Site, wait
+
+
+def complaints(text: str) -> list[str]:
+    """What PyMongo and Python say about forks, in whatever words."""
+    return [line for line in text.splitlines() if "fork" in line.lower() and "Warning" in line]
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_children_that_live_for_one_task_publish_tasks(site: Site, blocking: bool) -> None:
+    """Each is forked from a worker whose threads and connections are in full swing."""
+    worker = site.start("--max-tasks-per-child", "1", blocking=blocking).await_ready()
+    prefix = f"child{blocking}"
+    for number in range(5):
+        site.send("publish", f"{prefix}.{number}", 3)
+    wait(lambda: len(site.runs(f"{prefix}.")) == 20, lambda: worker.log)
+    site.await_empty()
+    assert set(site.runs(f"{prefix}.").values()) == {1}
+    assert len({line["pid"] for line in site.lines() if line["key"].startswith(prefix)}) == 20
+    assert not complaints(worker.log)
+    worker.kill()
+
+
+#: A parent that has published, consumes and holds a message, then forks; each of both goes on.
+FORKING = f"""
+import os, sys
+from {worker_app.__name__} import app, note
+connection = app.connection_for_read()
+queue = connection.SimpleQueue("forked")
+queue.put("held")
+held = queue.get(timeout=30)
+note.apply_async(["parent before"], queue="elsewhere")
+child = os.fork()
+if child == 0:
+    connection.transport.broker.leases.flush(600)  # the parent's affair
+    note.apply_async(["child"], queue="elsewhere")
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+note.apply_async(["parent after"], queue="elsewhere")
+held.ack()
+queue.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_parent_that_was_connected_before_the_fork_goes_on(site: Site) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", FORKING],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not complaints(done.stderr)
+    messages = site.messages()
+    assert len([one for one in messages if one["queue"] == "elsewhere"]) == 3
+    assert not [one for one in messages if one["queue"] == "forked"]
