@@ -58,7 +58,8 @@ class _Source:
 
     def limit(self, now: float) -> int:
         """How many to claim: what there is room for, and more at the pace since the last batch."""
-        given, seconds = self.channel.qos.answers - self.answers, now - self.claimed_at
+        given: int = self.channel.qos.answers - self.answers
+        seconds = now - self.claimed_at
         ahead = min(_GROWTH * given, int(given * AHEAD_SECONDS / max(seconds, 0.001)))
         return min(BATCH, self.room + ahead)
 
