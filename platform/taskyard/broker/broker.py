@@ -11,7 +11,7 @@ from pymongo import uri_parser
 
 from taskyard.broker.connection import Address, clients
 from taskyard.broker.leases import Leases
-from taskyard.broker.messages import Messages
+from taskyard.broker.messages import MAX_DELIVERIES, Messages
 from taskyard.broker.topology import Topology
 from taskyard.broker.watcher import Watcher
 
@@ -27,6 +27,8 @@ class Options:
     """What ``broker_transport_options`` may say; the names are the same."""
 
     lease_seconds: float = LEASE_SECONDS
+    #: Deliveries without an answer after which a message is a dead letter.
+    max_deliveries: int = MAX_DELIVERIES
     database: str = ""
     prefix: str = PREFIX
     #: Options of the driver, as pairs.
@@ -40,7 +42,7 @@ class Broker:
         database = options.database or uri_parser.parse_uri(uri)["database"] or DATABASE
         self._address = Address(uri, database, options.prefix, options.client_options)
         work = clients.database(self._address)
-        self.messages = Messages(work, options.prefix)
+        self.messages = Messages(work, options.prefix, options.max_deliveries)
         self.topology = Topology(work, options.prefix)
         self.lease_ms = round(options.lease_seconds * 1000)
         self.leases = Leases(self.messages, options.lease_seconds)

@@ -79,7 +79,10 @@ class Claimed:
 class Messages:
     """Verbs on messages. Each is safe to send again after an error."""
 
-    def __init__(self, database: Database[Document], prefix: str) -> None:
+    def __init__(
+        self, database: Database[Document], prefix: str, max_deliveries: int = MAX_DELIVERIES
+    ) -> None:
+        self._max_deliveries = max_deliveries
         self._all = database[f"{prefix}.messages"]
         # A control command or an event is worth no fsync.
         self._transient = self._all.with_options(write_concern=WriteConcern(w=1))
@@ -211,8 +214,8 @@ class Messages:
         taken = []
         for document in found:
             delivery = Delivery(document["_id"], document["lease"])
-            if document["deliveries"] > MAX_DELIVERIES:
-                self.bury(delivery, f"delivered {MAX_DELIVERIES} times without an answer")
+            if document["deliveries"] > self._max_deliveries:
+                self.bury(delivery, f"delivered {self._max_deliveries} times without an answer")
                 continue
             taken.append(
                 Claimed(delivery, document["queue"], document["payload"], document["deliveries"])

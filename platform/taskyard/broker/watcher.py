@@ -30,7 +30,7 @@ _REOPEN_SECONDS = 1.0
 
 #: After an answer of the server the next one is asked for so much later: then all that came in
 #: between comes at once, and costs the server what one change does.
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.01
 
 #: While consumers are behind anyway, news can wait so long.
 _BEHIND_SECONDS = 0.02
