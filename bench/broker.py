@@ -12,15 +12,16 @@ import contextlib
 import os
 import select
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -35,6 +36,9 @@ from taskyard.embedded import EmbeddedServer
 #: The stock transport sleeps so long between two looks; a second is its default.
 STOCK_POLL_SECONDS = 0.01
 
+#: One script that publishes in a loop, and a web process with four threads.
+PUBLISHERS = (1, 4)
+
 _PATIENCE_SECONDS = 120.0
 
 
@@ -44,8 +48,10 @@ class Figures:
 
     latencies_ms: list[float] = field(default_factory=list)
     publishes_ms: list[float] = field(default_factory=list)
+    waits_ms: list[float] = field(default_factory=list)
     drained_per_second: list[float] = field(default_factory=list)
-    through_per_second: list[float] = field(default_factory=list)
+    #: By the number of threads that publish.
+    through_per_second: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     idle_worker_percent: list[float] = field(default_factory=list)
     idle_server_percent: list[float] = field(default_factory=list)
 
@@ -84,20 +90,27 @@ class Side:
         """Idle publish to start, one task at a time at uneven moments."""
         for number in range(count):
             time.sleep(0.02 + 0.002 * (number % 17))
-            before = time.monotonic_ns()
             self._publish()
-            self.figures.publishes_ms.append((time.monotonic_ns() - before) / 1e6)
+            returned = time.monotonic_ns()
             ((published, started),) = self._records(1)
+            self.figures.publishes_ms.append((returned - published) / 1e6)
             self.figures.latencies_ms.append((started - published) / 1e6)
+            self.figures.waits_ms.append(max(0.0, (started - returned) / 1e6))
 
-    def measure_through(self, count: int) -> None:
-        """First publish to last start, while the worker runs beside the publisher."""
+    def measure_through(self, count: int, publishers: int) -> None:
+        """First publish to last start, while the worker runs beside the publishers."""
         begin = time.monotonic_ns()
-        feeding = threading.Thread(target=self._publish_many, args=(count,))
-        feeding.start()
-        last = max(started for _, started in self._records(count))
-        feeding.join()
-        self.figures.through_per_second.append(count / ((last - begin) / 1e9))
+        each = count // publishers
+        feeding = [
+            threading.Thread(target=self._publish_many, args=(each,)) for _ in range(publishers)
+        ]
+        for thread in feeding:
+            thread.start()
+        last = max(started for _, started in self._records(each * publishers))
+        for thread in feeding:
+            thread.join()
+        rate = each * publishers / ((last - begin) / 1e9)
+        self.figures.through_per_second[publishers].append(rate)
 
     def measure_drain(self, count: int) -> None:
         """First start to last start of tasks that all wait already."""
@@ -165,8 +178,9 @@ def main() -> None:
         for _ in range(wanted.rounds):
             for side in sides:
                 side.measure_latency(wanted.singles)
-            for side in sides:
-                side.measure_through(wanted.tasks)
+            for publishers in PUBLISHERS:
+                for side in sides:
+                    side.measure_through(wanted.tasks, publishers)
             for side in sides:
                 side.measure_drain(wanted.tasks)
         for side in sides:
@@ -229,10 +243,14 @@ def _print(sides: list[Side]) -> None:
         ("idle publish to start, p50 ms", lambda f: _quantile(f.latencies_ms, 0.5)),
         ("idle publish to start, p99 ms", lambda f: _quantile(f.latencies_ms, 0.99)),
         ("one publish, p50 ms", lambda f: _quantile(f.publishes_ms, 0.5)),
-        ("published and run, tasks/s", lambda f: statistics.median(f.through_per_second)),
-        ("drain, tasks/s", lambda f: statistics.median(f.drained_per_second)),
-        ("idle worker, % of a core", lambda f: statistics.median(f.idle_worker_percent)),
-        ("idle server, % of a core", lambda f: statistics.median(f.idle_server_percent)),
+        ("idle, published to start, p50 ms", lambda f: _quantile(f.waits_ms, 0.5)),
+        *(
+            (f"published by {n} and run, tasks/s", lambda f, n=n: median(f.through_per_second[n]))
+            for n in PUBLISHERS
+        ),
+        ("drain, tasks/s", lambda f: median(f.drained_per_second)),
+        ("idle worker, % of a core", lambda f: median(f.idle_worker_percent)),
+        ("idle server, % of a core", lambda f: median(f.idle_server_percent)),
     ]
     print(f"{'':34}" + "".join(f"{side.name:>20}" for side in sides))
     for title, of in rows:
