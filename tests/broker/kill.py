@@ -1,7 +1,8 @@
-"""Kills workers at random moments under load and counts: ``python -m tests.broker.kill --rounds 20``.
+"""Kills workers at random moments under load and counts.
 
-Each round publishes tasks, lets two workers run some of them, kills one with ``kill -9``, starts
-another in its place, and waits until everything has ended.
+``python -m tests.broker.kill --rounds 20`` does so at length for every pool and loop. Each round
+publishes tasks, lets two workers run some of them, kills one with ``kill -9``, starts another in
+its place, and waits until everything has ended.
 """
 
 from __future__ import annotations

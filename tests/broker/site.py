@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -79,9 +80,10 @@ class Site:
 
     def celery(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> str:
         """What Celery's own command prints. It must succeed."""
-        command = [BIN / "celery", "-A", worker_app.__name__, *arguments]
+        command = [str(BIN / "celery"), "-A", worker_app.__name__, *arguments]
+        environment = self.environment()
         done = subprocess.run(
-            command, env=self.environment(), capture_output=True, text=True, timeout=timeout
+            command, env=environment, capture_output=True, text=True, timeout=timeout
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -110,11 +112,8 @@ class Site:
 
     def messages(self) -> list[Document]:
         """Task messages that are left: waiting, held, or not yet collected."""
-        return list(
-            self.database["broker.messages"].find(
-                {"queue": {"$not": {"$regex": "pidbox|celeryev"}}}
-            )
-        )
+        tasks = {"queue": {"$not": {"$regex": "pidbox|celeryev"}}}
+        return list(self.database["broker.messages"].find(tasks))
 
     def dead_letters(self) -> list[Document]:
         return list(self.database["broker.dead_letters"].find())
@@ -147,7 +146,7 @@ class Worker:
         environment = site.environment(**settings)
         if blocking:
             environment[worker_app.BLOCKING] = "1"
-        command = [BIN / "celery", "-A", worker_app.__name__, "worker", "-n", self.hostname]
+        command = [str(BIN / "celery"), "-A", worker_app.__name__, "worker", "-n", self.hostname]
         options = ["-P", pool, "-c", str(self.slots), "-l", "INFO", "-Q", queues]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -177,10 +176,8 @@ class Worker:
 
     def kill(self) -> None:
         """``kill -9`` of everything at once."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(PATIENCE_SECONDS)
 
     def await_end(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -39,11 +38,9 @@ def inspect(site: Site, method: str, *arguments: Any, names: set[str]) -> dict[s
     return dict(answers)
 
 
-def test_status_and_ping_on_the_command_line(site: Site, workers: list[Worker]) -> None:
+def test_status_on_the_command_line_finds_both(site: Site, workers: list[Worker]) -> None:
     answered = site.celery("status", "--timeout", str(ANSWER_SECONDS))
     assert "2 nodes online" in answered
-    answered = site.celery("inspect", "ping", "--json", "--timeout", str(ANSWER_SECONDS))
-    assert json.loads(answered) == {worker.hostname: {"ok": "pong"} for worker in workers}
 
 
 @pytest.mark.parametrize(
@@ -171,8 +168,8 @@ def dump(site: Site, tmp_path: Path) -> Iterator[Dump]:
 def test_events_tell_of_workers_and_tasks(site: Site, workers: list[Worker], dump: Dump) -> None:
     wait(lambda: "heartbeat" in dump.text, lambda: dump.text)
     site.send("note", "seen")
-    for event in ("task received", "task started", "task succeeded"):
-        wait(lambda event=event: event in dump.text, lambda: dump.text)
+    events = ("task received", "task started", "task succeeded")
+    wait(lambda: all(event in dump.text for event in events), lambda: dump.text)
 
 
 def test_a_stopped_reader_of_events_hears_all_of_them(

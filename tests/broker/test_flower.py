@@ -31,7 +31,10 @@ def get(site: Site, workers: list[Worker]) -> Iterator[Get]:
     host, _, port = address.partition(":")
     log = (site.folder / "flower.log").open("wb")
     flower = subprocess.Popen(
-        [BIN / "celery", "-A", worker_app.__name__, "flower", f"--address={host}", f"--port={port}"],
+        [
+            *(BIN / "celery", "-A", worker_app.__name__),
+            *("flower", f"--address={host}", f"--port={port}"),
+        ],
         cwd=site.folder,
         env={**site.environment(), "FLOWER_UNAUTHENTICATED_API": "true"},
         stdout=log,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
-
-import pytest
 
 from taskyard.broker.leases import KEEP_SECONDS
 from taskyard.broker.transport import LOOK_SECONDS
@@ -15,24 +14,32 @@ from tests.broker.site import Site, wait
 WINDOW_SECONDS = 5
 
 
-@pytest.mark.parametrize(("pool", "blocking"), [("prefork", False), ("threads", True)])
-def test_an_idle_worker_asks_little(open_site: OpenSite, pool: str, blocking: bool) -> None:
-    site = open_site()
-    worker = site.start(pool=pool, blocking=blocking).await_ready()
-    site.send("note", "warm")
-    site.await_empty()
-    profile = site.database["system.profile"]
-    site.database.command("profile", 2)
-    wait(lambda: window(site) >= WINDOW_SECONDS, lambda: worker.log)
-    site.database.command("profile", 0)
-    asked = profile.count_documents({"appName": {"$regex": "^taskyard-broker"}})
+def test_an_idle_worker_asks_little(open_site: OpenSite) -> None:
+    shapes: list[tuple[str, bool]] = [("prefork", False), ("threads", True)]
+    sites = [open_site() for _ in shapes]
+    workers = [
+        site.start(pool=pool, blocking=blocking)
+        for site, (pool, blocking) in zip(sites, shapes, strict=True)
+    ]
+    for site, worker in zip(sites, workers, strict=True):
+        worker.await_ready()
+        site.send("note", "warm")
+        site.await_empty()
+        site.database.command("profile", 2)
     queues = 2  # its own, and that of remote control
-    looks = queues / LOOK_SECONDS
     stream = 1
     keeping = 2 / KEEP_SECONDS
-    # Twice that, for the edges of the window.
-    assert asked / window(site) <= 2 * (looks + stream + keeping)
-    worker.kill()
+    for site, worker in zip(sites, workers, strict=True):
+        wait(partial(watched_long_enough, site), partial(getattr, worker, "log"))
+        site.database.command("profile", 0)
+        mine = {"appName": {"$regex": "^taskyard-broker"}}
+        asked = site.database["system.profile"].count_documents(mine)
+        # Twice that, for the edges of the window.
+        assert asked / window(site) <= 2 * (queues / LOOK_SECONDS + stream + keeping)
+
+
+def watched_long_enough(site: Site) -> bool:
+    return window(site) >= WINDOW_SECONDS
 
 
 def window(site: Site) -> float:

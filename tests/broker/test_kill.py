@@ -7,12 +7,12 @@ import pytest
 from tests.broker.conftest import OpenSite
 from tests.broker.kill import LEASE_SECONDS, Killing
 
-TASKS = 60
+TASKS = 40
 
 
 @pytest.mark.parametrize(
     ("pool", "blocking", "rounds"),
-    [("prefork", False, 3), ("prefork", True, 1), ("threads", False, 1), ("solo", False, 1)],
+    [("prefork", False, 2), ("prefork", True, 1), ("threads", False, 1), ("solo", False, 1)],
 )
 def test_killed_workers_lose_nothing(
     open_site: OpenSite, pool: str, blocking: bool, rounds: int

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from taskyard.broker.messages import Messages
+from taskyard.broker.messages import MAX_DELIVERIES, Messages
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
+from tests.helpers import eventually
 
 LEASE_MS = 10_000
 
@@ -60,3 +61,16 @@ def test_a_message_without_an_end_is_never_collected(
     (claimed,) = messages.claim("q", 1, LEASE_MS)
     messages.renew([claimed.delivery], LEASE_MS)
     assert "expireAt" not in only()
+
+
+def test_what_five_consumers_died_of_is_buried(store: Store, messages: Messages) -> None:
+    """Killed, they answered nothing: their leases ended."""
+    messages.publish("q", "deadly")
+    for _ in range(MAX_DELIVERIES):
+        (claimed,) = eventually(lambda: messages.claim("q", 1, 1))
+        assert claimed.payload == "deadly"
+    dead_letters = store.database["broker.dead_letters"]
+    eventually(lambda: not messages.claim("q", 1, 1) and dead_letters.count_documents({}))
+    (dead,) = dead_letters.find()
+    assert dead["reason"] == "delivered 5 times without an answer"
+    assert not store.database["broker.messages"].count_documents({})

@@ -38,8 +38,8 @@ def tamper(site: Site, change: Callable[[str], str]) -> None:
     messages = site.database["broker.messages"]
     site.send("note", "tampered", queue="elsewhere")
     (sent,) = messages.find({"queue": "elsewhere"})
-    changed = {"queue": "celery", "payload": change(sent["payload"])}
-    messages.update_one({"_id": sent["_id"]}, {"$set": changed})
+    messages.delete_one({"_id": sent["_id"]})
+    messages.insert_one({**sent, "queue": "celery", "payload": change(sent["payload"])})
 
 
 @pytest.mark.parametrize(

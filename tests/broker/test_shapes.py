@@ -13,9 +13,10 @@ from tests.broker.site import Site, Worker, wait
 QUEUES = ("celery", "a", "b")
 
 
-@pytest.fixture(
-    scope="module", params=product(("prefork", "threads", "solo"), (False, True)), ids=str
-)
+SHAPES = list(product(("prefork", "threads", "solo"), (False, True)))
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
 def worker(open_site: OpenSite, request: pytest.FixtureRequest) -> Iterator[Worker]:
     """One worker for all tests of its shape."""
     pool, blocking = request.param
@@ -61,10 +62,7 @@ def test_what_is_due_later_runs_later_and_what_expired_never(worker: Worker, sit
     site.send("note", "now")
     wait(lambda: expired(site), site.messages)
     site.open(first)
-    wait(
-        lambda: {"countdown"} <= set(site.told()) and "again" in site.told("try1"),
-        lambda: worker.log,
-    )
+    wait(lambda: "countdown" in site.told() and "again" in site.told("try1"), lambda: worker.log)
     for held in others:
         site.open(held)
     told = site.told()
@@ -93,15 +91,15 @@ def test_a_backlog_runs_by_priority_then_by_age(worker: Worker, site: Site) -> N
 
 
 def test_queues_take_turns(worker: Worker, site: Site) -> None:
-    """A worker that is behind hears of another queue within some tens of milliseconds."""
+    """The second queue's news may come a little later than there is room for the first's."""
     (first, *others) = occupy(worker, "turns")
-    for number in range(200):
-        site.send("note", f"a{number}", queue="a")
+    for number in range(30):
+        site.send("work", f"a{number}", 0.02, queue="a")
     for number in range(5):
-        site.send("note", f"b{number}", queue="b")
+        site.send("work", f"b{number}", 0.02, queue="b")
     site.open(first)
-    wait(lambda: {"a199", "b4"} <= set(site.told()), lambda: worker.log)
+    wait(lambda: {"a29", "b4"} <= set(site.told()), lambda: worker.log)
     for held in others:
         site.open(held)
     told = site.told()
-    assert told.index("b4") < told.index("a150")
+    assert told.index("b4") < told.index("a25")

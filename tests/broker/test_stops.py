@@ -13,20 +13,30 @@ from tests.broker.site import Document, Site, Worker, wait
 #: So long that nothing here comes back by the end of a lease.
 LEASE_SECONDS = 600
 
-SHAPES = list(product(("prefork", "threads", "solo"), (False, True)))
+Shape = tuple[str, bool]
+
+SHAPES: list[Shape] = list(product(("prefork", "threads", "solo"), (False, True)))
 WAITING = [f"waits{number}" for number in range(6)]
 
 
-@pytest.fixture
-def site(open_site: OpenSite) -> Site:
-    return open_site(lease_seconds=LEASE_SECONDS)
+def stopped(open_site: OpenSite, shapes: list[Shape], number: int) -> dict[Shape, Worker]:
+    """Workers of these shapes that were told to stop, all at once, while they run one task."""
+    workers = {
+        (pool, blocking): open_site(lease_seconds=LEASE_SECONDS).start(
+            pool=pool, blocking=blocking, concurrency=1, worker_prefetch_multiplier=4
+        )
+        for pool, blocking in shapes
+    }
+    for shape, worker in workers.items():
+        occupy(worker.await_ready(), *shape)
+    for worker in workers.values():
+        worker.signal(number)
+    return workers
 
 
-def start_occupied(site: Site, pool: str, blocking: bool) -> Worker:
-    """A worker that runs one task and has prefetched of the others what its shape prefetches."""
-    worker = site.start(
-        pool=pool, blocking=blocking, concurrency=1, worker_prefetch_multiplier=4
-    ).await_ready()
+def occupy(worker: Worker, pool: str, blocking: bool) -> None:
+    """Have it run one task and prefetch of the others what its shape prefetches."""
+    site = worker.site
     site.send("hold", "running")
     wait(lambda: site.told() == ["running"], lambda: worker.log)
     for key in WAITING:
@@ -34,7 +44,20 @@ def start_occupied(site: Site, pool: str, blocking: bool) -> Worker:
     # Solo runs on the loop itself; a blocking prefork worker waits for a slot with one in hand.
     prefetched = 1 if pool == "solo" else 2 if blocking and pool == "prefork" else 4
     wait(lambda: len(held(site)) >= prefetched, site.messages)
-    return worker
+
+
+@pytest.fixture(scope="module")
+def warm(open_site: OpenSite) -> dict[Shape, Worker]:
+    return stopped(open_site, SHAPES, signal.SIGTERM)
+
+
+# Not solo: there Celery raises NotImplementedError into the running task, which thereby fails.
+COLD = SHAPES[:4]
+
+
+@pytest.fixture(scope="module")
+def cold(open_site: OpenSite) -> dict[Shape, Worker]:
+    return stopped(open_site, COLD, signal.SIGQUIT)
 
 
 def held(site: Site) -> list[Document]:
@@ -50,13 +73,13 @@ def check_nothing_is_lost(site: Site, worker: Worker) -> None:
     assert not held(site)
 
 
-@pytest.mark.parametrize(("pool", "blocking"), SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_warm_stop_gives_back_at_once_what_was_not_started(
-    site: Site, pool: str, blocking: bool
+    warm: dict[Shape, Worker], shape: Shape
 ) -> None:
     """The running task goes on meanwhile, and is acknowledged."""
-    worker = start_occupied(site, pool, blocking)
-    worker.signal(signal.SIGTERM)
+    worker, site = warm[shape], warm[shape].site
+    pool, blocking = shape
     if not (blocking and pool == "prefork"):  # which has its hands full until the slot is free
         # Python's thread pool keeps a name for the last one it cancels while it waits.
         kept = 2 if pool == "threads" else 1
@@ -70,11 +93,10 @@ def test_a_warm_stop_gives_back_at_once_what_was_not_started(
     check_nothing_is_lost(site, worker)
 
 
-# Not solo: there Celery raises NotImplementedError into the running task, which thereby fails.
-@pytest.mark.parametrize(("pool", "blocking"), SHAPES[:4])
-def test_a_cold_stop_loses_nothing(site: Site, pool: str, blocking: bool) -> None:
-    worker = start_occupied(site, pool, blocking)
-    worker.signal(signal.SIGQUIT)
+@pytest.mark.parametrize("shape", COLD)
+def test_a_cold_stop_loses_nothing(cold: dict[Shape, Worker], shape: Shape) -> None:
+    worker, site = cold[shape], cold[shape].site
+    pool, _ = shape
     if pool != "prefork":  # nothing ends a thread from outside
         site.open("running")
     worker.await_end()

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
 
 from kombu.transport import virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.json import dumps, loads
 from pymongo.errors import PyMongoError
 
 from taskyard.broker.broker import Broker
 from taskyard.broker.messages import Claimed, Delivery
-from taskyard.broker.topology import QueueOptions
+from taskyard.broker.topology import Binding, QueueOptions
 
 Raw = dict[str, Any]
 Callback = Callable[[Raw], Any]
 
 #: How long what is known of bindings and queues is relied on when it is enough.
 _KNOWN_SECONDS = 5.0
+
+#: A queue that goes with its last consumer goes so long after it: it may only be reconnecting.
+AUTO_DELETE_MS = 300_000
 
 
 class Message(virtual.Message):
@@ -117,6 +122,9 @@ class Channel(virtual.Channel):
         #: of two channels one would be handed what was claimed for the other.
         self._callbacks: dict[str, dict[str, Callback]] = {}
         self._options: dict[str, QueueOptions] = {}
+        self._auto_delete: set[str] = set()
+        #: By queue, what was bound here: to be bound again when it had expired meanwhile.
+        self._bindings: dict[str, set[Binding]] = {}
         self._tables: dict[str, tuple[float, set[Any]]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
         super().__init__(connection, **options)
@@ -167,10 +175,14 @@ class Channel(virtual.Channel):
         self._callbacks.setdefault(queue, {})[consumer_tag] = (
             self._acknowledging(deliver) if no_ack else deliver
         )
-        expires_ms = self._options.get(queue, QueueOptions()).expires_ms
-        if expires_ms is not None:
-            topology = self.broker.topology
-            self.broker.leases.keep((id(self), queue), lambda: topology.keep(queue, expires_ms))
+        options_ = self._options.get(queue, QueueOptions())
+        if options_.expires_ms is None and queue in self._auto_delete:
+            options_ = replace(options_, expires_ms=AUTO_DELETE_MS)
+        if options_.expires_ms is not None:
+            topology, bindings = self.broker.topology, self._bindings.setdefault(queue, set())
+            self.broker.leases.keep(
+                (id(self), queue), lambda: topology.keep(queue, options_, tuple(bindings))
+            )
         self.connection.consumers_changed()
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -259,9 +271,16 @@ class Channel(virtual.Channel):
 
     # --- queues and bindings
 
+    def prepare_queue_arguments(self, arguments: Raw, **options: Any) -> Raw:
+        """A queue's ``expires`` and ``message_ttl`` as arguments; kombu drops them otherwise."""
+        prepared: Raw = to_rabbitmq_queue_arguments(arguments, **options)
+        return prepared
+
     def _new_queue(self, queue: str, **declared: Any) -> None:
         arguments = declared.get("arguments") or {}
         options = QueueOptions(arguments.get("x-expires"), arguments.get("x-message-ttl"))
+        if declared.get("auto_delete"):
+            self._auto_delete.add(queue)
         self._options[queue] = options
         self.broker.topology.declare(queue, options)
 
@@ -271,6 +290,7 @@ class Channel(virtual.Channel):
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
         options = self._options.get(queue, QueueOptions())
         self.broker.topology.bind(exchange, routing_key, pattern, queue, options)
+        self._bindings.setdefault(queue, set()).add((exchange, routing_key, pattern))
         self._tables.pop(exchange, None)
 
     def queue_unbind(
@@ -284,6 +304,8 @@ class Channel(virtual.Channel):
         """Take a binding back, here and for others."""
         super().queue_unbind(queue, exchange, routing_key, arguments, **options)
         self.broker.topology.unbind(exchange or "", routing_key, queue)
+        bindings = self._bindings.get(queue, set())
+        bindings -= {one for one in bindings if one[:2] == (exchange or "", routing_key)}
         self._tables.pop(exchange or "", None)
 
     def queue_delete(
@@ -294,6 +316,8 @@ class Channel(virtual.Channel):
             return
         if if_unused and any(queue in one._active_queues for one in self.connection.channels):
             return
+        self.broker.leases.keep((id(self), queue), None)
+        self._bindings.pop(queue, None)
         self.broker.topology.drop(queue)
         self.broker.messages.drop(queue)
         self.state.queue_bindings_delete(queue)

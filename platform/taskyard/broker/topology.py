@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pymongo.database import Database
 
 Document = dict[str, Any]
+
+#: (exchange, routing key, pattern)
+Binding = tuple[str, str, str | None]
+
+#: What is in a queue that expires lives so long at most: nobody may ever come to read it.
+ORPHAN_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,11 @@ class Topology:
 
     def message_ttl_ms(self, queue: str) -> int | None:
         """What messages of the queue live at most."""
-        found = self._queues.find_one({"_id": queue}, {"messageTtlMs": 1})
-        return found["messageTtlMs"] if found else None
+        found = self._queues.find_one({"_id": queue}, {"messageTtlMs": 1, "expireAt": 1})
+        if found is None:
+            return None
+        ttl: int | None = found["messageTtlMs"]
+        return ORPHAN_MS if ttl is None and "expireAt" in found else ttl
 
     def bind(
         self,
@@ -76,11 +86,11 @@ class Topology:
         """Take a binding back."""
         self._bindings.delete_one({"_id": f"{exchange}|{routing_key}|{queue}"})
 
-    def keep(self, queue: str, expires_ms: int) -> None:
-        """The queue has a consumer: it and its bindings live on."""
-        expiry = [{"$set": _expiry(expires_ms)}]
-        self._queues.update_one({"_id": queue}, expiry)
-        self._bindings.update_many({"queue": queue}, expiry)
+    def keep(self, queue: str, options: QueueOptions, bindings: Iterable[Binding]) -> None:
+        """The queue has a consumer: it and its bindings live on, or again after an outage."""
+        self.declare(queue, options)
+        for exchange, routing_key, pattern in bindings:
+            self.bind(exchange, routing_key, pattern, queue, options)
 
     def drop(self, queue: str) -> None:
         """Remove the queue with its bindings."""
