@@ -166,14 +166,15 @@ class Transport(virtual.Transport):
         self.inbox.seen(queue)
         if not self.broker.may_write():
             return []
+        raws: list[Raw] = []
         try:
             # Mostly there is one, and one is claimed in a single round trip.
-            raws = channel.claim(queue, 1)
+            raws += channel.claim(queue, 1)
             if raws and limit > 1:
                 raws += channel.claim(queue, limit - 1)
         except PyMongoError as error:
             self._tell(error)
-            return []
+            return raws
         self._down = False
         if len(raws) == limit:
             self.inbox.mark(queue)

@@ -1,0 +1,39 @@
+"""A transport whose claims fail half-way: what it has, it delivers."""
+
+from __future__ import annotations
+
+import pytest
+from kombu import Connection
+from pymongo import MongoClient
+
+from taskyard.broker import SCHEME
+from tests.broker.faults.conftest import APP, Document, Fail
+from tests.replica_set import ReplicaSet
+
+DATABASE = "broker_claiming"
+
+
+@pytest.mark.parametrize(("command", "errors"), [("find", 1), ("update", 1), ("findAndModify", 2)])
+def test_all_that_was_claimed_is_delivered(
+    replica_set: ReplicaSet, admin: MongoClient[Document], fail: Fail, command: str, errors: int
+) -> None:
+    """A message that is held and was given to nobody would be renewed for ever."""
+    options = {
+        "database": DATABASE,
+        "lease_seconds": 600,
+        "client_options": {"appname": APP},
+    }
+    bodies: list[int] = []
+    with Connection(f"{SCHEME}+{replica_set.uri}", transport_options=options) as connection:
+        queue = connection.SimpleQueue(f"q-{command}")
+        for number in range(10):
+            queue.put(number)
+        fail([command], times=errors, errorCode=50)
+        queue.consumer.qos(prefetch_count=20)
+        while len(bodies) < 10:
+            message = queue.get(timeout=30)
+            bodies.append(message.payload)
+            message.ack()
+        queue.close()
+    admin.drop_database(DATABASE)
+    assert sorted(bodies) == list(range(10))
