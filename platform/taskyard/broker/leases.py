@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import queue
 import threading
 import time
@@ -43,8 +44,11 @@ class Leases:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         # Owned by the thread.
         self._held: set[Delivery] = set()
+        self._lost: set[Delivery] = set()
         self._done: list[Delivery] = []
         self._released: list[Delivery] = []
+        self._buried: list[tuple[Delivery, str]] = []
+        self._renewed_at = time.monotonic()
         self._keepers: dict[object, Callable[[], None]] = {}
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
@@ -64,12 +68,7 @@ class Leases:
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Have the message moved to the dead letters."""
-
-        def bury() -> None:
-            self._messages.bury(delivery, reason)
-            self._held.discard(delivery)
-
-        self._commands.put(bury)
+        self._commands.put(lambda: self._buried.append((delivery, reason)))
 
     def release_when_forgotten(self, message: Any, delivery: Delivery) -> None:
         """Release the delivery when nobody can answer for it any more.
@@ -78,6 +77,10 @@ class Leases:
         message that nobody keeps was never started.
         """
         weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
+
+    def sound(self) -> bool:
+        """Whether what is held was renewed lately: else its own consumer could claim it anew."""
+        return time.monotonic() < self._renewed_at + (RENEWALS_PER_LEASE - 1) * self._renew_every
 
     def keep(self, owner: object, keep: Callable[[], None] | None) -> None:
         """Call ``keep`` every few seconds, until it is None."""
@@ -105,14 +108,15 @@ class Leases:
         self.flush(2.0)
 
     def _run(self) -> None:
-        renew_at = keep_at = time.monotonic()
+        renew_at = keep_at = write_at = time.monotonic()
         while True:
-            self._take(min(renew_at, keep_at) - time.monotonic())
-            self._guarded(self._write)
+            self._take(min(renew_at, keep_at, write_at) - time.monotonic())
+            write_at = math.inf if self._guarded(self._write) else 0.0
             now = time.monotonic()
             if now >= renew_at:
-                renew_at = now + self._renew_every
-                self._guarded(self._renew)
+                # Before the lease is over there is time for more than the next one in turn.
+                renewed = self._guarded(self._renew)
+                renew_at = now + (self._renew_every if renewed else 0)
             if now >= keep_at:
                 keep_at = now + KEEP_SECONDS
                 for keep in list(self._keepers.values()):
@@ -128,32 +132,49 @@ class Leases:
         except queue.Empty:
             return
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guarded(self, act: Callable[[], None]) -> bool:
         """Whatever fails is tried again with the next round; the thread goes on."""
         try:
             act()
+            return True
         except PyMongoError as error:
             logger.warning("broker: %s; trying again", type(error).__name__)
             time.sleep(_RETRY_SECONDS)
         except Exception:
             logger.exception("broker: a defect")
             time.sleep(_RETRY_SECONDS)
+        return False
 
     def _write(self) -> None:
         """Until it is written the lease is held, or others would run what is done."""
         if self._done:
-            for late in self._messages.acknowledge(self._done):
-                logger.warning("broker: the acknowledgement of %s came after its lease", late.tag)
+            if not self.sound():
+                # This process slept. Others may have run and deleted what is done here, too.
+                self._renew()
+            late = {*self._messages.acknowledge(self._done), *self._lost.intersection(self._done)}
+            for delivery in late:
+                logger.warning(
+                    "broker: the acknowledgement of %s came after its lease", delivery.tag
+                )
+            self._lost.difference_update(self._done)
             self._held.difference_update(self._done)
             self._done = []
         if self._released:
             self._messages.release(self._released)
             self._held.difference_update(self._released)
             self._released = []
+        while self._buried:
+            delivery, reason = self._buried[0]
+            self._messages.bury(delivery, reason)
+            self._held.discard(delivery)
+            self._buried.pop(0)
 
     def _renew(self) -> None:
+        began = time.monotonic()
         held = [*self._held]
         lost = set(held) - self._messages.renew(held, self._lease_ms)
         self._held -= lost
+        self._lost |= lost
+        self._renewed_at = began
         for delivery in lost:
             logger.warning("broker: the lease of %s is lost: it may run elsewhere", delivery.tag)
