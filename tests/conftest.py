@@ -19,6 +19,7 @@ from taskyard.scheduler import ticks
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
+from tests.replica_set import ReplicaSet
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,13 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     """A real server of our own. Where it cannot start, the tests fail; they never skip."""
     with EmbeddedServer(tmp_path_factory.mktemp("mongod")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    """One set of three for the run. Whoever takes a member away gives it back."""
+    with ReplicaSet(tmp_path_factory.mktemp("set")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real three-node set for the run, and the platform's parts over it."""
+"""The platform's parts over the real three-node set of the run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,6 @@ DATABASE = "failover"
 
 #: Makes the next commands of the application under test fail.
 Fail = Callable[..., None]
-
-
-@pytest.fixture(scope="session")
-def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
-    """One set for the run. Whoever takes a member away gives it back."""
-    with ReplicaSet(tmp_path_factory.mktemp("set")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -63,8 +63,9 @@ class Broker:
                 self._indexed = True
 
     def may_write(self) -> bool:
-        """Whether a primary is known, so that a look need not wait for one."""
-        return bool(self._client.topology_description.has_writable_server())
+        """Whether to look: a primary is known, and what is held is not itself about to be free."""
+        known = self._client.topology_description.has_writable_server()
+        return bool(known and self.leases.sound())
 
 
 def broker_of(uri: str, options: Options) -> Broker:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from queue import Empty
 from typing import Any
 
+from bson import ObjectId
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.json import dumps, loads
@@ -26,6 +28,10 @@ _KNOWN_SECONDS = 5.0
 
 #: A queue that goes with its last consumer goes so long after it: it may only be reconnecting.
 AUTO_DELETE_MS = 300_000
+
+#: The property that says which publish this is. It is not sent: who publishes a message that was
+#: received publishes another.
+_IDENTITY = "taskyard_identity"
 
 
 class Message(virtual.Message):
@@ -137,12 +143,21 @@ class Channel(virtual.Channel):
 
     # --- publishing
 
+    def prepare_message(self, *args: Any, **options: Any) -> Raw:
+        """The message. Kombu prepares it again for each retry, over the same properties."""
+        message: Raw = super().prepare_message(*args, **options)
+        message["properties"].setdefault(_IDENTITY, ObjectId())
+        return message
+
     def _put(self, queue: str, message: Raw, **_: Any) -> None:
         properties = message["properties"]
         headers = message.get("headers") or {}
+        identity = properties.get(_IDENTITY)
+        sent = {name: value for name, value in properties.items() if name != _IDENTITY}
         self.broker.messages.publish(
             queue,
-            dumps(message),
+            dumps({**message, "properties": sent}),
+            identity=None if identity is None else _copy(identity, queue),
             priority=self._get_message_priority(message),
             delay_ms=max(0, _until_ms(headers.get("eta")) or 0),
             ttl_ms=self._ttl_ms(queue, properties, headers),
@@ -357,6 +372,12 @@ class Channel(virtual.Channel):
             super().close()
         except PyMongoError:
             self.closed = True
+
+
+def _copy(identity: ObjectId, queue: str) -> ObjectId:
+    """The id of a publish's copy for this queue, as orderly as the publish's own."""
+    at, process, count = identity.binary[:4], identity.binary[4:9], identity.binary[9:]
+    return ObjectId(at + blake2b(queue.encode(), key=process, digest_size=5).digest() + count)
 
 
 def _until_ms(instant: Any) -> int | None:

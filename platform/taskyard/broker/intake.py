@@ -154,7 +154,7 @@ class Intake:
     def _several(self, source: _Source) -> list[Raw]:
         limit = source.limit(time.monotonic())
         raws = source.channel.claim(source.queue, limit)
-        if len(raws) == limit:
+        if len(raws) >= limit:
             self._inbox.mark(source.queue)
         return raws
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import queue
 import threading
@@ -47,9 +48,12 @@ class Leases:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         # Owned by the thread.
         self._held: set[Delivery] = set()
+        self._lost: set[Delivery] = set()
         self._done: list[Delivery] = []
         self._released: list[Delivery] = []
         self._unstarted: list[Delivery] = []
+        self._buried: list[tuple[Delivery, str]] = []
+        self._renewed_at = time.monotonic()
         self._wrote = False
         self._keepers: dict[object, Callable[[], None]] = {}
         self._pid = os.getpid()
@@ -75,12 +79,7 @@ class Leases:
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Have the message moved to the dead letters."""
-
-        def bury() -> None:
-            self._messages.bury(delivery, reason)
-            self._held.discard(delivery)
-
-        self._commands.put(bury)
+        self._commands.put(lambda: self._buried.append((delivery, reason)))
 
     def give_back_when_forgotten(self, message: Any, delivery: Delivery) -> None:
         """Give the message back when nobody can answer for it any more.
@@ -91,6 +90,10 @@ class Leases:
         forgotten = weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
         # Who ends while it holds a message may have started it.
         forgotten.atexit = False
+
+    def sound(self) -> bool:
+        """Whether what is held was renewed lately: else its own consumer could claim it anew."""
+        return time.monotonic() < self._renewed_at + (RENEWALS_PER_LEASE - 1) * self._renew_every
 
     def keep(self, owner: object, keep: Callable[[], None] | None) -> None:
         """Call ``keep`` every few seconds, until it is None."""
@@ -120,18 +123,19 @@ class Leases:
         self.flush(2.0)
 
     def _run(self) -> None:
-        renew_at = keep_at = time.monotonic()
+        renew_at = keep_at = write_at = time.monotonic()
         while True:
-            self._take(min(renew_at, keep_at) - time.monotonic())
-            self._guarded(self._write)
+            self._take(min(renew_at, keep_at, write_at) - time.monotonic())
+            write_at = math.inf if self._guarded(self._write) else 0.0
             if self._wrote:
                 # The first answer is written at once, those that follow it closely together.
                 self._wrote = False
                 time.sleep(GATHER_SECONDS)
             now = time.monotonic()
             if now >= renew_at:
-                renew_at = now + self._renew_every
-                self._guarded(self._renew)
+                # Before the lease is over there is time for more than the next one in turn.
+                renewed = self._guarded(self._renew)
+                renew_at = now + (self._renew_every if renewed else 0)
             if now >= keep_at:
                 keep_at = now + KEEP_SECONDS
                 for keep in list(self._keepers.values()):
@@ -147,27 +151,41 @@ class Leases:
         except queue.Empty:
             return
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guarded(self, act: Callable[[], None]) -> bool:
         """Whatever fails is tried again with the next round; the thread goes on."""
         try:
             act()
+            return True
         except PyMongoError as error:
             logger.warning("broker: %s; trying again", type(error).__name__)
             time.sleep(_RETRY_SECONDS)
         except Exception:
             logger.exception("broker: a defect")
             time.sleep(_RETRY_SECONDS)
+        return False
 
     def _write(self) -> None:
         """Until it is written the lease is held, or others would run what is done."""
         if self._done:
-            for late in self._messages.acknowledge(self._done):
-                logger.warning("broker: the acknowledgement of %s came after its lease", late.tag)
+            if not self.sound():
+                # This process slept. Others may have run and deleted what is done here, too.
+                self._renew()
+            late = {*self._messages.acknowledge(self._done), *self._lost.intersection(self._done)}
+            for delivery in late:
+                logger.warning(
+                    "broker: the acknowledgement of %s came after its lease", delivery.tag
+                )
+            self._lost.difference_update(self._done)
             self._written(self._done)
         for back in (self._released, self._unstarted):
             if back:
                 self._messages.release(back, undo_count=back is self._unstarted)
                 self._written(back)
+        while self._buried:
+            delivery, reason = self._buried[0]
+            self._messages.bury(delivery, reason)
+            self._held.discard(delivery)
+            self._buried.pop(0)
 
     def _written(self, answered: list[Delivery]) -> None:
         self._held.difference_update(answered)
@@ -175,8 +193,11 @@ class Leases:
         self._wrote = True
 
     def _renew(self) -> None:
+        began = time.monotonic()
         held = [*self._held]
         lost = set(held) - self._messages.renew(held, self._lease_ms)
         self._held -= lost
+        self._lost |= lost
+        self._renewed_at = began
         for delivery in lost:
             logger.warning("broker: the lease of %s is lost: it may run elsewhere", delivery.tag)

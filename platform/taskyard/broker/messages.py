@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pymongo
 from bson import ObjectId
 from pymongo import DeleteOne, ReturnDocument, UpdateOne, WriteConcern
+from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 Document = dict[str, Any]
 
@@ -23,6 +26,10 @@ AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: Deliveries of one message after which it is taken to be what kills its consumers.
 MAX_DELIVERIES = 5
+
+#: How long the driver tries one publish: longer than an election takes. It sends the same write,
+#: which the server makes once; what is sent anew after that could follow an acknowledgement.
+PUBLISH_SECONDS = 15.0
 
 _TRANSIENT = 1
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -80,9 +87,17 @@ class Messages:
     """Verbs on messages. Each is safe to send again after an error."""
 
     def __init__(
-        self, database: Database[Document], prefix: str, max_deliveries: int = MAX_DELIVERIES
+        self,
+        database: Database[Document],
+        prefix: str,
+        max_deliveries: int = MAX_DELIVERIES,
+        *,
+        publish_seconds: float = PUBLISH_SECONDS,
     ) -> None:
         self._max_deliveries = max_deliveries
+        self._publish_seconds = publish_seconds
+        #: By queue, leases of claims that were made or not: nobody was told.
+        self._unknown: dict[str, list[str]] = {}
         self._all = database[f"{prefix}.messages"]
         # A control command or an event is worth no fsync.
         self._transient = self._all.with_options(write_concern=WriteConcern(w=1))
@@ -103,15 +118,18 @@ class Messages:
         queue: str,
         payload: str,
         *,
+        identity: ObjectId | None = None,
         priority: int = 0,
         delay_ms: int = 0,
         ttl_ms: int | None = None,
         delivery_mode: int | None = None,
     ) -> None:
-        """Add a message, durable on a majority unless it is transient; 9 is the first priority."""
-        messages = self._transient if delivery_mode == _TRANSIENT else self._all
+        """Add a message, durable on a majority unless it is transient; 9 is the first priority.
+
+        Whoever tries again after an error gives the same ``identity``, and adds it once.
+        """
         document: Document = {
-            "_id": ObjectId(),
+            "_id": identity or ObjectId(),
             "queue": queue,
             "priority": 9 - priority,
             "visibleAt": AT_ONCE,
@@ -119,38 +137,25 @@ class Messages:
             "deliveries": 0,
             "payload": payload,
         }
-        if not delay_ms and ttl_ms is None:
-            messages.insert_one(document)
+        if delivery_mode == _TRANSIENT:
+            self._add(self._transient, document, delay_ms, ttl_ms)
             return
-        document["payload"] = {"$literal": payload}
-        document["queue"] = {"$literal": queue}
-        if delay_ms:
-            document["visibleAt"] = {"$add": ["$$NOW", delay_ms]}
-        if ttl_ms is not None:
-            # ``notAfter`` decides; ``expireAt`` only has the server collect what nobody claimed.
-            document["notAfter"] = document["expireAt"] = {"$add": ["$$NOW", ttl_ms]}
-        identity = document.pop("_id")
-        messages.update_one({"_id": identity}, [{"$set": document}], upsert=True)
+        with pymongo.timeout(self._publish_seconds):
+            self._add(self._all, document, delay_ms, ttl_ms)
 
     def claim(self, queue: str, limit: int, lease_ms: int) -> list[Claimed]:
-        """Lease up to ``limit`` messages that are ready, in order of priority, then of age."""
+        """Lease up to ``limit`` messages that are ready, in order of priority, then of age.
+
+        After an error it may have leased some. They are the result of the queue's next claim.
+        """
+        unknown = self._unknown.pop(queue, [])
         lease = secrets.token_hex(8)
-        stamp = _stamp(lease, lease_ms)
-        ready = {"queue": queue, **_READY}
-        if limit == 1:
-            found = self._all.find_one_and_update(
-                ready, stamp, sort=_ORDER, return_document=ReturnDocument.AFTER
-            )
-            return self._taken([found] if found else [])
-        ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(_ORDER).limit(limit)]
-        if not ids:
-            return []
-        # Between the look and the stamp others may have claimed some: the stamp asks again,
-        # and who won is read back by the lease, also after an answer that was lost.
-        self._all.update_many({"_id": {"$in": ids}, **_READY}, stamp)
-        won = self._all.find({"_id": {"$in": ids}, "lease": lease})
-        order = {identity: place for place, identity in enumerate(ids)}
-        return self._taken(sorted(won, key=lambda d: order[d["_id"]]))
+        try:
+            found = self._read_back(queue, unknown, lease_ms) if unknown else []
+            return self._taken(found or self._stamped(queue, limit, lease, lease_ms))
+        except PyMongoError:
+            self._unknown.setdefault(queue, []).extend([*unknown, lease])
+            raise
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
@@ -208,6 +213,66 @@ class Messages:
     def drop(self, queue: str) -> None:
         """Delete everything of the queue."""
         self._all.delete_many({"queue": queue})
+
+    def _add(
+        self,
+        messages: Collection[Document],
+        document: Document,
+        delay_ms: int,
+        ttl_ms: int | None,
+    ) -> None:
+        mine = {"_id": document["_id"]}
+        if not delay_ms and ttl_ms is None:
+            try:
+                messages.insert_one(document)
+            except DuplicateKeyError:
+                # It is there. Changing nothing waits, too, until a majority has it.
+                messages.update_one(mine, {"$setOnInsert": mine})
+            return
+        timed = {name: {"$literal": value} for name, value in document.items()}
+        if delay_ms:
+            timed["visibleAt"] = {"$add": ["$$NOW", delay_ms]}
+        if ttl_ms is not None:
+            # ``notAfter`` decides; ``expireAt`` only has the server collect what nobody claimed.
+            timed["notAfter"] = timed["expireAt"] = {"$add": ["$$NOW", ttl_ms]}
+        there = {"$gt": ["$queue", None]}
+        once = [{"$replaceWith": {"$cond": [there, "$$ROOT", timed]}}]
+        messages.update_one(mine, once, upsert=True)
+
+    def _stamped(self, queue: str, limit: int, lease: str, lease_ms: int) -> list[Document]:
+        """What this lease was stamped on now."""
+        stamp = _stamp(lease, lease_ms)
+        ready = {"queue": queue, **_READY}
+        if limit == 1:
+            one = self._all.find_one_and_update(
+                ready, stamp, sort=_ORDER, return_document=ReturnDocument.AFTER
+            )
+            return [one] if one else []
+        ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(_ORDER).limit(limit)]
+        if not ids:
+            return []
+        # Between the look and the stamp others may have claimed some: the stamp asks again,
+        # and who won is read back by the lease.
+        self._all.update_many({"_id": {"$in": ids}, **_READY}, stamp)
+        won = self._all.find({"_id": {"$in": ids}, "lease": lease})
+        order = {identity: place for place, identity in enumerate(ids)}
+        return sorted(won, key=lambda d: order[d["_id"]])
+
+    def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> list[Document]:
+        """What claims took without being told, renewed; not what is over meanwhile."""
+        held: Document = {
+            "queue": queue,
+            # Every one, so that the index leads past all that waits.
+            "priority": {"$in": list(range(10))},
+            "lease": {"$in": leases},
+            "$and": [
+                {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}},
+                {"$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", lease_ms]}]}},
+            ],
+        }
+        found = list(self._all.find(held).sort(_ORDER))
+        ours = self.renew([Delivery(d["_id"], d["lease"]) for d in found], lease_ms)
+        return [d for d in found if Delivery(d["_id"], d["lease"]) in ours]
 
     def _taken(self, found: Sequence[Mapping[str, Any]]) -> list[Claimed]:
         """What was claimed, without those that were delivered too often: they are buried."""

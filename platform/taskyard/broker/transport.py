@@ -39,6 +39,8 @@ class Transport(virtual.Transport):
     )
     connection_errors = (*virtual.Transport.connection_errors, *UNAVAILABLE)
     channel_errors = (*virtual.Transport.channel_errors, PyMongoError)
+    # Unless it is told kombu gives up on a publish's second error, whatever its policy says.
+    recoverable_connection_errors = (*connection_errors, *channel_errors)
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import InvalidOperation, PyMongoError
 
 from taskyard.broker.messages import AT_ONCE
 
@@ -73,6 +73,8 @@ class Watcher:
         while True:
             try:
                 self._follow()
+            except InvalidOperation:
+                return  # the client was closed: nobody listens any more
             except PyMongoError as error:
                 logger.warning("broker: the change stream ended: %s", type(error).__name__)
             time.sleep(_REOPEN_SECONDS)

@@ -1,0 +1,99 @@
+"""What a process holds, while the writes about it fail."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from taskyard.broker.leases import Leases
+from taskyard.broker.messages import Claimed, Messages
+from tests.broker.faults.conftest import DATABASE, Document, Fail
+from tests.helpers import eventually
+
+LEASE_SECONDS = 9
+
+#: The driver does not try again after it.
+TIME_LIMIT = {"errorCode": 50}
+
+
+@pytest.fixture
+def messages(database: Database[Document], admin: MongoClient[Document]) -> Messages:
+    for name in admin[DATABASE].list_collection_names():
+        admin[DATABASE][name].delete_many({})
+    return Messages(database, "broker")
+
+
+@pytest.fixture
+def claimed(messages: Messages) -> Claimed:
+    messages.publish("q", "hello")
+    (one,) = messages.claim("q", 1, LEASE_SECONDS * 1000)
+    return one
+
+
+@pytest.fixture
+def leases(messages: Messages, claimed: Claimed) -> Iterator[Leases]:
+    started = Leases(messages, LEASE_SECONDS)
+    started.hold([claimed.delivery])
+    yield started
+    started.acknowledge(claimed.delivery)
+    eventually(lambda: not started._held, 30)
+
+
+@pytest.fixture
+def there(admin: MongoClient[Document]) -> Callable[[], list[Document]]:
+    return lambda: list(admin[DATABASE]["broker.messages"].find())
+
+
+@pytest.mark.parametrize("command", ["find", "update", "delete"])
+def test_a_burial_that_fails_is_made_later(
+    leases: Leases,
+    claimed: Claimed,
+    fail: Fail,
+    admin: MongoClient[Document],
+    there: Callable[[], list[Document]],
+    command: str,
+) -> None:
+    """Until then it was held for ever: neither buried nor delivered to anybody else."""
+    fail([command], times=2, **TIME_LIMIT)
+    leases.bury(claimed.delivery, "rejected")
+    eventually(lambda: not there(), 30)
+    (dead,) = admin[DATABASE]["broker.dead_letters"].find()
+    assert (dead["payload"], dead["reason"]) == ("hello", "rejected")
+
+
+def test_a_renewal_that_fails_is_made_again_before_the_lease_is_over(
+    leases: Leases,
+    claimed: Claimed,
+    fail: Fail,
+    messages: Messages,
+    there: Callable[[], list[Document]],
+) -> None:
+    (before,) = there()
+    fail(["update"], times=3, **TIME_LIMIT)
+
+    def renewed() -> bool:
+        assert messages.claim("q", 1, 1000) == [], "somebody else has it"
+        return bool(there()[0]["visibleAt"] > before["visibleAt"])
+
+    eventually(renewed, 30)
+    assert there()[0]["lease"] == claimed.delivery.lease
+
+
+def test_an_acknowledgement_whose_answer_is_lost_is_not_called_late(
+    leases: Leases,
+    claimed: Claimed,
+    fail: Fail,
+    there: Callable[[], list[Document]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    fail(["delete"], writeConcernError={"code": 64, "errmsg": "", "errInfo": {"wtimeout": True}})
+    leases.acknowledge(claimed.delivery)
+    eventually(lambda: "trying again" in caplog.text, 30)
+    leases.flush()
+    assert there() == []
+    assert "after its lease" not in caplog.text
