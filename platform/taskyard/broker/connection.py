@@ -71,7 +71,9 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
         **dict(address.options),
     }
     if purpose == "watch":
-        options["maxPoolSize"] = 2
+        # The server may take its time for an answer; a timeout of the whole call would replace it.
+        options["timeoutMS"] = None
+        options |= {"maxPoolSize": 2, "socketTimeoutMS": OPERATION_TIMEOUT_MS}
     return MongoClient(address.uri, **options)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from bson import ObjectId
+from bson import Int64, ObjectId
 from pymongo.database import Database
 from pymongo.errors import InvalidOperation, PyMongoError
 
@@ -34,9 +35,6 @@ _GATHER_SECONDS = 0.01
 
 #: While consumers are behind anyway, news can wait so long.
 _BEHIND_SECONDS = 0.02
-
-#: A change that takes less was in the last answer already.
-_BUFFERED_SECONDS = 0.0001
 
 
 class Watcher:
@@ -80,22 +78,30 @@ class Watcher:
             time.sleep(_REOPEN_SECONDS)
 
     def _follow(self) -> None:
-        collection = self._open_database()[self._collection]
-        with collection.watch(_PIPELINE, max_await_time_ms=_AWAIT_MS) as stream:
+        """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""
+        database = self._open_database()
+        opening = {"pipeline": [{"$changeStream": {}}, *_PIPELINE], "cursor": {}}
+        with database.client.start_session() as session:
+            command = partial(database.command, session=session)
+            cursor = command("aggregate", self._collection, **opening)["cursor"]["id"]
             # What came before the stream was open has woken nobody.
             self._wake(None, None)
-            while stream.alive:
-                asked = time.monotonic()
-                change = stream.try_next()
-                if change is None:
-                    continue
-                self._caught_up.clear()
-                queue = change.get("fullDocument", {}).get("queue")
-                ours = self._wake(queue, change["documentKey"]["_id"])
-                if time.monotonic() - asked > _BUFFERED_SECONDS:
-                    time.sleep(_GATHER_SECONDS)
-                    if ours:
-                        self._caught_up.wait(_BEHIND_SECONDS)
+            asking = {"collection": self._collection, "maxTimeMS": _AWAIT_MS}
+            while cursor:
+                answer = command("getMore", Int64(cursor), **asking)["cursor"]
+                cursor = answer["id"]
+                self._tell(answer["nextBatch"])
+
+    def _tell(self, changes: Sequence[Document]) -> None:
+        self._caught_up.clear()
+        woken = [
+            self._wake(change.get("fullDocument", {}).get("queue"), change["documentKey"]["_id"])
+            for change in changes
+        ]
+        if woken:
+            time.sleep(_GATHER_SECONDS)
+        if any(woken):
+            self._caught_up.wait(_BEHIND_SECONDS)
 
     def _wake(self, queue: str | None, message: ObjectId | None) -> bool:
         with self._lock:

@@ -24,7 +24,7 @@ Woken = SimpleQueue[str | None]
 def woken(replica_set: ReplicaSet) -> Iterator[Woken]:
     """What a watcher of this test's own tells; it tells None when its stream is open."""
     told = Woken()
-    with replica_set.client(appname=APP, timeoutMS=5000) as client:
+    with replica_set.client(appname=APP, socketTimeoutMS=5000) as client:
         watcher = Watcher(lambda: client[DATABASE], "broker.messages")
 
         def tell(queue: str | None, _message: ObjectId | None) -> bool:
