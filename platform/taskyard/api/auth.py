@@ -25,6 +25,7 @@ OPEN = frozenset({"health.healthz", "health.readyz", "dashboard.sign_in", "dashb
 ROLES: dict[str, frozenset[Role]] = {
     "jobs.create": _ACT,
     "jobs.list_jobs": _READ,
+    "jobs.counts": _READ,
     "jobs.status": _READ,
     "jobs.output": _READ,
     "jobs.cancel": _ACT,

@@ -13,7 +13,7 @@ import click
 from taskyard.cli import show
 from taskyard.cli.following import exit_code_of, follow_to_end
 from taskyard.cli.inputs import collect, join_command
-from taskyard.cli.values import Duration, Memory, Variable, ago, took
+from taskyard.cli.values import Duration, Memory, Variable, ago, took, took_since
 from taskyard.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,6 +122,7 @@ def status_command(job_id: str, wait: bool, output: str) -> None:
 @click.option("-w", "--worker")
 @click.option("-l", "--label")
 @click.option("-t", "--text", help="Part of the command, the id or the file's name.")
+@click.option("-q", "--search", "q", help="Terms, as in 'status:failed -label:gpu created>-1h'.")
 @click.option("-n", "--limit", type=click.IntRange(1, 200), default=20, show_default=True)
 @click.option("--after", help="The `next` of the page before.")
 @show.output_option
@@ -144,6 +145,8 @@ def list_command(output: str, status: tuple[str, ...], **filters: Any) -> None:
         for job in page["jobs"]
     ]
     show.table(["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"], rows)
+    if page["lookedBackTo"]:
+        show.progress(f"looked at the jobs of the last {took_since(page['lookedBackTo'])}")
     if page["next"]:
         show.progress(f"more with --after {page['next']}")
 
