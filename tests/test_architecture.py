@@ -19,8 +19,8 @@ ALLOWED: dict[str, set[str]] = {
     "scheduler": {"store", "context"},
     "agent": {"store", "context", "celery_names"},
     "api": {"store", "context", "scheduler", "operations", "worker_half", "follow", "waiting"}
-    | {"dashboard"},
-    "dashboard": {"store", "context", "operations", "waiting", "api"},
+    | {"bulk", "dashboard"},
+    "dashboard": {"store", "context", "operations", "bulk", "waiting", "api"},
     "client": set(),
     "cli": {"client", "up", "store", "embedded"},
     "up": {"client", "store", "embedded"},

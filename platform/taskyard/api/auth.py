@@ -29,6 +29,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "jobs.status": _READ,
     "jobs.output": _READ,
     "jobs.cancel": _ACT,
+    "bulk.act": _ACT,
     "jobs.retry": _ACT,
     "events.follow_job": _READ,
     "execute.execute": _ACT,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from taskyard.cli import show
+from taskyard.cli.bulk import act_on_matching, search_options
 from taskyard.cli.following import exit_code_of, follow_to_end
 from taskyard.cli.inputs import collect, join_command
 from taskyard.cli.values import Duration, Memory, Variable, ago, took, took_since
@@ -192,11 +193,17 @@ def fetch_command(job_id: str, target: Path | None, output: str) -> None:
 
 
 @click.command("cancel")
-@click.argument("job_ids", nargs=-1, required=True)
+@click.argument("job_ids", nargs=-1)
 @click.option("--reason")
+@search_options
 @show.output_option
-def cancel_command(job_ids: tuple[str, ...], reason: str | None, output: str) -> None:
+def cancel_command(
+    job_ids: tuple[str, ...], reason: str | None, output: str, **search: Any
+) -> None:
     """Cancel jobs: at once while queued, else their agent stops them."""
+    if _by_search(job_ids, search):
+        act_on_matching("cancel", reason=reason, output=output, **search)
+        return
     with Client() as client:
         answers = [client.cancel(job_id, reason=reason) for job_id in job_ids]
     if output == "json":
@@ -207,10 +214,14 @@ def cancel_command(job_ids: tuple[str, ...], reason: str | None, output: str) ->
 
 
 @click.command("retry")
-@click.argument("job_ids", nargs=-1, required=True)
+@click.argument("job_ids", nargs=-1)
+@search_options
 @show.output_option
-def retry_command(job_ids: tuple[str, ...], output: str) -> None:
+def retry_command(job_ids: tuple[str, ...], output: str, **search: Any) -> None:
     """Submit ended jobs anew, with the same inputs; prints the new ids."""
+    if _by_search(job_ids, search):
+        act_on_matching("retry", output=output, **search)
+        return
     with Client() as client:
         made = [{"jobId": client.retry(job_id), "retryOf": job_id} for job_id in job_ids]
     if output == "json":
@@ -218,6 +229,15 @@ def retry_command(job_ids: tuple[str, ...], output: str) -> None:
     else:
         for entry in made:
             print(entry["jobId"])
+
+
+def _by_search(job_ids: tuple[str, ...], search: dict[str, Any]) -> bool:
+    """Whether a search says which jobs; else ids have to."""
+    if bool(job_ids) == bool(search["q"]):
+        raise click.UsageError("Say either JOB_IDS or --search.")
+    if job_ids and (search["dry_run"] or search["yes"]):
+        raise click.UsageError("--dry-run and --yes go with --search.")
+    return not job_ids
 
 
 def _submit(client: Client, options: dict[str, Any]) -> str:

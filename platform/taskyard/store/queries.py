@@ -22,6 +22,9 @@ _LISTED = {"history": 0, "env": 0}
 #: Jobs of one state that are counted one by one; beyond it there are "more".
 COUNTED = 10_000
 
+#: Jobs that are looked at before something is done to all that match.
+COUNTED_FIRST = 100_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
@@ -76,6 +79,14 @@ class Tally:
         return sum(self.counts.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many jobs match; there may be ``more`` where not all were looked at."""
+
+    jobs: int
+    more: bool
+
+
 class JobQueries:
     """Reads only; each is bounded and has an index."""
 
@@ -124,14 +135,22 @@ class JobQueries:
         more = frozenset(name for name, count in counts.items() if count > COUNTED)
         return Tally(counts={n: min(c, COUNTED) for n, c in counts.items()}, more=more)
 
+    def count(self, search: Search) -> Count:
+        """How many jobs match, of the newest ``COUNTED_FIRST`` that the index gives."""
+        chosen = plan(search)
+        stages = [*chosen.looked_at(COUNTED_FIRST), {"$count": "jobs"}]
+        jobs = sum(found["jobs"] for found in self._jobs.aggregate(stages, hint=chosen.index))
+        return Count(jobs=jobs, more=self._reached(chosen, COUNTED_FIRST) is not None)
+
     def in_full(self, job_ids: Sequence[str]) -> list[Job]:
         """These jobs with all that is stored of them, in any order."""
         return [to_record(Job, found) for found in self._jobs.find({"_id": {"$in": list(job_ids)}})]
 
-    def _reached(self, chosen: Plan) -> Position | None:
+    def _reached(self, chosen: Plan, look_at: int | None = None) -> Position | None:
         """The last job that a bounded look looks at; None when there are no more than that."""
+        last = (look_at or LOOKED_AT) - 1
         ordered = self._jobs.find(chosen.within, {"createdAt": 1}).hint(chosen.index)
-        behind = ordered.sort(list(NEWEST_FIRST.items())).skip(LOOKED_AT - 1).limit(2)
+        behind = ordered.sort(list(NEWEST_FIRST.items())).skip(last).limit(2)
         found = list(behind)
         if len(found) < 2:
             return None

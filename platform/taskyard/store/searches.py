@@ -100,9 +100,9 @@ class Plan:
             return self.looked_at()
         return [*self._ordered(), *self._filtered()]
 
-    def looked_at(self) -> list[Document]:
+    def looked_at(self, look_at: int | None = None) -> list[Document]:
         """The same, of no more jobs than one look is for, whatever the index answers."""
-        return [*self._ordered(), {"$limit": LOOKED_AT}, *self._filtered()]
+        return [*self._ordered(), {"$limit": look_at or LOOKED_AT}, *self._filtered()]
 
     def _ordered(self) -> list[Document]:
         return [{"$match": self.within}, {"$sort": NEWEST_FIRST}]
