@@ -50,6 +50,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "files.upload": _WORK,
     "files.download": _ANY,
     "metrics.show": _READ,
+    "overview.show": _READ,
     "docs.page": _ANY,
     "docs.asset": _ANY,
     "docs.script": _ANY,

@@ -87,6 +87,14 @@ class Count:
     more: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How many jobs are queued, and since when the longest waiting one is."""
+
+    jobs: int = 0
+    oldest_queued_at: datetime | None = None
+
+
 class JobQueries:
     """Reads only; each is bounded and has an index."""
 
@@ -156,12 +164,13 @@ class JobQueries:
             return None
         return Position(created_at=found[0]["createdAt"], job_id=found[0]["_id"])
 
-    def queue(self, *, per_shape: int) -> list[Job]:
+    def queue(self, *, per_shape: int, shapes: int | None = None) -> list[Job]:
         """The head of the queue in the scheduler's order: at most ``per_shape`` of each shape,
         so that a thousand jobs which fit nowhere cannot hide the ones that fit.
         """
         heads: list[Job] = []
-        for shape in self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)}):
+        waiting = self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
+        for shape in waiting[:shapes]:
             found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, _LISTED)
             ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(per_shape)
             heads.extend(to_record(Job, document) for document in ordered)
@@ -231,12 +240,18 @@ class JobQueries:
         return {str(s): self._jobs.count_documents({"status": str(s)}) for s in live}
 
     def oldest_queued(self) -> datetime | None:
-        """Since when the longest waiting job is queued, read off the index of what is queued."""
+        """Since when the longest waiting job is queued."""
+        return self.depth().oldest_queued_at
+
+    def depth(self) -> Depth:
+        """How long the queue is, and since when, read off the index of what is queued."""
         stages: list[dict[str, Any]] = [
             {"$match": {"status": str(JobStatus.QUEUED)}},
-            {"$group": {"_id": None, "at": {"$min": "$queuedAt"}}},
+            {"$group": {"_id": None, "at": {"$min": "$queuedAt"}, "jobs": {"$sum": 1}}},
         ]
-        return next((found["at"] for found in self._jobs.aggregate(stages, hint="queue")), None)
+        for found in self._jobs.aggregate(stages, hint="queue"):
+            return Depth(jobs=found["jobs"], oldest_queued_at=found["at"])
+        return Depth()
 
 
 def _order(job: Job) -> tuple[int, datetime, str]:
