@@ -19,8 +19,8 @@ ALLOWED: dict[str, set[str]] = {
     "scheduler": {"store", "context"},
     "agent": {"store", "context", "celery_names"},
     "api": {"store", "context", "scheduler", "operations", "worker_half", "follow", "waiting"}
-    | {"dashboard"},
-    "dashboard": {"store", "context", "operations", "waiting", "api"},
+    | {"bulk", "overview", "dashboard"},
+    "dashboard": {"store", "context", "operations", "bulk", "overview", "waiting", "api"},
     "client": set(),
     "cli": {"client", "up", "store", "embedded"},
     "up": {"client", "store", "embedded"},
@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 PURE = {"errors", "settings", "events", "logs", "clock", "documents", "ids", "jobs", "workers"}
-PURE |= {"archive", "packing"}
+PURE |= {"archive", "packing", "stats"}
 
 
 def imports(module: Path) -> Iterator[str]:

@@ -83,4 +83,5 @@ beat_schedule = {
     "health": _every(_loaded.health_tick_seconds, "health"),
     "assignment": _every(_loaded.assignment_tick_seconds, "assignment"),
     "retention": _every(_loaded.retention_tick_seconds, "retention"),
+    "statistics": _every(_loaded.statistics_tick_seconds, "statistics"),
 }

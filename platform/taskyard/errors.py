@@ -8,6 +8,7 @@ TaskyardError
 ├── RequestFailed               the API refused what the client asked      by its status
 ├── InvalidRequest              can be read and makes no sense             422, exit 2
 │   ├── UnreadableRequest       cannot be read at all                      400, exit 2
+│   ├── BadSearch               a search that has no such term             422, exit 2
 │   ├── BadArchive              a ZIP that is none, or is unsafe           400 or 422, exit 2
 │   └── TooLarge                over a documented bound                    413, exit 2
 ├── NotFound                    no such job, worker, file or token         404, exit 6
@@ -88,6 +89,16 @@ class UnreadableRequest(InvalidRequest):
     """A request whose form cannot be read."""
 
     status = 400
+
+
+class BadSearch(InvalidRequest):
+    """A search with a term that makes no sense; ``position`` counts characters from 1."""
+
+    def __init__(self, term: str, position: int, problem: str) -> None:
+        words = f"at {position}, {term}: {problem}" if term else f"at {position}: {problem}"
+        super().__init__(words, field="q")
+        self.term = term
+        self.position = position
 
 
 class BadArchive(InvalidRequest):

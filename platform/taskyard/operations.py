@@ -60,12 +60,16 @@ def retry(platform: Platform, job_id: str, *, by: str) -> Job:
     ended = platform.store.jobs.get(job_id)
     if not ended.is_terminal:
         raise Conflict(f"{job_id} has not ended ({ended.status}); only ended jobs are retried.")
-    now = platform.store.clock.now()
-    fresh = _new_job(ids.new("job", now), _inputs_of(ended), now=now, by=by)
-    fresh = replace(fresh, retry_of=job_id)
+    fresh = anew(platform, ended, job_id=ids.new("job", platform.store.clock.now()), by=by)
     platform.store.jobs.submit([fresh])
     platform.nudge("retry")
     return fresh
+
+
+def anew(platform: Platform, ended: Job, *, job_id: str, by: str) -> Job:
+    """A job with the inputs of an ended one, not submitted yet."""
+    fresh = _new_job(job_id, _inputs_of(ended), now=platform.store.clock.now(), by=by)
+    return replace(fresh, retry_of=ended.job_id)
 
 
 def _input(platform: Platform, request: Mapping[str, Any], host: str) -> dict[str, Any]:

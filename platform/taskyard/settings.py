@@ -48,6 +48,7 @@ class Settings:
     health_tick_seconds: float = 5
     assignment_tick_seconds: float = 5
     retention_tick_seconds: float = 60
+    statistics_tick_seconds: float = 30
     reserve_after_seconds: float = 60
 
     # Retention

@@ -178,6 +178,23 @@ def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -
     assert "\x1b[31m" not in _on_terminal(cli, "list", NO_COLOR="1")
 
 
+def test_a_search_lists_and_acts_on_what_it_finds(cli: Cli) -> None:
+    """Counted first; without a terminal it is done only when that was said."""
+    kept, wrong = (cli("submit", "--", text).stdout.strip() for text in ("keep", "wrong"))
+    assert [job["jobId"] for job in cli.json("list", "-q", "wrong created>-1h")["jobs"]] == [wrong]
+    assert cli("list", "-q", "colour:red").returncode == 2
+    assert cli("cancel", "-q", "wrong", "--dry-run").stdout == "1 job matches\n"
+    refused = cli("cancel", "-q", "wrong")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "1 job matches; with --yes" in refused.stderr
+    assert cli("cancel", "-q", "wrong", "--yes").stdout.split() == [wrong]
+    assert cli.json("status", wrong)["status"] == "CANCELLED"
+    assert cli.json("status", kept)["status"] == "QUEUED"
+    (again,) = cli("retry", "-q", "status:cancelled", "--yes").stdout.split()
+    assert cli.json("status", again)["retryOf"] == wrong
+    assert cli("retry").returncode == cli("retry", wrong, "-q", "a").returncode == 2
+
+
 def test_logs_go_to_their_own_streams(cli: Cli, agent: HttpAgent) -> None:
     job_id = cli("submit", "--", "true").stdout.strip()
     work(agent, 0, "out\n", "err\n")

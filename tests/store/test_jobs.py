@@ -13,7 +13,8 @@ from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
 from taskyard.store.client import Store
-from taskyard.store.queries import JobFilter, Position
+from taskyard.store.queries import JobFilter
+from taskyard.store.searches import Position
 from tests import factories
 from tests.conftest import Racing
 from tests.factories import LEASE, NOW

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request
 from taskyard import __version__
 from taskyard.api import (
     auth,
+    bulk,
     docs,
     errors,
     events,
@@ -17,6 +18,7 @@ from taskyard.api import (
     health,
     jobs,
     metrics,
+    overview,
     schemas,
     worker_schemas,
     workers,
@@ -57,7 +59,7 @@ def create_app(platform: Platform) -> Flask:
     # Their routes read them by hand: lists, and bodies of two kinds.
     for schema in (schemas.JobRequest, worker_schemas.ResultFields):
         api.spec.components.schema(schema.__name__, schema=schema)
-    for part in (jobs, workers, execute, files, events):
+    for part in (jobs, bulk, workers, execute, files, events, overview):
         api.register_blueprint(part.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)

@@ -10,10 +10,8 @@ from flask import Blueprint
 from taskyard import __version__
 from taskyard.api.base import platform
 from taskyard.context import Platform
+from taskyard.stats.alarms import SILENT_INTERVALS
 from taskyard.store.failures import is_unavailable
-
-#: Intervals without a tick, or a sign of life, after which beat or the scheduler is down.
-SILENT_INTERVALS = 3
 
 blueprint = Blueprint("health", __name__)
 

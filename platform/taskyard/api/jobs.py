@@ -13,6 +13,7 @@ from taskyard.api import errors, paging, representations, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform, read_json
 from taskyard.errors import InvalidRequest
+from taskyard.jobs import search_terms
 from taskyard.store.output import Chunk
 from taskyard.store.queries import JobFilter
 
@@ -82,12 +83,26 @@ def create() -> Any:
 @blueprint.arguments(schemas.ListQuery, location="query")
 @blueprint.response(200, schemas.JobPage)
 def list_jobs(query: dict[str, Any]) -> Any:
-    """Jobs, newest first. Free text looks at the 10,000 newest that match the rest."""
+    """Jobs, newest first. A page looks at a bounded number for what no index answers."""
     limit, after = query.pop("limit"), paging.decode(query.pop("after", None))
-    wanted = JobFilter(statuses=query.pop("status", ()), **query)
-    page = platform().store.queries.page(wanted, limit=limit, after=after)
+    page = platform().store.queries.page(_filter(query), limit=limit, after=after)
     shown = representations.jobs(page.jobs)
-    return {"jobs": shown, "count": len(shown), "next": paging.encode(page.next)}
+    return {
+        "jobs": shown,
+        "count": len(shown),
+        "next": paging.encode(page.next),
+        "looked_back_to": page.looked_back_to,
+    }
+
+
+@blueprint.get("/counts")
+@blueprint.doc(operationId="countJobs")
+@blueprint.arguments(schemas.JobQuery, location="query")
+@blueprint.response(200, schemas.JobCounts)
+def counts(query: dict[str, Any]) -> Any:
+    """How many jobs of each state match; ``more`` names those that have more than was counted."""
+    tally = platform().store.queries.tally(_filter(query).whole())
+    return {"counts": tally.counts, "more": sorted(tally.more), "total": tally.total}
 
 
 @blueprint.get("/status")
@@ -134,6 +149,13 @@ def retry(body: dict[str, Any]) -> Any:
         201,
         {"Location": f"/api/jobs/status?jobId={job.job_id}"},
     )
+
+
+def _filter(query: dict[str, Any]) -> JobFilter:
+    """What a query asks for, by its parameters and in the search language."""
+    now = platform().store.clock.now()
+    search = search_terms.parse(query.pop("q", ""), now=now)
+    return JobFilter(statuses=query.pop("status", ()), search=search, **query)
 
 
 def _requests(body: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import binascii
 
 from taskyard.clock import epoch_ms, from_epoch_ms
 from taskyard.errors import InvalidRequest
-from taskyard.store.queries import Position
+from taskyard.store.searches import Position
 
 
 def encode(position: Position | None) -> str | None:

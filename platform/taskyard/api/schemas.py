@@ -12,6 +12,7 @@ from marshmallow import validate
 
 from taskyard.api import fields as f
 from taskyard.documents import camel
+from taskyard.jobs import search_terms
 from taskyard.jobs.states import JobStatus
 
 ID = validate.Length(1, 200)
@@ -91,17 +92,23 @@ class OutputQuery(ApiSchema):
     attempt = f.QueryWhole(1, 10_000)
 
 
-class ListQuery(ApiSchema):
-    """Which jobs, and which page of them."""
+class JobQuery(ApiSchema):
+    """Which jobs: ``q`` in the search language, and the parameters; all must hold."""
 
-    limit = f.QueryWhole(1, 200, load_default=50)
-    after = f.Text(validate=validate.Length(max=400))
+    q = f.Text(validate=validate.Length(max=search_terms.CHARACTERS))
     status = ma.fields.List(ma.fields.Enum(JobStatus, by_value=True))
     worker = f.Text(validate=ID)
     label = f.Text(validate=LABEL)
     text = f.Text(validate=validate.Length(1, 200))
     created_after = f.QueryInstant()
     created_before = f.QueryInstant()
+
+
+class ListQuery(JobQuery):
+    """Which jobs, and which page of them."""
+
+    limit = f.QueryWhole(1, 200, load_default=50)
+    after = f.Text(validate=validate.Length(max=400))
 
 
 class Done(ApiSchema):
@@ -177,9 +184,22 @@ class JobStatusAnswer(Job):
     history = ma.fields.List(ma.fields.Nested(HistoryEntry))
 
 
+class JobCounts(ApiSchema):
+    """Jobs by status; at least so many for the states in ``more``."""
+
+    counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer(), required=True)
+    more = ma.fields.List(ma.fields.String(), required=True)
+    total = ma.fields.Integer(required=True)
+
+
 class JobPage(ApiSchema):
-    """A page of jobs; ``next`` is the ``after`` of the following one."""
+    """A page of jobs; ``next`` is the ``after`` of the following one.
+
+    ``lookedBackTo`` is set on a page that has looked at all that one page may: there may be more
+    behind it, and ``next`` looks further.
+    """
 
     jobs = ma.fields.List(ma.fields.Nested(Job), required=True)
     count = ma.fields.Integer(required=True)
     next = ma.fields.String(allow_none=True)
+    looked_back_to = f.Instant(allow_none=True)

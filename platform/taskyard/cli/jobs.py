@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from taskyard.cli import show
+from taskyard.cli.bulk import act_on_matching, search_options
 from taskyard.cli.following import exit_code_of, follow_to_end
 from taskyard.cli.inputs import collect, join_command
-from taskyard.cli.values import Duration, Memory, Variable, ago, took
+from taskyard.cli.values import Duration, Memory, Variable, ago, took, took_since
 from taskyard.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,6 +123,7 @@ def status_command(job_id: str, wait: bool, output: str) -> None:
 @click.option("-w", "--worker")
 @click.option("-l", "--label")
 @click.option("-t", "--text", help="Part of the command, the id or the file's name.")
+@click.option("-q", "--search", "q", help="Terms, as in 'status:failed -label:gpu created>-1h'.")
 @click.option("-n", "--limit", type=click.IntRange(1, 200), default=20, show_default=True)
 @click.option("--after", help="The `next` of the page before.")
 @show.output_option
@@ -144,6 +146,8 @@ def list_command(output: str, status: tuple[str, ...], **filters: Any) -> None:
         for job in page["jobs"]
     ]
     show.table(["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"], rows)
+    if page["lookedBackTo"]:
+        show.progress(f"looked at the jobs of the last {took_since(page['lookedBackTo'])}")
     if page["next"]:
         show.progress(f"more with --after {page['next']}")
 
@@ -189,11 +193,17 @@ def fetch_command(job_id: str, target: Path | None, output: str) -> None:
 
 
 @click.command("cancel")
-@click.argument("job_ids", nargs=-1, required=True)
+@click.argument("job_ids", nargs=-1)
 @click.option("--reason")
+@search_options
 @show.output_option
-def cancel_command(job_ids: tuple[str, ...], reason: str | None, output: str) -> None:
+def cancel_command(
+    job_ids: tuple[str, ...], reason: str | None, output: str, **search: Any
+) -> None:
     """Cancel jobs: at once while queued, else their agent stops them."""
+    if _by_search(job_ids, search):
+        act_on_matching("cancel", reason=reason, output=output, **search)
+        return
     with Client() as client:
         answers = [client.cancel(job_id, reason=reason) for job_id in job_ids]
     if output == "json":
@@ -204,10 +214,14 @@ def cancel_command(job_ids: tuple[str, ...], reason: str | None, output: str) ->
 
 
 @click.command("retry")
-@click.argument("job_ids", nargs=-1, required=True)
+@click.argument("job_ids", nargs=-1)
+@search_options
 @show.output_option
-def retry_command(job_ids: tuple[str, ...], output: str) -> None:
+def retry_command(job_ids: tuple[str, ...], output: str, **search: Any) -> None:
     """Submit ended jobs anew, with the same inputs; prints the new ids."""
+    if _by_search(job_ids, search):
+        act_on_matching("retry", output=output, **search)
+        return
     with Client() as client:
         made = [{"jobId": client.retry(job_id), "retryOf": job_id} for job_id in job_ids]
     if output == "json":
@@ -215,6 +229,15 @@ def retry_command(job_ids: tuple[str, ...], output: str) -> None:
     else:
         for entry in made:
             print(entry["jobId"])
+
+
+def _by_search(job_ids: tuple[str, ...], search: dict[str, Any]) -> bool:
+    """Whether a search says which jobs; else ids have to."""
+    if bool(job_ids) == bool(search["q"]):
+        raise click.UsageError("Say either JOB_IDS or --search.")
+    if job_ids and (search["dry_run"] or search["yes"]):
+        raise click.UsageError("--dry-run and --yes go with --search.")
+    return not job_ids
 
 
 def _submit(client: Client, options: dict[str, Any]) -> str:

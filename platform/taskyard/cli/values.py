@@ -73,4 +73,9 @@ def took(milliseconds: float | None) -> str:
 
 def ago(epoch_ms: float | None) -> str:
     """An age for people."""
-    return "" if epoch_ms is None else f"{took(max(0, time.time() * 1000 - epoch_ms))} ago"
+    return "" if epoch_ms is None else f"{took_since(epoch_ms)} ago"
+
+
+def took_since(epoch_ms: float) -> str:
+    """The time since then, for people."""
+    return took(max(0, time.time() * 1000 - epoch_ms))

@@ -107,6 +107,16 @@ class Client:
         answer = self._api.ask("POST", "/api/jobs/retry", json={"jobId": job_id})
         return str(answer["jobId"])
 
+    def act_on_all(self, action: str, **task: Any) -> dict[str, Any]:
+        """One batch of ``cancel`` or ``retry`` of all that match, or with ``dryRun`` their number.
+
+        ``task`` has the API's names: ``q`` or ``jobIds``, ``asOf``, ``after``, ``reason``.
+        """
+        body = {"action": action, **task}
+        # Without an instant the same request again would mean other jobs.
+        safe = "asOf" in task or bool(task.get("dryRun"))
+        return dict(self._api.ask("POST", "/api/jobs/bulk", again=safe, json=body))
+
     def output(self, job_id: str, *, stream: str | None = None) -> Iterator[str]:
         """What the job printed, piece by piece; both streams as they were interleaved, or one."""
         query = {"jobId": job_id} | ({"stream": stream} if stream else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskyard.context import Platform
-from taskyard.scheduler import health, retention, timeouts
+from taskyard.scheduler import health, retention, statistics, timeouts
 
 
 def run(platform: Platform, name: str) -> None:
@@ -18,6 +18,8 @@ def run(platform: Platform, name: str) -> None:
             health.tick(platform.store, platform.settings)
         case "retention":
             retention.tick(platform.store, platform.settings)
+        case "statistics":
+            statistics.tick(platform.store, platform.settings)
         case _:
             raise ValueError(f"There is no tick {name!r}")
 

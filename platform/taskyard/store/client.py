@@ -29,6 +29,7 @@ from taskyard.store.output import OutputStore
 from taskyard.store.queries import JobQueries
 from taskyard.store.reach import Reach, reach_of
 from taskyard.store.refusals import RefusalStore
+from taskyard.store.stats import StatsStore
 from taskyard.store.tokens import TokenStore
 from taskyard.store.uri import resolve_uri
 from taskyard.store.workers import WorkerStore
@@ -71,6 +72,7 @@ class Store:
     locks: LockStore
     counters: CounterStore
     refusals: RefusalStore
+    stats: StatsStore
     feed: Feed
 
     def reach(self, *, silence_seconds: float) -> Reach:
@@ -138,6 +140,7 @@ def build(
         locks=LockStore(database),
         counters=counters,
         refusals=RefusalStore(database, counters),
+        stats=StatsStore(database),
         feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
     )
 

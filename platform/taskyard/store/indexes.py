@@ -39,6 +39,12 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("status", ASCENDING), *_NEWEST], name="newest_by_status"),
         IndexModel([("assignedAgentId", ASCENDING), *_NEWEST], name="newest_by_worker"),
         IndexModel([("labels", ASCENDING), *_NEWEST], name="newest_by_label"),
+        # What ended when, with all that statistics ask: they read no job for it.
+        IndexModel(
+            [(name, ASCENDING) for name in ("completedAt", "status", "queuedAt", "startedAt")],
+            name="ended",
+            partialFilterExpression={"completedAt": {"$exists": True}},
+        ),
         IndexModel([("expireAt", ASCENDING)], name="expiry", sparse=True),
         IndexModel([("fileId", ASCENDING)], name="by_file", sparse=True),
         IndexModel([("resultFileId", ASCENDING)], name="by_result", sparse=True),
@@ -46,6 +52,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "workers": [IndexModel([("softDeleted", ASCENDING), ("_id", ASCENDING)], name="listing")],
     "files.files": [IndexModel([("metadata.expireAt", ASCENDING)], name="expiry", sparse=True)],
     "files.begun": [IndexModel([("at", ASCENDING)], name="begun")],
+    "stats": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
     "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,14 +11,19 @@ from pymongo.database import Database
 
 from taskyard.documents import to_record
 from taskyard.jobs.model import POISON_LOSSES, Job
+from taskyard.jobs.search import EVERYTHING, Comparison, Field, Search, created, equal, in_states
 from taskyard.jobs.states import HELD, JobStatus
+from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
 from taskyard.workers.model import NOTHING, Usage
-
-#: Free text has no index: it looks at this many of the newest jobs that match the rest.
-TEXT_WINDOW = 10_000
 
 #: A list does not carry what only a job's own page shows.
 _LISTED = {"history": 0, "env": 0}
+
+#: Jobs of one state that are counted one by one; beyond it there are "more".
+COUNTED = 10_000
+
+#: Jobs that are looked at before something is done to all that match.
+COUNTED_FIRST = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +36,22 @@ class JobFilter:
     text: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    search: Search = EVERYTHING
 
-
-@dataclass(frozen=True, kw_only=True)
-class Position:
-    """The last job of a page: the next page begins behind it."""
-
-    created_at: datetime
-    job_id: str
+    def whole(self) -> Search:
+        """All of it as one search."""
+        found = self.search
+        if self.statuses:
+            found &= in_states(self.statuses)
+        for name, value in ((Field.WORKER, self.worker), (Field.LABEL, self.label)):
+            found &= equal(name, value) if value else EVERYTHING
+        if self.text:
+            found &= equal(Field.TEXT, self.text)
+        if self.created_after:
+            found &= created(Comparison.FROM, self.created_after)
+        if self.created_before:
+            found &= created(Comparison.BELOW, self.created_before)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +60,39 @@ class Page:
 
     jobs: Sequence[Job] = field(default_factory=list)
     next: Position | None = None
+    #: Set when the page is short because it has looked at all that one page may: created so far
+    #: back. The next page looks further.
+    looked_back_to: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many jobs match; at least so many where not all were looked at."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    #: States, or ``total``, of which there are more than were counted.
+    more: frozenset[str] = frozenset()
+
+    @property
+    def total(self) -> int:
+        """Of all states."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many jobs match; there may be ``more`` where not all were looked at."""
+
+    jobs: int
+    more: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How many jobs are queued, and since when the longest waiting one is."""
+
+    jobs: int = 0
+    oldest_queued_at: datetime | None = None
 
 
 class JobQueries:
@@ -58,26 +103,74 @@ class JobQueries:
 
     def page(self, wanted: JobFilter, *, limit: int, after: Position | None = None) -> Page:
         """One page of jobs, newest first."""
-        stages: list[dict[str, Any]] = [
-            {"$match": _conditions(wanted, after)},
-            {"$sort": {"createdAt": -1, "_id": -1}},
-        ]
-        if wanted.text:
-            stages += [{"$limit": TEXT_WINDOW}, {"$match": _text_condition(wanted.text)}]
-        stages += [{"$limit": limit + 1}, {"$project": _LISTED}]
-        jobs = [to_record(Job, found) for found in self._jobs.aggregate(stages)]
-        if len(jobs) <= limit:
-            return Page(jobs=jobs)
-        last = jobs[limit - 1]
-        position = Position(created_at=last.created_at, job_id=last.job_id)
-        return Page(jobs=jobs[:limit], next=position)
+        chosen = plan(wanted.whole(), after=after)
+        stages = [*chosen.stages(), {"$limit": limit + 1}, {"$project": _LISTED}]
+        found = self._jobs.aggregate(stages, hint=chosen.index)
+        jobs = [to_record(Job, document) for document in found]
+        if len(jobs) > limit:
+            last = jobs[limit - 1]
+            position = Position(created_at=last.created_at, job_id=last.job_id)
+            return Page(jobs=jobs[:limit], next=position)
+        reached = self._reached(chosen) if chosen.is_bounded else None
+        back_to = reached.created_at if reached else None
+        return Page(jobs=jobs, next=reached, looked_back_to=back_to)
 
-    def queue(self, *, per_shape: int) -> list[Job]:
+    def tally(self, search: Search) -> Tally:
+        """How many jobs of each state match.
+
+        What an index answers is counted up to ``COUNTED`` for each state, and of the rest as many
+        of the newest are looked at as for a page.
+        """
+        if all(condition.field is Field.STATUS for condition in search.conditions):
+            return self._tally_states(search.statuses)
+        chosen = plan(search)
+        counted = {"$group": {"_id": "$status", "count": {"$sum": 1}}}
+        found = self._jobs.aggregate([*chosen.looked_at(), counted], hint=chosen.index)
+        counts = {str(status): 0 for status in JobStatus} | {d["_id"]: d["count"] for d in found}
+        more = frozenset(counts) if self._reached(chosen) else frozenset()
+        return Tally(counts=counts, more=more)
+
+    def _tally_states(self, statuses: Iterable[JobStatus]) -> Tally:
+        wanted = set(statuses)
+        counts = {
+            str(status): self._jobs.count_documents(
+                {"status": str(status)}, limit=COUNTED + 1, hint="newest_by_status"
+            )
+            if status in wanted
+            else 0
+            for status in JobStatus
+        }
+        more = frozenset(name for name, count in counts.items() if count > COUNTED)
+        return Tally(counts={n: min(c, COUNTED) for n, c in counts.items()}, more=more)
+
+    def count(self, search: Search) -> Count:
+        """How many jobs match, of the newest ``COUNTED_FIRST`` that the index gives."""
+        chosen = plan(search)
+        stages = [*chosen.looked_at(COUNTED_FIRST), {"$count": "jobs"}]
+        jobs = sum(found["jobs"] for found in self._jobs.aggregate(stages, hint=chosen.index))
+        return Count(jobs=jobs, more=self._reached(chosen, COUNTED_FIRST) is not None)
+
+    def in_full(self, job_ids: Sequence[str]) -> list[Job]:
+        """These jobs with all that is stored of them, in any order."""
+        return [to_record(Job, found) for found in self._jobs.find({"_id": {"$in": list(job_ids)}})]
+
+    def _reached(self, chosen: Plan, look_at: int | None = None) -> Position | None:
+        """The last job that a bounded look looks at; None when there are no more than that."""
+        last = (look_at or LOOKED_AT) - 1
+        ordered = self._jobs.find(chosen.within, {"createdAt": 1}).hint(chosen.index)
+        behind = ordered.sort(list(NEWEST_FIRST.items())).skip(last).limit(2)
+        found = list(behind)
+        if len(found) < 2:
+            return None
+        return Position(created_at=found[0]["createdAt"], job_id=found[0]["_id"])
+
+    def queue(self, *, per_shape: int, shapes: int | None = None) -> list[Job]:
         """The head of the queue in the scheduler's order: at most ``per_shape`` of each shape,
         so that a thousand jobs which fit nowhere cannot hide the ones that fit.
         """
         heads: list[Job] = []
-        for shape in self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)}):
+        waiting = self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
+        for shape in waiting[:shapes]:
             found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, _LISTED)
             ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(per_shape)
             heads.extend(to_record(Job, document) for document in ordered)
@@ -147,38 +240,19 @@ class JobQueries:
         return {str(s): self._jobs.count_documents({"status": str(s)}) for s in live}
 
     def oldest_queued(self) -> datetime | None:
-        """Since when the longest waiting job is queued, read off the index of what is queued."""
+        """Since when the longest waiting job is queued."""
+        return self.depth().oldest_queued_at
+
+    def depth(self) -> Depth:
+        """How long the queue is, and since when, read off the index of what is queued."""
         stages: list[dict[str, Any]] = [
             {"$match": {"status": str(JobStatus.QUEUED)}},
-            {"$group": {"_id": None, "at": {"$min": "$queuedAt"}}},
+            {"$group": {"_id": None, "at": {"$min": "$queuedAt"}, "jobs": {"$sum": 1}}},
         ]
-        return next((found["at"] for found in self._jobs.aggregate(stages, hint="queue")), None)
+        for found in self._jobs.aggregate(stages, hint="queue"):
+            return Depth(jobs=found["jobs"], oldest_queued_at=found["at"])
+        return Depth()
 
 
 def _order(job: Job) -> tuple[int, datetime, str]:
     return (-job.priority, job.queued_at, job.job_id)
-
-
-def _conditions(wanted: JobFilter, after: Position | None) -> dict[str, Any]:
-    conditions: list[dict[str, Any]] = []
-    if wanted.statuses:
-        conditions.append({"status": {"$in": [str(status) for status in wanted.statuses]}})
-    if wanted.worker:
-        conditions.append({"assignedAgentId": wanted.worker})
-    if wanted.label:
-        conditions.append({"labels": wanted.label})
-    if wanted.created_after:
-        conditions.append({"createdAt": {"$gte": wanted.created_after}})
-    if wanted.created_before:
-        conditions.append({"createdAt": {"$lt": wanted.created_before}})
-    if after:
-        same = {"createdAt": after.created_at, "_id": {"$lt": after.job_id}}
-        conditions.append({"createdAt": {"$lte": after.created_at}})
-        conditions.append({"$or": [{"createdAt": {"$lt": after.created_at}}, same]})
-    return {"$and": conditions} if conditions else {}
-
-
-def _text_condition(text: str) -> dict[str, Any]:
-    """The text as it stands, in any case; never a pattern of the caller's."""
-    pattern = {"$regex": re.escape(text), "$options": "i"}
-    return {"$or": [{"command": pattern}, {"filename": pattern}, {"_id": pattern}]}

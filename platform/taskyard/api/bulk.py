@@ -1,0 +1,96 @@
+"""The route that acts on many jobs at once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import validate
+
+from taskyard import bulk
+from taskyard.api import fields as f
+from taskyard.api import paging, schemas
+from taskyard.api.auth import caller
+from taskyard.api.base import Blueprint, platform
+from taskyard.clock import epoch_ms, from_epoch_ms
+from taskyard.errors import InvalidRequest
+from taskyard.jobs import search_terms
+from taskyard.jobs.search import Field, Search, equal
+
+#: Epoch milliseconds of the end of the year 9999.
+_LATEST_MS = 253_402_300_799_999
+
+blueprint = Blueprint("bulk", __name__, url_prefix="/api/jobs", description="Jobs")
+
+
+class BulkRequest(schemas.ApiSchema):
+    """What to do to which jobs: ``q`` in the search language, or ``jobIds``."""
+
+    action = ma.fields.Enum(bulk.Action, by_value=True, required=True)
+    q = f.Text(validate=validate.Length(1, search_terms.CHARACTERS))
+    job_ids = ma.fields.List(f.Text(validate=schemas.ID), validate=validate.Length(1, bulk.BATCH))
+    dry_run = f.Flag(load_default=False)
+    as_of = f.Whole(0, _LATEST_MS)
+    after = f.Text(validate=validate.Length(max=400))
+    reason = f.Text(validate=validate.Length(max=500), allow_none=True)
+
+
+class BulkAnswer(schemas.ApiSchema):
+    """A dry run counts (``matched``, ``more``); else what one batch did, and ``next``."""
+
+    success = ma.fields.Boolean(required=True)
+    message = ma.fields.String(required=True)
+    as_of = ma.fields.Integer(required=True)
+    matched = ma.fields.Integer()
+    more = ma.fields.Boolean()
+    job_ids = ma.fields.List(ma.fields.String())
+    skipped = ma.fields.Integer()
+    next = ma.fields.String(allow_none=True)
+
+
+@blueprint.post("/bulk")
+@blueprint.doc(operationId="actOnJobs")
+@blueprint.arguments(BulkRequest)
+@blueprint.response(200, BulkAnswer)
+def act(body: dict[str, Any]) -> Any:
+    """Cancel or retry all that match: first ``dryRun``, then batch by batch until no ``next``."""
+    now = platform().store.clock.now()
+    as_of = from_epoch_ms(body["as_of"]) if "as_of" in body else now
+    task = bulk.Task(
+        action=body["action"],
+        search=_search(body, as_of),
+        as_of=as_of,
+        by=caller().name,
+        reason=body.get("reason"),
+    )
+    after = paging.decode(body.get("after"))
+    answer = {"success": True, "as_of": epoch_ms(task.as_of)}
+    if body["dry_run"]:
+        count = bulk.count(platform(), task)
+        at_least = "at least " if count.more else ""
+        message = f"{at_least}{count.jobs} {'job matches' if count.jobs == 1 else 'jobs match'}"
+        return {**answer, "message": message, "matched": count.jobs, "more": count.more}
+    batch = bulk.act(platform(), task, after=after)
+    return {
+        **answer,
+        "message": f"{len(batch.job_ids)} jobs, {batch.skipped} skipped",
+        "job_ids": batch.job_ids,
+        "skipped": batch.skipped,
+        "next": paging.encode(batch.next),
+    }
+
+
+def _search(body: dict[str, Any], as_of: datetime) -> Search:
+    """What is meant; nothing is never taken for everything.
+
+    Ages count from the instant of the dry run, so that all batches mean the same jobs.
+    """
+    if ("q" in body) == ("job_ids" in body):
+        raise InvalidRequest("Say either q or jobIds.", field="q")
+    if "job_ids" in body:
+        return equal(Field.ID, *body["job_ids"])
+    search = search_terms.parse(body["q"], now=as_of)
+    if not search.conditions:
+        raise InvalidRequest("Say which jobs; status:live or status:ended means all.", field="q")
+    return search

@@ -1,0 +1,112 @@
+"""One act on all jobs that a search finds: counted first, then batch by batch, each job by its
+own guarded verb.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from taskyard import events, operations
+from taskyard.clock import epoch_ms
+from taskyard.context import Platform
+from taskyard.errors import Conflict, NotFound
+from taskyard.jobs.model import Job
+from taskyard.jobs.search import Comparison, Search, created, in_states
+from taskyard.jobs.states import LIVE, TERMINAL
+from taskyard.store.queries import Count, JobFilter
+from taskyard.store.searches import Position
+
+#: Jobs that one batch acts on: a batch is one request, and each cancel waits for a majority.
+BATCH = 200
+
+
+class Action(StrEnum):
+    """What can be done to many jobs at once."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+_STATES = {Action.CANCEL: LIVE, Action.RETRY: TERMINAL}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be done to which jobs.
+
+    ``as_of`` bounds them: what is created later is not meant, so that neither the jobs a retry
+    makes nor those that arrive meanwhile are acted on.
+    """
+
+    action: Action
+    search: Search
+    as_of: datetime
+    by: str
+    reason: str | None = None
+
+    @property
+    def meant(self) -> Search:
+        """The jobs that the action may be done to."""
+        return self.search & in_states(_STATES[self.action]) & created(Comparison.BELOW, self.as_of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one batch did; the next one begins at ``next``, or there is none."""
+
+    #: Jobs that were cancelled, or the new ones that retry.
+    job_ids: Sequence[str] = field(default_factory=list)
+    #: Jobs that ended, or went, before their turn came.
+    skipped: int = 0
+    next: Position | None = None
+
+
+def count(platform: Platform, task: Task) -> Count:
+    """The dry run: how many jobs are meant."""
+    return platform.store.queries.count(task.meant)
+
+
+def act(platform: Platform, task: Task, *, after: Position | None = None) -> Batch:
+    """Do the next batch. The same batch again does nothing twice."""
+    wanted = JobFilter(search=task.meant)
+    page = platform.store.queries.page(wanted, limit=BATCH, after=after)
+    do = _cancel if task.action is Action.CANCEL else _retry
+    job_ids = do(platform, task, page.jobs)
+    skipped = len(page.jobs) - len(job_ids)
+    events.emit("jobs.acted_on", action=str(task.action), jobs=len(job_ids), skipped=skipped)
+    return Batch(job_ids=job_ids, skipped=skipped, next=page.next)
+
+
+def _cancel(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
+    done = []
+    for job in jobs:
+        try:
+            operations.cancel(platform, job.job_id, by=task.by, reason=task.reason)
+        except (Conflict, NotFound):
+            continue
+        done.append(job.job_id)
+    return done
+
+
+def _retry(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
+    """The new jobs' ids follow from the old ones and ``as_of``: a batch that is sent again, since
+    its answer was lost, makes no second job.
+    """
+    ended = platform.store.queries.in_full([job.job_id for job in jobs])
+    fresh = [
+        operations.anew(platform, job, job_id=_id_of_retry(job, task.as_of), by=task.by)
+        for job in ended
+    ]
+    if fresh:
+        platform.store.jobs.submit(fresh)
+        platform.nudge("retry")
+    return [job.job_id for job in fresh]
+
+
+def _id_of_retry(job: Job, as_of: datetime) -> str:
+    digest = hashlib.sha256(f"{job.job_id} {as_of.isoformat()}".encode()).hexdigest()
+    return f"job-{epoch_ms(as_of)}-{digest[:12]}"

@@ -1,0 +1,69 @@
+"""Acting on all jobs that a search finds: their number first, then batch by batch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from taskyard.cli import show
+from taskyard.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def search_options(command: F) -> F:
+    """Add ``-q``, ``--dry-run`` and ``--yes``."""
+    options = (
+        click.option("-q", "--search", "q", help="All jobs that these terms find, instead of ids."),
+        click.option("--dry-run", is_flag=True, help="Only say how many that are."),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def act_on_matching(
+    action: str, *, q: str, dry_run: bool, yes: bool, output: str, reason: str | None = None
+) -> None:
+    """Count what matches, ask, and do it; prints the ids of what was done."""
+    with Client() as client:
+        counted = client.act_on_all(action, q=q, dryRun=True)
+        if dry_run:
+            _tell(output, counted, [counted["message"]])
+            return
+        _confirm(action, counted, yes=yes)
+        done: list[str] = []
+        after: dict[str, str] = {}
+        skipped = 0
+        task = {"q": q, "asOf": counted["asOf"], "reason": reason}
+        while True:
+            batch = client.act_on_all(action, **task, **after)
+            done += batch["jobIds"]
+            skipped += batch["skipped"]
+            if not batch["next"]:
+                break
+            after = {"after": batch["next"]}
+            show.progress(f"{len(done)} jobs so far")
+    if skipped:
+        show.progress(f"{skipped} jobs had ended or gone before their turn came")
+    _tell(output, {"jobIds": done, "skipped": skipped}, done)
+
+
+def _confirm(action: str, counted: dict[str, Any], *, yes: bool) -> None:
+    if yes or (not counted["matched"] and not counted["more"]):
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{counted['message']}; with --yes it is done without asking.")
+    click.confirm(f"{counted['message']}. {action.capitalize()} them?", abort=True, err=True)
+
+
+def _tell(output: str, data: Any, lines: list[str]) -> None:
+    if output == "json":
+        show.as_json(data)
+    else:
+        for line in lines:
+            print(line)

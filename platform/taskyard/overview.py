@@ -1,0 +1,157 @@
+"""How the platform fares: over a span of time from the stored statistics, and now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from taskyard.context import Platform
+from taskyard.jobs.search import EVERYTHING
+from taskyard.jobs.states import JobStatus
+from taskyard.stats import alarms, common_errors
+from taskyard.stats.alarms import Alarm, Facts
+from taskyard.stats.common_errors import CommonError
+from taskyard.stats.rollup import MINUTE, TEN_MINUTES, Rollup, floor, merge, series
+from taskyard.store.queries import Tally
+from taskyard.store.stats import ERRORS_LOOKED_AT
+from taskyard.workers.model import NOTHING, Usage, Worker
+
+#: Errors that are shown.
+ERRORS = 10
+
+#: Requirements of queued jobs that are looked at for one that no worker meets.
+SHAPES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A span of time, the stored steps that it is read from, and the steps that it is shown in."""
+
+    length: timedelta
+    stored: timedelta
+    shown: timedelta
+
+
+SPANS: Mapping[str, Span] = {
+    "15m": Span(length=timedelta(minutes=15), stored=MINUTE, shown=MINUTE),
+    "1h": Span(length=timedelta(hours=1), stored=MINUTE, shown=MINUTE),
+    "6h": Span(length=timedelta(hours=6), stored=MINUTE, shown=timedelta(minutes=5)),
+    "24h": Span(length=timedelta(hours=24), stored=TEN_MINUTES, shown=timedelta(minutes=20)),
+    "7d": Span(length=timedelta(days=7), stored=TEN_MINUTES, shown=timedelta(hours=2)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """All figures of the overview."""
+
+    at: datetime
+    span: Span
+    #: Equal steps, the oldest first; the last is not over yet.
+    points: Sequence[Rollup]
+    total: Rollup
+    #: Jobs by state now.
+    jobs: Tally
+    #: Workers by status now.
+    workers: Mapping[str, int]
+    used_cpu: float
+    total_cpu: float
+    #: Since when the longest waiting job is queued; of a very long queue as it was last looked at.
+    oldest_queued_at: datetime | None
+    errors: Sequence[CommonError]
+    #: Failed jobs that were looked at for them, at most.
+    errors_looked_at: int
+    alarms: Sequence[Alarm]
+
+    @property
+    def throughput_per_second(self) -> float:
+        """Jobs that ended, over the whole span, which begins with its first step."""
+        return self.total.ended / (self.at - self.points[0].at).total_seconds()
+
+    @property
+    def failure_rate(self) -> float | None:
+        """The part of what ended by itself that failed; None of nothing."""
+        by_itself = self.total.completed + self.total.failed
+        return self.total.failed / by_itself if by_itself else None
+
+
+def overview(platform: Platform, span: Span) -> Overview:
+    """The figures; each read is bounded, however many jobs are stored."""
+    store, now = platform.store, platform.store.clock.now()
+    begin = now - span.length
+    kept = store.stats.read(span.stored, floor(begin, span.shown), now)
+    points = series(kept, begin=begin, end=now, step=span.shown)
+    jobs = store.queries.tally(EVERYTHING)
+    oldest = _oldest(platform, jobs, kept, now)
+    workers, usage = store.workers.listed(), store.queries.usage()
+    offline_after = timedelta(seconds=platform.settings.offline_seconds)
+    online = [worker for worker in workers if not worker.is_offline(now, offline_after)]
+    return Overview(
+        at=now,
+        span=span,
+        points=points,
+        total=merge(points[0].at, points),
+        jobs=jobs,
+        workers=_statuses(workers, usage, now, offline_after),
+        used_cpu=sum(usage.get(worker.worker_id, NOTHING).cpu for worker in online),
+        total_cpu=sum(worker.cpu_count for worker in online),
+        oldest_queued_at=oldest,
+        errors=common_errors.group(store.stats.errors(begin), limit=ERRORS),
+        errors_looked_at=ERRORS_LOOKED_AT,
+        alarms=alarms.judge(_facts(platform, workers, oldest, now)),
+    )
+
+
+def current_alarms(platform: Platform) -> list[Alarm]:
+    """The alarms alone."""
+    now = platform.store.clock.now()
+    jobs = platform.store.queries.tally(EVERYTHING)
+    kept = platform.store.stats.read(MINUTE, floor(now - 5 * MINUTE, MINUTE), now)
+    oldest = _oldest(platform, jobs, kept, now)
+    return alarms.judge(_facts(platform, platform.store.workers.listed(), oldest, now))
+
+
+def _oldest(
+    platform: Platform, jobs: Tally, kept: Sequence[Rollup], now: datetime
+) -> datetime | None:
+    """Looked up while the queue is short; a long one was last looked at by the tick."""
+    if JobStatus.QUEUED not in jobs.more:
+        return platform.store.queries.depth().oldest_queued_at if jobs.counts["QUEUED"] else None
+    sampled = [rollup for rollup in kept if rollup.samples]
+    if not sampled:
+        return None
+    return now - timedelta(milliseconds=sampled[-1].oldest_wait_ms)
+
+
+def _statuses(
+    workers: Sequence[Worker],
+    usage: Mapping[str, Usage],
+    now: datetime,
+    offline_after: timedelta,
+) -> Mapping[str, int]:
+    return Counter(
+        str(worker.status(usage.get(worker.worker_id, NOTHING), now, offline_after))
+        for worker in workers
+    )
+
+
+def _facts(
+    platform: Platform, workers: Sequence[Worker], oldest: datetime | None, now: datetime
+) -> Facts:
+    store, settings = platform.store, platform.settings
+    return Facts(
+        now=now,
+        workers=workers,
+        offline_after=timedelta(seconds=settings.offline_seconds),
+        waiting=store.queries.queue(per_shape=1, shapes=SHAPES),
+        oldest_queued_at=oldest,
+        scheduler_seen_at=store.locks.last_sign_of_life("scheduler"),
+        ticks=store.locks.ticks(),
+        life_seconds=settings.health_tick_seconds,
+        tick_seconds={
+            name: getattr(settings, f"{name}_tick_seconds")
+            for name in ("timeouts", "health", "assignment", "statistics")
+        },
+    )

@@ -1,0 +1,80 @@
+"""Statistics: the last minutes counted anew, the queue and the workers looked at, once a tick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from taskyard.settings import Settings
+from taskyard.stats.rollup import MINUTE, TEN_MINUTES, floor, merge
+from taskyard.store.client import Store
+
+#: A minute is counted until it is so old: ends are written a little after the instant they carry.
+SETTLED_AFTER = timedelta(minutes=2)
+
+#: What one tick counts at most; after an outage the next ticks go on, so far back.
+AT_ONCE = timedelta(hours=2)
+CAUGHT_UP = timedelta(hours=24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsReport:
+    """What one statistics tick counted."""
+
+    minutes: int = 0
+    queued: int = 0
+
+
+def tick(store: Store, settings: Settings) -> StatisticsReport:
+    """Count what ended since the last tick, and note how things stand."""
+    now = store.clock.now()
+    store.locks.note_tick("statistics", now=now)
+    queued = _look(store, settings, now)
+    begin, end = _due(store, now)
+    minutes = store.stats.count(begin, end)
+    store.stats.save(MINUTE, minutes)
+    _merge(store, begin, end)
+    return StatisticsReport(minutes=len(minutes), queued=queued)
+
+
+def _due(store: Store, now: datetime) -> tuple[datetime, datetime]:
+    earliest = floor(now - CAUGHT_UP, TEN_MINUTES)
+    end = floor(now, MINUTE) + MINUTE
+    until = store.stats.counted_until(not_before=earliest, now=end) or now
+    begin = max(earliest, floor(until - SETTLED_AFTER, MINUTE))
+    return begin, min(end, begin + AT_ONCE)
+
+
+def _merge(store: Store, begin: datetime, end: datetime) -> None:
+    begin = floor(begin, TEN_MINUTES)
+    spans = [begin + n * TEN_MINUTES for n in range(-((begin - end) // TEN_MINUTES))]
+    minutes = store.stats.read(MINUTE, begin, spans[-1] + TEN_MINUTES)
+    store.stats.save(
+        TEN_MINUTES,
+        [merge(at, [m for m in minutes if floor(m.at, TEN_MINUTES) == at]) for at in spans],
+    )
+
+
+def _look(store: Store, settings: Settings, now: datetime) -> int:
+    offline_after = timedelta(seconds=settings.offline_seconds)
+    online = {
+        worker.worker_id: worker
+        for worker in store.workers.listed()
+        if not worker.is_offline(now, offline_after)
+    }
+    usage = store.queries.usage()
+    queue = store.queries.depth()
+    oldest = queue.oldest_queued_at
+    store.stats.sample(
+        floor(now, MINUTE),
+        sums={
+            "held": sum(used.jobs for used in usage.values()),
+            "usedCpu": sum(used.cpu for name, used in usage.items() if name in online),
+            "totalCpu": sum(worker.cpu_count for worker in online.values()),
+        },
+        most={
+            "queued": queue.jobs,
+            "oldestWaitMs": round((now - oldest) / timedelta(milliseconds=1)) if oldest else 0,
+        },
+    )
+    return queue.jobs

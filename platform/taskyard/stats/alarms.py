@@ -1,0 +1,121 @@
+"""What is wrong now, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from taskyard.jobs.model import Job
+from taskyard.jobs.search_terms import quoted
+from taskyard.workers.model import Worker
+from taskyard.workers.places import could_never
+
+#: A queue whose oldest job waits longer than this needs somebody to look.
+LONG_WAIT = timedelta(hours=1)
+
+#: Intervals without a tick, or a sign of life, after which beat or the scheduler is down.
+SILENT_INTERVALS = 3
+
+
+class AlarmKind(StrEnum):
+    """What can be wrong."""
+
+    NO_WORKER = "no_worker"
+    NO_LABEL = "no_label"
+    TOO_LARGE = "too_large"
+    SCHEDULER_SILENT = "scheduler_silent"
+    TICK_SILENT = "tick_silent"
+    LONG_QUEUE = "long_queue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """One thing that is wrong, and the search for the jobs that it holds up, if there are any."""
+
+    kind: AlarmKind
+    message: str
+    search: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What alarms are judged by."""
+
+    now: datetime
+    workers: Sequence[Worker]
+    offline_after: timedelta
+    #: One queued job of each requirement.
+    waiting: Sequence[Job]
+    oldest_queued_at: datetime | None
+    scheduler_seen_at: datetime | None
+    ticks: Mapping[str, datetime] = field(default_factory=dict)
+    #: How often a scheduler shows life, and the ticks that are due.
+    life_seconds: float
+    tick_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def judge(facts: Facts) -> list[Alarm]:
+    """All alarms, the most fundamental first."""
+    return [*_scheduler(facts), *_workers(facts), *_queue(facts)]
+
+
+def _scheduler(facts: Facts) -> Iterator[Alarm]:
+    seen = facts.scheduler_seen_at
+    if _is_silent(seen, facts, facts.life_seconds):
+        words = f"no scheduler is alive (last seen {_ago(seen, facts.now)}): nothing expires"
+        yield Alarm(kind=AlarmKind.SCHEDULER_SILENT, message=words)
+        return
+    silent = [
+        f"{name} ({_ago(facts.ticks.get(name), facts.now)})"
+        for name, seconds in facts.tick_seconds.items()
+        if _is_silent(facts.ticks.get(name), facts, seconds)
+    ]
+    if silent:
+        words = f"ticks do not come: {', '.join(silent)}; is beat running?"
+        yield Alarm(kind=AlarmKind.TICK_SILENT, message=words)
+
+
+def _workers(facts: Facts) -> Iterator[Alarm]:
+    online = [w for w in facts.workers if not w.is_offline(facts.now, facts.offline_after)]
+    if not online:
+        search = "status:queued" if facts.waiting else None
+        yield Alarm(kind=AlarmKind.NO_WORKER, message="no worker is online", search=search)
+        return
+    missing = set()
+    for job in facts.waiting:
+        labels = ",".join(sorted(job.labels))
+        labelled = [w for w in online if set(job.labels) <= set(w.labels)]
+        if not labelled and labels not in missing:
+            missing.add(labels)
+            words = f"jobs wait for label {labels.replace(',', ', ')}, which no worker online has"
+            terms = " ".join(f"label:{quoted(label)}" for label in sorted(job.labels))
+            search = f"status:queued {terms}"
+            yield Alarm(kind=AlarmKind.NO_LABEL, message=words, search=search)
+        elif labelled and all(could_never(w, job.requirement) for w in labelled):
+            asked = f"{job.required_cpu:g} CPUs and {job.required_ram_mb} MB"
+            words = f"jobs wait for {asked}, more than any worker for them has"
+            search = f"id:{job.job_id}"
+            yield Alarm(kind=AlarmKind.TOO_LARGE, message=words, search=search)
+
+
+def _queue(facts: Facts) -> Iterator[Alarm]:
+    oldest = facts.oldest_queued_at
+    if oldest is not None and facts.now - oldest > LONG_WAIT:
+        words = f"jobs wait for more than an hour, the oldest since {_ago(oldest, facts.now)}"
+        yield Alarm(kind=AlarmKind.LONG_QUEUE, message=words, search="status:queued wait>1h")
+
+
+def _is_silent(at: datetime | None, facts: Facts, seconds: float) -> bool:
+    return at is None or (facts.now - at).total_seconds() > SILENT_INTERVALS * seconds
+
+
+def _ago(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return "never"
+    seconds = (now - at).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"

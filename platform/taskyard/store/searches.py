@@ -1,0 +1,183 @@
+"""Searches as MongoDB reads them: the part that one index answers, and the part that is looked
+at job by job, for so many jobs and no more.
+
+The index is named and not left to the server: it would try its candidates on up to a third of
+the collection before it chose one for a search that finds little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from taskyard.jobs.search import NUMBER, Comparison, Condition, Field, Search
+from taskyard.jobs.states import JobStatus
+
+Document = dict[str, Any]
+
+#: How many jobs one page looks at for what no index answers. The next page looks further.
+LOOKED_AT = 5_000
+
+NEWEST_FIRST = {"createdAt": -1, "_id": -1}
+
+_STORED = {
+    Field.STATUS: "status",
+    Field.WORKER: "assignedAgentId",
+    Field.LABEL: "labels",
+    Field.ID: "_id",
+    Field.BY: "submittedBy",
+    Field.RETRY_OF: "retryOf",
+    Field.COMMAND: "command",
+    Field.FILE: "filename",
+    Field.ERROR: "errorMessage",
+    Field.EXIT: "exitCode",
+    Field.ATTEMPTS: "attempts",
+    Field.PRIORITY: "priority",
+    Field.CREATED: "createdAt",
+    Field.QUEUED: "queuedAt",
+    Field.STARTED: "startedAt",
+    Field.ENDED: "completedAt",
+}
+
+#: Each field that has an index newest first, the most selective one first.
+_INDEXES = {
+    Field.ID: "_id_",
+    Field.WORKER: "newest_by_worker",
+    Field.LABEL: "newest_by_label",
+    Field.STATUS: "newest_by_status",
+}
+
+_OPERATORS = {
+    Comparison.ABOVE: "$gt",
+    Comparison.FROM: "$gte",
+    Comparison.BELOW: "$lt",
+    Comparison.UNTIL: "$lte",
+}
+_OPPOSITES = {
+    Comparison.ABOVE: Comparison.UNTIL,
+    Comparison.FROM: Comparison.BELOW,
+    Comparison.BELOW: Comparison.FROM,
+    Comparison.UNTIL: Comparison.ABOVE,
+}
+
+_PARTS = frozenset({Field.COMMAND, Field.FILE, Field.ERROR})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """The last job of a page: the next page begins behind it."""
+
+    created_at: datetime
+    job_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a search is run."""
+
+    index: str
+    #: What the index answers.
+    bounds: Sequence[Document] = field(default_factory=list)
+    #: What is looked at in each job that the index gives.
+    rest: Sequence[Document] = field(default_factory=list)
+
+    @property
+    def within(self) -> Document:
+        """The filter of what the index answers."""
+        return {"$and": list(self.bounds)} if self.bounds else {}
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it looks at a bounded number of jobs, and may therefore have to go on."""
+        return bool(self.rest) and self.index != _INDEXES[Field.ID]
+
+    def stages(self) -> list[Document]:
+        """The pipeline up to what was found, newest first."""
+        if self.is_bounded:
+            return self.looked_at()
+        return [*self._ordered(), *self._filtered()]
+
+    def looked_at(self, look_at: int | None = None) -> list[Document]:
+        """The same, of no more jobs than one look is for, whatever the index answers."""
+        return [*self._ordered(), {"$limit": look_at or LOOKED_AT}, *self._filtered()]
+
+    def _ordered(self) -> list[Document]:
+        return [{"$match": self.within}, {"$sort": NEWEST_FIRST}]
+
+    def _filtered(self) -> list[Document]:
+        return [{"$match": {"$and": list(self.rest)}}] if self.rest else []
+
+
+def plan(search: Search, *, after: Position | None = None) -> Plan:
+    """The index that serves the search best, and what it leaves to look at."""
+    conditions = [c for c in search.conditions if c.field is not Field.STATUS]
+    statuses = search.statuses
+    if len(statuses) < len(JobStatus):
+        values = tuple(str(status) for status in JobStatus if status in statuses)
+        conditions.append(Condition(field=Field.STATUS, values=values))
+    leading = min(
+        (c for c in conditions if c.field in _INDEXES and not c.negated),
+        key=lambda condition: list(_INDEXES).index(condition.field),
+        default=None,
+    )
+    bounds = [_filter(c) for c in conditions if c is leading or c.field is Field.CREATED]
+    return Plan(
+        index=_INDEXES[leading.field] if leading else "newest",
+        bounds=[*bounds, *_behind(after)],
+        rest=[_filter(c) for c in conditions if c is not leading and c.field is not Field.CREATED],
+    )
+
+
+def _behind(after: Position | None) -> list[Document]:
+    """Behind the position, written so that there is one way to read it off the index."""
+    if after is None:
+        return []
+    same = {"createdAt": after.created_at, "_id": {"$gte": after.job_id}}
+    return [{"createdAt": {"$lte": after.created_at}}, {"$nor": [same]}]
+
+
+def _filter(condition: Condition) -> Document:
+    if condition.field is Field.CREATED and condition.negated:
+        # Every job has this instant: the opposite is a range of the index as well.
+        return {"createdAt": {_OPERATORS[_OPPOSITES[condition.comparison]]: condition.values[0]}}
+    found = _positive(condition)
+    return {"$nor": [found]} if condition.negated else found
+
+
+def _positive(condition: Condition) -> Document:
+    name, values = condition.field, list(condition.values)
+    if name is Field.TEXT:
+        return {"$or": [_part(stored, values[0]) for stored in ("command", "filename", "_id")]}
+    if name in _PARTS:
+        return {
+            "$or": [_part(_STORED[name], value, number=name is Field.ERROR) for value in values]
+        }
+    if name in _SPANS:
+        return _span(_SPANS[name], _OPERATORS[condition.comparison], values[0])
+    if condition.comparison is Comparison.IS:
+        return {_STORED[name]: {"$in": values}}
+    return {_STORED[name]: {_OPERATORS[condition.comparison]: values[0]}}
+
+
+def _part(stored: str, value: Any, *, number: bool = False) -> Document:
+    """The text as it stands, in any case; never a pattern of the caller's."""
+    pattern = re.escape(str(value))
+    if number:
+        pattern = pattern.replace(re.escape("#"), NUMBER)
+    return {stored: {"$regex": pattern, "$options": "i"}}
+
+
+#: From when to when; what has not come yet comes now.
+_SPANS: Mapping[Field, tuple[str, Sequence[str]]] = {
+    Field.WAIT: ("queuedAt", ["$startedAt", "$completedAt", "$$NOW"]),
+    Field.RUN: ("startedAt", ["$completedAt", "$$NOW"]),
+}
+
+
+def _span(span: tuple[str, Sequence[str]], operator: str, milliseconds: Any) -> Document:
+    begin, ends = span
+    lasted = {"$subtract": [{"$ifNull": list(ends)}, f"${begin}"]}
+    return {begin: {"$exists": True}, "$expr": {operator: [lasted, milliseconds]}}

@@ -1,0 +1,195 @@
+"""The stats collection: one document for each minute, and one for each ten minutes.
+
+What is counted of jobs is counted anew each time and replaces what was there, so that two ticks
+at once, or one too many, change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo import UpdateOne, WriteConcern
+from pymongo.database import Database
+
+from taskyard.jobs.states import JobStatus
+from taskyard.stats.common_errors import SeenError
+from taskyard.stats.histogram import BUCKETS
+from taskyard.stats.rollup import MINUTE, TEN_MINUTES, Rollup
+
+Document = dict[str, Any]
+
+_KEPT = {MINUTE: timedelta(hours=26), TEN_MINUTES: timedelta(days=8)}
+
+#: Failed jobs that are looked at for the commonest errors.
+ERRORS_LOOKED_AT = 5_000
+
+_COUNTS = {
+    JobStatus.COMPLETED: "completed",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELLED: "cancelled",
+}
+
+
+class StatsStore:
+    """Counts what ended, and keeps the counts."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._stats = database["stats"].with_options(write_concern=WriteConcern(w=1))
+        self._jobs = database["jobs"]
+
+    def count(self, begin: datetime, end: datetime) -> list[Rollup]:
+        """Each minute from ``begin`` to ``end`` as the jobs say."""
+        minutes = (end - begin) // MINUTE
+        found: dict[datetime, Document] = {begin + n * MINUTE: {} for n in range(minutes)}
+        for group in self._jobs.aggregate(_ended(begin, end), hint="ended"):
+            _add(found[group["_id"].pop("at")], count=group["jobs"], **group["_id"])
+        for group in self._jobs.aggregate(_submitted(begin, end), hint="newest"):
+            found[group["_id"]]["submitted"] = group["jobs"]
+        return [Rollup(at=at, **values) for at, values in found.items()]
+
+    def save(self, step: timedelta, rollups: Sequence[Rollup]) -> None:
+        """Keep what was counted; of minutes the samples stay as they were noted."""
+        self._stats.bulk_write(
+            [UpdateOne(_key(step, r.at), {"$set": _stored(step, r)}, upsert=True) for r in rollups],
+            ordered=False,
+        )
+
+    def sample(self, at: datetime, sums: Mapping[str, float], most: Mapping[str, int]) -> None:
+        """Add what was seen just now to its minute."""
+        update = {
+            "$inc": {"samples": 1, **sums},
+            "$max": dict(most),
+            "$set": {"expireAt": at + _KEPT[MINUTE]},
+        }
+        self._stats.update_one(_key(MINUTE, at), update, upsert=True)
+
+    def read(self, step: timedelta, begin: datetime, end: datetime) -> list[Rollup]:
+        """What is kept of the time, in order."""
+        found = self._stats.find(_between(step, begin, end)).sort("_id", 1)
+        return [_rollup(document) for document in found]
+
+    def counted_until(self, *, not_before: datetime, now: datetime) -> datetime | None:
+        """The last minute that was counted; where there is none, that of the first job to count."""
+        counted = {**_between(MINUTE, not_before, now), "completed": {"$exists": True}}
+        last = self._stats.find_one(counted, sort=[("_id", -1)])
+        if last is not None:
+            at: datetime = last["_id"]["at"]
+            return at
+        job = self._jobs.find_one(
+            {"completedAt": {"$gte": not_before}}, {"completedAt": 1}, sort=[("completedAt", 1)]
+        )
+        return job["completedAt"] if job else None
+
+    def errors(self, since: datetime) -> list[SeenError]:
+        """Errors of the newest failed jobs that were created since then, the newest first."""
+        stages: list[Document] = [
+            {"$match": {"status": str(JobStatus.FAILED), "createdAt": {"$gte": since}}},
+            {"$sort": {"createdAt": -1, "_id": -1}},
+            {"$limit": ERRORS_LOOKED_AT},
+            {
+                "$group": {
+                    "_id": "$errorMessage",
+                    "jobs": {"$sum": 1},
+                    "last": {"$first": "$_id"},
+                    "at": {"$first": "$createdAt"},
+                }
+            },
+            {"$sort": {"at": -1}},
+        ]
+        return [
+            SeenError(message=found["_id"] or "", jobs=found["jobs"], last_job_id=found["last"])
+            for found in self._jobs.aggregate(stages, hint="newest_by_status")
+        ]
+
+
+def _ended(begin: datetime, end: datetime) -> list[Document]:
+    """Read off the index alone: it has all four instants."""
+    group = {
+        "at": {"$dateTrunc": {"date": "$completedAt", "unit": "minute"}},
+        "status": "$status",
+        "wait": _bucket("$queuedAt", "$startedAt"),
+        "run": _bucket("$startedAt", "$completedAt"),
+    }
+    return [
+        {"$match": {"completedAt": {"$gte": begin, "$lt": end}}},
+        {"$project": {"_id": 0, "completedAt": 1, "status": 1, "queuedAt": 1, "startedAt": 1}},
+        {"$group": {"_id": group, "jobs": {"$sum": 1}}},
+    ]
+
+
+def _submitted(begin: datetime, end: datetime) -> list[Document]:
+    minute = {"$dateTrunc": {"date": "$createdAt", "unit": "minute"}}
+    return [
+        {"$match": {"createdAt": {"$gte": begin, "$lt": end}}},
+        {"$project": {"_id": 0, "createdAt": 1}},
+        {"$group": {"_id": minute, "jobs": {"$sum": 1}}},
+    ]
+
+
+def _bucket(begin: str, end: str) -> Document:
+    """As ``stats.histogram.bucket``; null where the span has not been."""
+    lasted = {"$max": [1, {"$subtract": [end, begin]}]}
+    counted = {"$toInt": {"$floor": {"$multiply": [BUCKETS, {"$log": [lasted, 2]}]}}}
+    return {"$cond": [{"$gt": ["$startedAt", None]}, counted, None]}
+
+
+def _add(values: Document, *, count: int, status: str, wait: Any = None, run: Any = None) -> None:
+    name = _COUNTS[JobStatus(status)]
+    values[name] = values.get(name, 0) + count
+    for histogram, bucket in (("wait", wait), ("run", run)):
+        if bucket is not None:
+            buckets = values.setdefault(histogram, {})
+            buckets[bucket] = buckets.get(bucket, 0) + count
+
+
+def _key(step: timedelta, at: datetime) -> Document:
+    return {"_id": {"step": step // MINUTE, "at": at}}
+
+
+def _between(step: timedelta, begin: datetime, end: datetime) -> Document:
+    return {"_id": {"$gte": _key(step, begin)["_id"], "$lt": _key(step, end)["_id"]}}
+
+
+def _stored(step: timedelta, rollup: Rollup) -> Document:
+    counted: Document = {
+        "submitted": rollup.submitted,
+        **{name: getattr(rollup, name) for name in _COUNTS.values()},
+        "wait": _pairs(rollup.wait),
+        "run": _pairs(rollup.run),
+        "expireAt": rollup.at + _KEPT[step],
+    }
+    if step == MINUTE:
+        return counted
+    return counted | {
+        "samples": rollup.samples,
+        "held": rollup.held,
+        "usedCpu": rollup.used_cpu,
+        "totalCpu": rollup.total_cpu,
+        "queued": rollup.queued,
+        "oldestWaitMs": rollup.oldest_wait_ms,
+    }
+
+
+def _pairs(histogram: Mapping[int, int]) -> list[list[int]]:
+    return [[bucket, count] for bucket, count in sorted(histogram.items())]
+
+
+def _rollup(document: Document) -> Rollup:
+    def histogram(pairs: Iterable[Sequence[int]]) -> dict[int, int]:
+        return {int(bucket): count for bucket, count in pairs}
+
+    return Rollup(
+        at=document["_id"]["at"],
+        submitted=document.get("submitted", 0),
+        **{name: document.get(name, 0) for name in _COUNTS.values()},
+        wait=histogram(document.get("wait", ())),
+        run=histogram(document.get("run", ())),
+        samples=document.get("samples", 0),
+        held=document.get("held", 0),
+        used_cpu=document.get("usedCpu", 0),
+        total_cpu=document.get("totalCpu", 0),
+        queued=document.get("queued", 0),
+        oldest_wait_ms=document.get("oldestWaitMs", 0),
+    )
