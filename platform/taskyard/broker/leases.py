@@ -55,6 +55,7 @@ class Leases:
         self._buried: list[tuple[Delivery, str]] = []
         self._renewed_at = time.monotonic()
         self._wrote = False
+        self._flushes: list[threading.Event] = []
         self._keepers: dict[object, Callable[[], None]] = {}
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
@@ -110,7 +111,8 @@ class Leases:
         if os.getpid() != self._pid:
             return  # in a forked child there is no thread, and nothing of it to write
         written = threading.Event()
-        self._commands.put(lambda: self._commands.put(written.set))
+        # Set by what writes: another command would be taken together with this one, before it.
+        self._commands.put(lambda: self._flushes.append(written))
         written.wait(seconds)
 
     def _forgotten(self, delivery: Delivery) -> None:
@@ -186,6 +188,8 @@ class Leases:
             self._messages.bury(delivery, reason)
             self._held.discard(delivery)
             self._buried.pop(0)
+        while self._flushes:
+            self._flushes.pop().set()
 
     def _written(self, answered: list[Delivery]) -> None:
         self._held.difference_update(answered)
