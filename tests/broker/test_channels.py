@@ -150,6 +150,36 @@ def test_a_simple_queue_puts_gets_counts_and_clears(connection: Connection, queu
             simple.get(block=False)
 
 
+@pytest.mark.parametrize("requeue", ["requeue", "reject"])
+def test_what_was_put_back_is_there_at_the_next_look(
+    connection: Connection, queue: Queue, requeue: str
+) -> None:
+    """Without a wait, and often: answers that follow one another are gathered."""
+    with connection.SimpleQueue(queue.name) as simple:
+        for number in range(5):
+            simple.put(number)
+            first = simple.get_nowait()
+            first.requeue() if requeue == "requeue" else first.reject(requeue=True)
+            assert len(simple) == 1
+            again = simple.get_nowait()
+            assert (again.payload, again.delivery_info["redelivered"]) == (number, True)
+            again.ack()
+
+
+def test_a_consumer_finds_what_its_channel_put_back(connection: Connection, queue: Queue) -> None:
+    """In its place: before what was behind it."""
+    publish(connection, queue, 0, 1, 2)
+    channel = connection.channel()
+    bound = queue(channel)
+    for message in [bound.get() for _ in range(2)]:
+        message.requeue()
+    got: list[Body] = []
+    consumer = Consumer(channel, [bound], on_message=lambda message: got.append(message.payload))
+    with consumer:
+        connection.drain_events(timeout=10)
+    assert got == [0]
+
+
 def test_a_reader_that_leaves_loses_nothing_it_has_not_seen(
     connection: Connection, queue: Queue
 ) -> None:

@@ -56,6 +56,8 @@ class QoS(virtual.QoS):
         self.undecodable: dict[str, str] = {}
         #: How many messages were answered; their pace is what claims go by.
         self.answers = 0
+        #: Whether something was put back that may not be written yet.
+        self.put_back = False
 
     def ack(self, delivery_tag: str) -> None:
         """Done: the message goes, or is buried when nobody could read it."""
@@ -73,6 +75,7 @@ class QoS(virtual.QoS):
         reason = self.undecodable.pop(delivery_tag, "rejected")
         if requeue:
             self._leases.release(delivery)
+            self.put_back = True
         else:
             self._leases.bury(delivery, reason)
         self._answered(delivery_tag)
@@ -83,6 +86,7 @@ class QoS(virtual.QoS):
         for tag in self._delivered:
             self._leases.release(Delivery.of(tag))
         self._delivered.clear()
+        self.put_back = True
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
@@ -198,6 +202,7 @@ class Channel(virtual.Channel):
             self.broker.leases.keep(
                 (id(self), queue), lambda: topology.keep(queue, options_, tuple(bindings))
             )
+        self._settle()
         self.connection.consumers_changed()
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -265,8 +270,15 @@ class Channel(virtual.Channel):
         raise Empty
 
     def _gather(self, queue: str) -> None:
-        """What was claimed ahead of its delivery here is in the queue again."""
+        """What was claimed ahead of its delivery here, or put back, is in the queue again."""
         if self.connection.intake.give_back([queue]):
+            self.qos.put_back = True
+        self._settle()
+
+    def _settle(self) -> None:
+        """A channel's commands are carried out in order: who looks finds what it put back."""
+        if self.qos.put_back:
+            self.qos.put_back = False
             self.broker.leases.flush()
 
     def _opened(self, claimed: Claimed) -> Raw | None:
