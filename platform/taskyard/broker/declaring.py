@@ -1,0 +1,135 @@
+"""Queues, exchanges and bindings of a channel: declared here, kept in MongoDB for all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from kombu.transport import virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from taskyard.broker.broker import Broker
+from taskyard.broker.topology import Binding, QueueOptions
+
+Raw = dict[str, Any]
+
+#: How long what is known of bindings is relied on when it is enough, and of a queue's options.
+_BINDINGS_SECONDS = 5.0
+_OPTIONS_SECONDS = 60.0
+
+#: A queue that goes with its last consumer goes so long after it: it may only be reconnecting.
+AUTO_DELETE_MS = 300_000
+
+
+class Declaring(virtual.Channel):
+    """The half of a channel that declares, binds and looks up."""
+
+    supports_fanout = True
+
+    def __init__(self, connection: Any, **options: Any) -> None:
+        self._transport = connection
+        self._options: dict[str, QueueOptions] = {}
+        self._auto_delete: set[str] = set()
+        #: By queue, what was bound here: to be bound again when it had expired meanwhile.
+        self._bindings: dict[str, set[Binding]] = {}
+        self._tables: dict[str, tuple[float, set[Any]]] = {}
+        self._ttls: dict[str, tuple[float, int | None]] = {}
+        super().__init__(connection, **options)
+
+    @property
+    def broker(self) -> Broker:
+        """This process's own, also for a channel that came through a fork."""
+        broker: Broker = self._transport.broker
+        return broker
+
+    def prepare_queue_arguments(self, arguments: Raw, **options: Any) -> Raw:
+        """A queue's ``expires`` and ``message_ttl`` as arguments; kombu drops them otherwise."""
+        prepared: Raw = to_rabbitmq_queue_arguments(arguments, **options)
+        return prepared
+
+    def _new_queue(self, queue: str, **declared: Any) -> None:
+        arguments = declared.get("arguments") or {}
+        options = QueueOptions(arguments.get("x-expires"), arguments.get("x-message-ttl"))
+        if declared.get("auto_delete"):
+            self._auto_delete.add(queue)
+        self._options[queue] = options
+        self.broker.topology.declare(queue, options)
+
+    def _has_queue(self, queue: str, **_: Any) -> bool:
+        return self.broker.topology.exists(queue)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
+        options = self._options.get(queue, QueueOptions())
+        self.broker.topology.bind(exchange, routing_key, pattern, queue, options)
+        self._bindings.setdefault(queue, set()).add((exchange, routing_key, pattern))
+        self._tables.pop(exchange, None)
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **options: Any,
+    ) -> None:
+        """Take a binding back, here and for others."""
+        super().queue_unbind(queue, exchange, routing_key, arguments, **options)
+        self.broker.topology.unbind(exchange or "", routing_key, queue)
+        bindings = self._bindings.get(queue, set())
+        bindings -= {one for one in bindings if one[:2] == (exchange or "", routing_key)}
+        self._tables.pop(exchange or "", None)
+
+    def queue_delete(
+        self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any
+    ) -> None:
+        """Delete the queue with its bindings and messages."""
+        if if_empty and self._size(queue):
+            return
+        if if_unused and any(queue in one._active_queues for one in self.connection.channels):
+            return
+        self.let_go(queue)
+        self._bindings.pop(queue, None)
+        self.broker.topology.drop(queue)
+        self.broker.messages.drop(queue)
+        self.state.queue_bindings_delete(queue)
+        self._tables.clear()
+
+    def get_table(self, exchange: str) -> set[Any]:
+        """Bindings of the exchange, ours and others'."""
+        known = self._tables.get(exchange)
+        if known is None or known[0] < time.monotonic():
+            local = set(self.state.exchanges.get(exchange, {}).get("table", ()))
+            bound = local | self.broker.topology.bound(exchange)
+            known = self._tables[exchange] = (time.monotonic() + _BINDINGS_SECONDS, bound)
+        return known[1]
+
+    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
+        """Queues for a message; what is not known is read anew before it is taken to be none."""
+        found: list[str] = super()._lookup(exchange, routing_key, None)
+        if not found and self._tables.pop(exchange, None) is not None:
+            found = super()._lookup(exchange, routing_key, default)
+        return found
+
+    def message_ttl_ms(self, queue: str) -> int | None:
+        """What messages of the queue live at most."""
+        known = self._ttls.get(queue)
+        if known is None or known[0] < time.monotonic():
+            ttl = self.broker.topology.message_ttl_ms(queue)
+            known = self._ttls[queue] = (time.monotonic() + _OPTIONS_SECONDS, ttl)
+        return known[1]
+
+    def keep(self, queue: str) -> None:
+        """A queue that expires lives as long as it is consumed here, until ``let_go``."""
+        options = self._options.get(queue, QueueOptions())
+        if options.expires_ms is None and queue in self._auto_delete:
+            options = replace(options, expires_ms=AUTO_DELETE_MS)
+        if options.expires_ms is not None:
+            topology, bindings = self.broker.topology, self._bindings.setdefault(queue, set())
+            self.broker.leases.keep(
+                (id(self), queue), lambda: topology.keep(queue, options, tuple(bindings))
+            )
+
+    def let_go(self, queue: str) -> None:
+        """It is consumed here no more."""
+        self.broker.leases.keep((id(self), queue), None)
