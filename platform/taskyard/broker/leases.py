@@ -121,8 +121,9 @@ class Leases:
 
     def _leave(self) -> None:
         """At the end of the process: what is held is others' at once."""
-        self._commands.put(lambda: self._released.extend(self._held))
-        self.flush(2.0)
+        if self._held or not self._commands.empty():
+            self._commands.put(lambda: self._released.extend(self._held))
+            self.flush(2.0)
 
     def _run(self) -> None:
         renew_at = keep_at = write_at = time.monotonic()
