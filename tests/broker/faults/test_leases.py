@@ -83,6 +83,15 @@ def test_a_renewal_that_fails_is_made_again_before_the_lease_is_over(
     assert there()[0]["lease"] == claimed.delivery.lease
 
 
+def test_a_flush_waits_until_what_was_posted_is_written(
+    leases: Leases, claimed: Claimed, fail: Fail, there: Callable[[], list[Document]]
+) -> None:
+    fail(["delete"], **TIME_LIMIT)
+    leases.acknowledge(claimed.delivery)
+    leases.flush(30)
+    assert there() == []
+
+
 def test_an_acknowledgement_whose_answer_is_lost_is_not_called_late(
     leases: Leases,
     claimed: Claimed,

@@ -263,7 +263,11 @@ def test_a_command_that_fails_once_costs_nothing(
     act(world, lambda: fail([command], **FAULTS[fault]))
 
 
-@pytest.mark.parametrize(("act", "command", "fault"), rows(FAULTS), ids=name)
+@pytest.mark.parametrize(
+    ("act", "command", "fault"),
+    [row for row in rows(FAULTS) if row[2] in ("closed", "time limit", "no majority")],
+    ids=name,
+)
 def test_a_command_that_goes_on_failing_costs_nothing(
     world: World, fail: Fail, act: Act, command: str, fault: str
 ) -> None:
