@@ -178,7 +178,6 @@ class Leases:
                 logger.warning(
                     "broker: the acknowledgement of %s came after its lease", delivery.tag
                 )
-            self._lost.difference_update(self._done)
             self._written(self._done)
         for back in (self._released, self._unstarted):
             if back:
@@ -187,13 +186,14 @@ class Leases:
         while self._buried:
             delivery, reason = self._buried[0]
             self._messages.bury(delivery, reason)
-            self._held.discard(delivery)
+            self._written([delivery])
             self._buried.pop(0)
         while self._flushes:
             self._flushes.pop().set()
 
     def _written(self, answered: list[Delivery]) -> None:
         self._held.difference_update(answered)
+        self._lost.difference_update(answered)
         answered.clear()
         self._wrote = True
 

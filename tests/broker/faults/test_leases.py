@@ -83,6 +83,19 @@ def test_a_renewal_that_fails_is_made_again_before_the_lease_is_over(
     assert there()[0]["lease"] == claimed.delivery.lease
 
 
+@pytest.mark.parametrize("answer", ["acknowledge", "release", "give_back", "bury"])
+def test_a_lost_delivery_is_forgotten_when_it_is_answered(
+    leases: Leases, claimed: Claimed, admin: MongoClient[Document], answer: str
+) -> None:
+    """A worker that lives for months loses many."""
+    admin[DATABASE]["broker.messages"].update_many({}, {"$set": {"lease": "another"}})
+    eventually(lambda: leases._lost, 30)
+    act = getattr(leases, answer)
+    act(claimed.delivery, "rejected") if answer == "bury" else act(claimed.delivery)
+    leases.flush(30)
+    assert leases._lost == set()
+
+
 def test_a_flush_waits_until_what_was_posted_is_written(
     leases: Leases, claimed: Claimed, fail: Fail, there: Callable[[], list[Document]]
 ) -> None:
