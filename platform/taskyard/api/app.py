@@ -20,6 +20,7 @@ from taskyard.api import (
     metrics,
     overview,
     schemas,
+    system,
     worker_schemas,
     workers,
 )
@@ -59,7 +60,7 @@ def create_app(platform: Platform) -> Flask:
     # Their routes read them by hand: lists, and bodies of two kinds.
     for schema in (schemas.JobRequest, worker_schemas.ResultFields):
         api.spec.components.schema(schema.__name__, schema=schema)
-    for part in (jobs, bulk, workers, execute, files, events, overview):
+    for part in (jobs, bulk, workers, execute, files, events, overview, system):
         api.register_blueprint(part.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)

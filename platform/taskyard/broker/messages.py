@@ -31,6 +31,9 @@ MAX_DELIVERIES = 5
 #: which the server makes once; what is sent anew after that could follow an acknowledgement.
 PUBLISH_SECONDS = 15.0
 
+#: How long a dead letter is kept for somebody to look at.
+DEAD_KEPT_SECONDS = 30 * 24 * 3600
+
 _TRANSIENT = 1
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
@@ -112,6 +115,8 @@ class Messages:
         """Make the indexes that every claim and count needs."""
         self._all.create_index([("queue", 1), *_ORDER])
         self._all.create_index("expireAt", expireAfterSeconds=0)
+        self._dead.create_index([("queue", 1), ("_id", 1)])
+        self._dead.create_index("diedAt", expireAfterSeconds=DEAD_KEPT_SECONDS)
 
     def publish(
         self,

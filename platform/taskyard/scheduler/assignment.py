@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -166,7 +167,7 @@ def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
 
 
 def _record(store: Store, report: PassReport) -> None:
-    """Tell of a pass that had something to do, and count it: one write for all of it."""
+    """Tell of a pass that had something to do, count it and note it: two writes for all of it."""
     if not report.queued and not report.assigned:
         return
     counts: dict[str, float] = {
@@ -176,6 +177,14 @@ def _record(store: Store, report: PassReport) -> None:
     if report.assigned:
         counts[Counter.ASSIGNMENTS.of("celery")] = len(report.assigned)
     store.counters.add(counts)
+    store.passes.note(
+        at=store.clock.now(),
+        trigger=report.trigger,
+        queued=report.queued,
+        assigned=Counts(str(t.changes["assignedAgentId"]) for t in report.assigned),
+        lost=report.lost,
+        ms=report.duration_ms,
+    )
     events.emit(
         "scheduler.pass",
         trigger=report.trigger,

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from taskyard.context import Platform
+from taskyard.documents import camel
 from taskyard.scheduler import health, retention, statistics, timeouts
+from taskyard.scheduler.timeouts import TimeoutsReport
 
 
 def run(platform: Platform, name: str) -> None:
-    """Run one tick. Two at once, or one too many, change nothing."""
+    """Run one tick, and note what it did. Two at once, or one too many, change nothing."""
+    began = time.monotonic()
+    report = _run(platform, name)
+    ms = round((time.monotonic() - began) * 1000, 1)
+    facts = {camel(fact): _shown(value) for fact, value in vars(report).items()}
+    platform.store.locks.note_report(name, facts, ms=ms)
+
+
+def _run(platform: Platform, name: str) -> object:
+    store, settings = platform.store, platform.settings
     match name:
         case "timeouts":
-            _expire(platform)
+            return _expire(platform)
         case "assignment":
-            platform.store.locks.note_tick("assignment", now=platform.store.clock.now())
-            platform.run_pass("tick")
+            store.locks.note_tick("assignment", now=store.clock.now())
+            return platform.run_pass("tick")
         case "health":
-            health.tick(platform.store, platform.settings)
+            return health.tick(store, settings)
         case "retention":
-            retention.tick(platform.store, platform.settings)
+            return retention.tick(store, settings)
         case "statistics":
-            statistics.tick(platform.store, platform.settings)
+            return statistics.tick(store, settings)
         case _:
             raise ValueError(f"There is no tick {name!r}")
 
 
-def _expire(platform: Platform) -> None:
+def _expire(platform: Platform) -> TimeoutsReport:
     """What the sweep put back into the queue is placed at once."""
-    if timeouts.tick(platform.store, platform.settings).requeued:
+    report = timeouts.tick(platform.store, platform.settings)
+    if report.requeued:
         platform.nudge("expired")
+    return report
+
+
+def _shown(value: Any) -> Any:
+    """A number or a word as it is, of a list its length."""
+    return value if isinstance(value, (bool, int, float, str)) else len(value)

@@ -26,6 +26,7 @@ from taskyard.store.indexes import ensure_indexes
 from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
 from taskyard.store.output import OutputStore
+from taskyard.store.passes import PassLog
 from taskyard.store.queries import JobQueries
 from taskyard.store.reach import Reach, reach_of
 from taskyard.store.refusals import RefusalStore
@@ -73,6 +74,7 @@ class Store:
     counters: CounterStore
     refusals: RefusalStore
     stats: StatsStore
+    passes: PassLog
     feed: Feed
 
     def reach(self, *, silence_seconds: float) -> Reach:
@@ -141,6 +143,7 @@ def build(
         counters=counters,
         refusals=RefusalStore(database, counters),
         stats=StatsStore(database),
+        passes=PassLog(database),
         feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
     )
 

@@ -8,6 +8,8 @@ import pymongo
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.database import Database
 
+from taskyard.store import passes
+
 _NEWEST = [("createdAt", DESCENDING), ("_id", DESCENDING)]
 
 INDEXES: dict[str, list[IndexModel]] = {
@@ -63,5 +65,6 @@ def ensure_indexes(database: Database[dict[str, Any]]) -> None:
     A new one over a million jobs takes as long as it takes.
     """
     with pymongo.timeout(0):
+        passes.ensure_collection(database)
         for collection, models in INDEXES.items():
             database[collection].create_indexes(models)

@@ -4,12 +4,24 @@ nothing: every write they lead to is guarded by itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickMark:
+    """When a tick ran last, how long it took and what it did."""
+
+    name: str
+    at: datetime
+    ms: float | None
+    report: Mapping[str, Any]
 
 
 class LockStore:
@@ -52,10 +64,26 @@ class LockStore:
         )
         return before["at"] if before else None
 
+    def note_report(self, name: str, report: Mapping[str, Any], *, ms: float) -> None:
+        """Note what a tick did, beside when it ran."""
+        self._locks.update_one({"_id": f"tick.{name}"}, {"$set": {"report": report, "ms": ms}})
+
     def ticks(self) -> dict[str, datetime]:
         """When each tick ran last."""
-        marks = self._locks.find({"_id": {"$regex": "^tick\\."}})
-        return {mark["_id"].removeprefix("tick."): mark["at"] for mark in marks}
+        return {mark.name: mark.at for mark in self.tick_marks()}
+
+    def tick_marks(self) -> list[TickMark]:
+        """Each tick's last run and what it did, by name."""
+        marks = self._locks.find({"_id": {"$regex": "^tick\\."}}).sort("_id", 1)
+        return [
+            TickMark(
+                name=mark["_id"].removeprefix("tick."),
+                at=mark["at"],
+                ms=mark.get("ms"),
+                report=mark.get("report", {}),
+            )
+            for mark in marks
+        ]
 
     def show_life(self, name: str, *, now: datetime) -> None:
         """Note that a process of this name lives; the processes of one name share the mark."""

@@ -1,0 +1,190 @@
+"""Routes of the system: ticks, passes, the broker's queues and dead letters, the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import validate
+
+from taskyard import events
+from taskyard.api import fields as f
+from taskyard.api import schemas
+from taskyard.api.auth import caller
+from taskyard.api.base import Blueprint, platform
+from taskyard.broker.inspection import Inspection
+from taskyard.store import database
+
+#: Passes that are shown.
+PASSES = 50
+
+#: Dead letters that one request acts on.
+AT_ONCE = 200
+
+blueprint = Blueprint("system", __name__, url_prefix="/api", description="System")
+
+
+class Tick(schemas.ApiSchema):
+    """A tick's last run; its report has the tick's own numbers."""
+
+    name = ma.fields.String(required=True)
+    at = f.Instant(required=True)
+    ms = ma.fields.Float(allow_none=True)
+    report = ma.fields.Dict(required=True)
+
+
+class Pass(schemas.ApiSchema):
+    """A pass that found jobs waiting."""
+
+    at = f.Instant(required=True)
+    trigger = ma.fields.String(required=True)
+    queued = ma.fields.Integer(required=True)
+    assigned = ma.fields.Integer(required=True)
+    lost = ma.fields.Integer(required=True)
+    ms = ma.fields.Float(required=True)
+    workers = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer(), required=True)
+
+
+class Queue(schemas.ApiSchema):
+    """A queue of the broker; ``more`` when not all of its messages were counted."""
+
+    name = ma.fields.String(required=True)
+    waiting = ma.fields.Integer(required=True)
+    held = ma.fields.Integer(required=True)
+    more = ma.fields.Boolean(required=True)
+    oldest_at = f.Instant(allow_none=True)
+
+
+class Collection(schemas.ApiSchema):
+    """What a collection takes."""
+
+    name = ma.fields.String(required=True)
+    documents = ma.fields.Integer(required=True)
+    data_bytes = ma.fields.Integer(required=True)
+    index_bytes = ma.fields.Integer(required=True)
+
+
+class DatabaseSchema(schemas.ApiSchema):
+    """How MongoDB stands."""
+
+    version = ma.fields.String(required=True)
+    set_name = ma.fields.String(allow_none=True)
+    primary = ma.fields.String(allow_none=True)
+    members = ma.fields.List(ma.fields.String(), required=True)
+    data_bytes = ma.fields.Integer(required=True)
+    storage_bytes = ma.fields.Integer(required=True)
+    collections = ma.fields.List(ma.fields.Nested(Collection), required=True)
+
+
+class SystemAnswer(schemas.ApiSchema):
+    """How the parts behind web stand."""
+
+    scheduler_seen_at = f.Instant(allow_none=True)
+    ticks = ma.fields.List(ma.fields.Nested(Tick), required=True)
+    passes = ma.fields.List(ma.fields.Nested(Pass), required=True)
+    queues = ma.fields.List(ma.fields.Nested(Queue), required=True)
+    dead_letters = ma.fields.Integer(required=True)
+    database = ma.fields.Nested(DatabaseSchema, required=True)
+
+
+class DeadLetterQuery(schemas.ApiSchema):
+    """Which dead letters."""
+
+    queue = f.Text(validate=validate.Length(1, 500))
+    limit = f.QueryWhole(1, 200, load_default=50)
+    after = f.Text(validate=validate.Length(max=64))
+
+
+class DeadLetterSchema(schemas.ApiSchema):
+    """A message that nobody could handle."""
+
+    id = ma.fields.String(required=True)
+    queue = ma.fields.String(required=True)
+    reason = ma.fields.String(required=True)
+    published_at = f.Instant(required=True)
+    died_at = f.Instant(allow_none=True)
+    deliveries = ma.fields.Integer(required=True)
+    task = ma.fields.String(allow_none=True)
+    task_id = ma.fields.String(allow_none=True)
+    arguments = ma.fields.String(allow_none=True)
+    payload = ma.fields.String(required=True)
+
+
+class DeadLetterPage(schemas.ApiSchema):
+    """A page of dead letters, the last published first."""
+
+    dead_letters = ma.fields.List(ma.fields.Nested(DeadLetterSchema), required=True)
+    next = ma.fields.String(allow_none=True)
+
+
+class DeadLetterIds(schemas.ApiSchema):
+    """Dead letters to act on."""
+
+    ids = ma.fields.List(
+        f.Text(validate=validate.Length(1, 64)),
+        required=True,
+        validate=validate.Length(1, AT_ONCE),
+    )
+
+
+class Changed(schemas.ApiSchema):
+    """How many there were to act on."""
+
+    success = ma.fields.Boolean(required=True)
+    message = ma.fields.String(required=True)
+    count = ma.fields.Integer(required=True)
+
+
+@blueprint.get("/system")
+@blueprint.doc(operationId="getSystem")
+@blueprint.response(200, SystemAnswer)
+def show() -> Any:
+    """Ticks and passes with what they did, the broker's queues, the database."""
+    store, broker = platform().store, _broker()
+    return {
+        "scheduler_seen_at": store.locks.last_sign_of_life("scheduler"),
+        "ticks": store.locks.tick_marks(),
+        "passes": store.passes.last(PASSES),
+        "queues": broker.queues(),
+        "dead_letters": broker.count_dead(),
+        "database": database.state(store.client, store.database),
+    }
+
+
+@blueprint.get("/broker/dead-letters")
+@blueprint.doc(operationId="listDeadLetters")
+@blueprint.arguments(DeadLetterQuery, location="query")
+@blueprint.response(200, DeadLetterPage)
+def dead_letters(query: dict[str, Any]) -> Any:
+    """Messages that nobody could handle, the last published first."""
+    found = _broker().dead_letters(**query)
+    full = len(found) == query["limit"]
+    return {"dead_letters": found, "next": found[-1].id if full else None}
+
+
+@blueprint.post("/broker/dead-letters/requeue")
+@blueprint.doc(operationId="requeueDeadLetters")
+@blueprint.arguments(DeadLetterIds)
+@blueprint.response(200, Changed)
+def requeue(body: dict[str, Any]) -> Any:
+    """Put dead letters back into their queues."""
+    return _changed("requeued", _broker().requeue(body["ids"]))
+
+
+@blueprint.post("/broker/dead-letters/drop")
+@blueprint.doc(operationId="dropDeadLetters")
+@blueprint.arguments(DeadLetterIds)
+@blueprint.response(200, Changed)
+def drop(body: dict[str, Any]) -> Any:
+    """Delete dead letters for good."""
+    return _changed("dropped", _broker().drop(body["ids"]))
+
+
+def _broker() -> Inspection:
+    """The platform's messages are in the platform's database."""
+    return Inspection(platform().store.database)
+
+
+def _changed(done: str, count: int) -> dict[str, Any]:
+    events.emit("broker.dead_letters_handled", done=done, count=count, by=caller().name)
+    return {"success": True, "message": f"{count} dead letters {done}", "count": count}
