@@ -1,0 +1,1 @@
+"""Kombu's and Celery's own integration suites, run on our broker."""
