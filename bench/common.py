@@ -89,7 +89,11 @@ class Caller:
         self._used_at = 0.0
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON; anything but a success ends the benchmark."""
+        """The answer's JSON."""
+        return json.loads(self.read(method, path, body))
+
+    def read(self, method: str, path: str, body: Any = None) -> bytes:
+        """The answer's body; anything but a success ends the benchmark."""
         if time.monotonic() > self._used_at + _KEPT_SECONDS:
             self._connection.close()
         sent = None if body is None else json.dumps(body).encode()
@@ -99,7 +103,7 @@ class Caller:
         self._used_at = time.monotonic()
         if answer.status >= 300:
             raise SystemExit(f"{method} {path}: {answer.status} {text[:500]!r}")
-        return json.loads(text)
+        return text
 
     def close(self) -> None:
         """Give the connection back."""

@@ -85,23 +85,36 @@ class TaskyardClient:
     """Over HTTP; one request waits for the end and brings the output."""
 
     def __init__(self, url: str, token: str) -> None:
+        self.url, self.token = url, token
         self._caller = Caller(url, token)
 
     def submit(self, command: str = COMMAND) -> Any:
         """One job in one request."""
         return self._caller.call("POST", "/api/jobs/create", {"command": command})["jobId"]
 
-    def submit_list(self, count: int, command: str = COMMAND) -> list[Any]:
+    def submit_list(self, count: int, command: str = COMMAND, **needs: float) -> list[Any]:
         """Many jobs in one request."""
-        jobs = [{"command": command}] * count
+        jobs = [{"command": command, **needs}] * count
         return list(self._caller.call("POST", "/api/jobs/create", jobs)["jobIds"])
 
     def output(self, job: Any) -> str:
         """Asks again when the request's own wait is over."""
+        return str(self._ended(job)["stdout"])
+
+    def await_end(self, job: Any) -> float:
+        """How many seconds the job ran, once it has ended."""
+        ended = self._ended(job)
+        return float(ended["completedAt"] - ended["startedAt"]) / 1000
+
+    def read_all(self, job: Any) -> bytes:
+        """All that the job printed, however much."""
+        return self._caller.read("GET", f"/api/jobs/output?jobId={job}")
+
+    def _ended(self, job: Any) -> Any:
         while True:
             answer = self._caller.call("GET", f"/api/jobs/status?jobId={job}&wait=60")
             if answer["completedAt"]:
-                return str(answer["stdout"])
+                return answer
 
 
 class FlaskClient:
