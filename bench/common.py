@@ -134,6 +134,13 @@ def peak_mb(processes: Iterable[psutil.Process]) -> float:
     return total_kb / 1024
 
 
+def timed_ms(act: Callable[[], Any]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    act()
+    return (time.perf_counter() - began) * 1000
+
+
 def quantile(values: Iterable[float], part: float) -> float:
     """The value that so large a part of them does not exceed."""
     ordered = sorted(values)

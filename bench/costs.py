@@ -21,7 +21,8 @@ from pymongo import MongoClient
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.common import cpu_seconds, print_table, wait_until
-from bench.sides import Side, taskyard
+from bench.ours import taskyard
+from bench.side import Side
 
 IDLE_SECONDS = 10.0
 

@@ -23,7 +23,9 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.common import cpu_seconds, median, peak_mb, print_table, quantile, wait_until
-from bench.sides import COMMAND, SIDES, Client, Side, TaskyardClient
+from bench.ours import TaskyardClient
+from bench.side import COMMAND, Client, Side
+from bench.sides import SIDES
 
 CLIENTS = 4
 LIST_JOBS = 1000

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.common import median, peak_mb, print_table, quantile
 from bench.following import STAMPS, Follower
-from bench.sides import Side, TaskyardClient, taskyard
+from bench.ours import TaskyardClient, taskyard
+from bench.side import Side
 
 LARGE_BYTES, SMALL_BYTES, SMALL_JOBS = 100_000_000, 1_000_000, 50
 LINE = "one line of the log of a build, as long as many are " + 44 * "."
