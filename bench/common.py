@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import psutil
 from tests.helpers import free_port
 
+from taskyard.embedded import dies_with_us
+
 ROOT = Path(__file__).parents[1]
 
 #: A connection that was idle for longer is made anew: servers close theirs after 30 s.
@@ -48,10 +50,15 @@ def redis_server(folder: Path) -> Iterator[tuple[int, int]]:
 def started(
     command: Sequence[str], env: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is asked to end after the block, and killed if it does not."""
+    """A process that ends with the block, or with us."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            [*dies_with_us(), *command],
+            cwd=ROOT,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
         )
         try:
             yield process
