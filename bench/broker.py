@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.broker_tasks import RECORD, make_app
-from tests.helpers import free_port
+from bench.common import cpu_seconds, quantile, redis_server
 
 from taskyard.embedded import EmbeddedServer
 
@@ -125,9 +124,9 @@ class Side:
         """What worker and server cost when there is nothing to do."""
         worker = psutil.Process(self._worker.pid)
         mine = [worker, *worker.children(recursive=True)]
-        before = _cpu_seconds(mine), _cpu_seconds([self._server])
+        before = cpu_seconds(mine), cpu_seconds([self._server])
         time.sleep(seconds)
-        after = _cpu_seconds(mine), _cpu_seconds([self._server])
+        after = cpu_seconds(mine), cpu_seconds([self._server])
         self.figures.idle_worker_percent.append(100 * (after[0] - before[0]) / seconds)
         self.figures.idle_server_percent.append(100 * (after[1] - before[1]) / seconds)
 
@@ -205,7 +204,7 @@ def _sides(only: str) -> Iterator[list[Side]]:
 def _side(name: str, folder: Path) -> Iterator[Side]:
     folder.mkdir()
     if name == "redis":
-        with _redis(folder) as (port, pid):
+        with redis_server(folder) as (port, pid):
             yield Side(name, f"redis://127.0.0.1:{port}/0", folder, pid)
         return
     with EmbeddedServer(folder / "db") as server:
@@ -217,33 +216,13 @@ def _side(name: str, folder: Path) -> Iterator[Side]:
             yield Side(name, f"taskyard+{server.uri}", folder, server.pid)
 
 
-@contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[tuple[int, int]]:
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SystemExit("redis-server is not installed: apt-get install redis-server")
-    port = free_port()
-    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "save": ""}
-    flags = [part for option, value in options.items() for part in (f"--{option}", str(value))]
-    process = subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL)
-    try:
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _cpu_seconds(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
 def _print(sides: list[Side]) -> None:
     base = next((side for side in sides if side.name == "redis"), sides[0]).figures
     rows: list[tuple[str, Any]] = [
-        ("idle publish to start, p50 ms", lambda f: _quantile(f.latencies_ms, 0.5)),
-        ("idle publish to start, p99 ms", lambda f: _quantile(f.latencies_ms, 0.99)),
-        ("one publish, p50 ms", lambda f: _quantile(f.publishes_ms, 0.5)),
-        ("idle, published to start, p50 ms", lambda f: _quantile(f.waits_ms, 0.5)),
+        ("idle publish to start, p50 ms", lambda f: quantile(f.latencies_ms, 0.5)),
+        ("idle publish to start, p99 ms", lambda f: quantile(f.latencies_ms, 0.99)),
+        ("one publish, p50 ms", lambda f: quantile(f.publishes_ms, 0.5)),
+        ("idle, published to start, p50 ms", lambda f: quantile(f.waits_ms, 0.5)),
         *(
             (f"published by {n} and run, tasks/s", lambda f, n=n: median(f.through_per_second[n]))
             for n in PUBLISHERS
@@ -256,11 +235,6 @@ def _print(sides: list[Side]) -> None:
     for title, of in rows:
         cells = [f"{of(s.figures):9.2f} ({of(s.figures) / (of(base) or 1):5.2f} x)" for s in sides]
         print(f"{title:34}" + "".join(f"{cell:>20}" for cell in cells))
-
-
-def _quantile(values: list[float], part: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 if __name__ == "__main__":

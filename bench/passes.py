@@ -39,12 +39,12 @@ def main() -> None:
     logs.configure("ERROR")
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         stores = {
-            count: _prepared(server.uri, f"passes{count}", count) for count in (0, wanted.finished)
+            count: prepared(server.uri, f"passes{count}", count) for count in (0, wanted.finished)
         }
         times: dict[int, list[float]] = {count: [] for count in stores}
         for _ in range(wanted.rounds + 1):
             for count, store in stores.items():
-                times[count].append(_one_pass(store))
+                times[count].append(one_pass(store))
         for store in stores.values():
             store.close()
     # The first of each warms up plans and caches.
@@ -52,7 +52,7 @@ def main() -> None:
     _print(medians, wanted.rounds)
 
 
-def _prepared(uri: str, database: str, finished: int) -> Store:
+def prepared(uri: str, database: str, finished: int) -> Store:
     """A database with workers, and with so many jobs that have ended."""
     store = client.connect(Settings(mongodb_uri=uri, database=database))
     now = store.clock.now()
@@ -67,7 +67,7 @@ def _prepared(uri: str, database: str, finished: int) -> Store:
         }
         store.workers.register(f"agent{number}", facts, now=now)
     batch: list[dict[str, Any]] = []
-    for document in _finished(store, finished):
+    for document in finished_jobs(store, finished):
         batch.append(document)
         if len(batch) == BATCH:
             store.database["jobs"].insert_many(batch, ordered=False)
@@ -77,7 +77,8 @@ def _prepared(uri: str, database: str, finished: int) -> Store:
     return store
 
 
-def _finished(store: Store, count: int) -> Iterator[dict[str, Any]]:
+def finished_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
+    """Documents of jobs that ended one a second, the newest first; one in a hundred has a label."""
     now = store.clock.now()
     for number in range(count):
         began = now - timedelta(seconds=number)
@@ -85,6 +86,7 @@ def _finished(store: Store, count: int) -> Iterator[dict[str, Any]]:
             job_id=ids.new("job", began),
             command="python -m pytest -q",
             shape="1/256/",
+            labels=("gpu",) if number % 100 == 0 else (),
             status=JobStatus.COMPLETED,
             attempts=1,
             assigned_agent_id=f"agent{number % WORKERS}",
@@ -98,7 +100,7 @@ def _finished(store: Store, count: int) -> Iterator[dict[str, Any]]:
         yield to_document(job)
 
 
-def _one_pass(store: Store) -> float:
+def one_pass(store: Store) -> float:
     """Milliseconds of one pass over the whole queue, which is made anew each time."""
     jobs = store.database["jobs"]
     live = [str(JobStatus.QUEUED), str(JobStatus.ASSIGNED)]

@@ -1,0 +1,107 @@
+"""Our own side: ``taskyard up`` as a user starts it, and a client of its API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from bench.common import Caller, family, started, wait_until
+from bench.side import COMMAND, Side
+from pymongo import MongoClient
+
+from taskyard.client import config
+
+
+class TaskyardClient:
+    """Over HTTP; one request waits for the end and brings the output."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url, self.token = url, token
+        self._caller = Caller(url, token)
+
+    def submit(self, command: str = COMMAND) -> Any:
+        """One job in one request."""
+        return self._caller.call("POST", "/api/jobs/create", {"command": command})["jobId"]
+
+    def submit_list(self, count: int, command: str = COMMAND, **needs: float) -> list[Any]:
+        """Many jobs in one request."""
+        jobs = [{"command": command, **needs}] * count
+        return list(self._caller.call("POST", "/api/jobs/create", jobs)["jobIds"])
+
+    def output(self, job: Any) -> str:
+        """Asks again when the request's own wait is over."""
+        return str(self._ended(job)["stdout"])
+
+    def await_end(self, job: Any) -> float:
+        """How many seconds the job ran, once it has ended."""
+        ended = self._ended(job)
+        return float(ended["completedAt"] - ended["startedAt"]) / 1000
+
+    def read_all(self, job: Any) -> bytes:
+        """All that the job printed, however much."""
+        return self._caller.read("GET", f"/api/jobs/output?jobId={job}")
+
+    def _ended(self, job: Any) -> Any:
+        while True:
+            answer = self._caller.call("GET", f"/api/jobs/status?jobId={job}&wait=60")
+            if answer["completedAt"]:
+                return answer
+
+
+@contextlib.contextmanager
+def taskyard(folder: Path, **env: str) -> Iterator[Side]:
+    """Ourselves: ``taskyard up`` as a user starts it, on its embedded server."""
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "MONGODB_"))},
+        "TASKYARD_CONFIG_DIR": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        **env,
+    }
+    data, log = folder / "data", folder / "up.log"
+    program = Path(sys.executable).with_name("taskyard")
+    command = [str(program), "up", "--port", "0", "--data-dir", str(data)]
+    with started(command, env, log) as up:
+
+        def ready() -> bool:
+            if up.poll() is not None:
+                raise SystemExit(f"taskyard up ended:\n{log.read_text()[-2000:]}")
+            return "Ctrl-C" in log.read_text()
+
+        wait_until(ready, "taskyard up is ready")
+        found = re.search(r"Taskyard is up +(http\S+)", log.read_text())
+        assert found is not None
+        token = config.load({"TASKYARD_CONFIG_DIR": str(folder)}).token
+        uri = (data / "uri").read_text().split()[1]
+        with MongoClient[dict[str, Any]](uri) as client:
+            jobs = client["taskyard"]["jobs"]
+            live = {"status": {"$in": ["QUEUED", "ASSIGNED", "RUNNING"]}}
+            yield Side(
+                connect=lambda: TaskyardClient(found[1], token),
+                is_drained=lambda: jobs.find_one(live, {"_id": 1}) is None,
+                processes=_parts_of(up.pid),
+                workers=("agent", "keeper"),
+            )
+
+
+def _parts_of(pid: int) -> dict[str, list[psutil.Process]]:
+    """The processes of ``taskyard up`` by what they are."""
+    parts: dict[str, list[psutil.Process]] = {}
+    marks = {
+        "mongod": "mongod --dbpath",
+        "keeper": "taskyard.agent.keeper",
+        "web": "gunicorn",
+        "beat": " beat ",
+        "scheduler": " scheduler@",
+        "agent": " agent@",
+    }
+    for process in family(pid):
+        line = " ".join(process.cmdline())
+        kind = next((kind for kind, mark in marks.items() if mark in line), "up")
+        parts.setdefault(kind, []).append(process)
+    return parts

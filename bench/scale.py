@@ -1,0 +1,149 @@
+"""What grows with stored jobs, workers and followers, and what does not: ``python bench/scale.py``.
+
+Databases alike but for their ended jobs on one mongod of its own, asked in turns; what an answer
+has looked at is read off MongoDB's profiler, of the very operations that were sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import questions
+from bench.common import median, quantile, timed_ms, wait_until
+from bench.following import STAMPS, Follower
+from bench.ours import TaskyardClient, taskyard
+from bench.passes import prepared
+
+from taskyard import ids, logs
+from taskyard.embedded import EmbeddedServer
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import JobStatus
+from taskyard.settings import Settings
+from taskyard.store.client import Store
+from taskyard.workers import placement, places
+from taskyard.workers.model import Requirement, Worker
+
+PLACED, PLACES, WRITTEN, BEATS, FOLLOWERS = 100_000, 10_000, 5_000, 100, 100
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--stored", default="0,10000,100000,1000000", help="sizes, by comma")
+    arguments.add_argument("--rounds", type=int, default=15)
+    wanted = arguments.parse_args()
+    logs.configure("ERROR")
+    sizes = [int(size) for size in wanted.stored.split(",")]
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
+        stores = {size: prepared(server.uri, f"scale{size}", size) for size in sizes}
+        questions.ask(stores, wanted.rounds)
+        _writes(stores[sizes[-1]], sizes[-1])
+        for store in stores.values():
+            store.close()
+    _placement()
+    _followers()
+
+
+def _writes(store: Store, size: int) -> None:
+    """What passes and heartbeats write, where most is stored."""
+    print(f"\nwrites, at {size:,} stored jobs")
+    beats = [timed_ms(partial(_beat, store, f"agent{number}")) for number in range(BEATS)]
+    share = sum(beats) / 1000 / Settings().renewal_seconds * 100
+    print(
+        f"a heartbeat with renewal: p50 {quantile(beats, 0.5):.1f} ms, "
+        f"p99 {quantile(beats, 0.99):.1f} ms; {BEATS} agents take {share:.0f} % of one connection"
+    )
+    now = store.clock.now()
+    jobs = [_job(number, ids.new("job", now), store) for number in range(WRITTEN)]
+    store.jobs.submit(jobs)
+    at, start_by = Moment(now=now), now + timedelta(minutes=5)
+    transitions = [
+        lifecycle.assign(job, worker_id="agent0", lease_id=ids.lease(), at=at, start_by=start_by)
+        for job in jobs
+    ]
+    seconds = timed_ms(lambda: store.jobs.assign_all(transitions)) / 1000
+    print(f"{WRITTEN:,} assignments of one pass: {WRITTEN / seconds:,.0f} a second")
+
+
+def _beat(store: Store, worker_id: str) -> None:
+    """What an agent's presence does with each beat."""
+    now = store.clock.now()
+    store.workers.heartbeat(worker_id, {"cpuUsage": 1.0, "ramFreeMb": 9_000}, now=now)
+    held = store.queries.held_by(worker_id)
+    leases = [job.lease_id or "" for job in held[:10]]
+    lease = timedelta(seconds=15)
+    store.jobs.renew(worker_id, leases, now=now, lease=lease, grace=lease)
+    store.queries.held_by(worker_id, JobStatus.ASSIGNED)
+
+
+def _job(number: int, job_id: str, store: Store | None = None) -> Job:
+    now = store.clock.now() if store else _EPOCH
+    need = Requirement(cpu=1 + number % 3, ram_mb=256)
+    return Job(
+        job_id=job_id,
+        command="true",
+        required_cpu=need.cpu,
+        shape=need.shape,
+        created_at=now,
+        queued_at=now,
+    )
+
+
+def _placement() -> None:
+    """The pure function alone."""
+    jobs = [_job(number, f"job{number}") for number in range(PLACED)]
+    workers = [
+        Worker(
+            worker_id=f"agent{number}",
+            kind="celery",
+            cpu_count=32,
+            ram_total_mb=65_536,
+            ram_free_mb=60_000,
+            cpu_usage=float(number % 80),
+            last_heartbeat=_EPOCH,
+        )
+        for number in range(PLACES)
+    ]
+
+    def place() -> None:
+        spots = places.places(workers, {}, _EPOCH, timedelta(seconds=30))
+        plan = placement.place(jobs, spots, now=_EPOCH, reserve_after=timedelta(seconds=60))
+        if len(plan.placements) != PLACED:
+            raise SystemExit(f"only {len(plan.placements)} were placed")
+
+    seconds = median([timed_ms(place) / 1000 for _ in range(3)])
+    print(f"\n{PLACED:,} queued jobs placed on {PLACES:,} workers in {seconds:.2f} s")
+
+
+def _followers() -> None:
+    """Many who follow one job, on ``taskyard up``."""
+    with tempfile.TemporaryDirectory() as folder, taskyard(Path(folder)) as side:
+        client = side.connect()
+        assert isinstance(client, TaskyardClient)
+        job = client.submit(STAMPS.format(count=100, pause=0.1))
+        followers = [Follower(client.url, client.token, job) for _ in range(FOLLOWERS)]
+        for follower in followers:
+            follower.start()
+        time.sleep(5)
+        served = [follower for follower in followers if follower.delays_ms]
+        wait_until(lambda: all(f.ended for f in followers), "all have heard the end")
+    late = [delay for follower in served for delay in follower.delays_ms]
+    print(
+        f"{len(served)} of {FOLLOWERS} followers of one job hear it while it runs; "
+        f"write to follower p50 {quantile(late, 0.5):.0f} ms, p99 {quantile(late, 0.99):.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
