@@ -55,12 +55,20 @@ def cancel(platform: Platform, job_id: str, *, by: str, reason: str | None) -> J
     return platform.store.jobs.change(job_id, decide)
 
 
-def retry(platform: Platform, job_id: str, *, by: str) -> Job:
-    """Submit an ended job anew, with its inputs in full. Raises NotFound, Conflict."""
+def retry(
+    platform: Platform, job_id: str, *, by: str, edits: Mapping[str, Any] | None = None
+) -> Job:
+    """Submit an ended job anew, with its inputs in full but for ``edits``.
+
+    Raises NotFound, Conflict.
+    """
     ended = platform.store.jobs.get(job_id)
     if not ended.is_terminal:
         raise Conflict(f"{job_id} has not ended ({ended.status}); only ended jobs are retried.")
     fresh = anew(platform, ended, job_id=ids.new("job", platform.store.clock.now()), by=by)
+    if edits:
+        fresh = replace(fresh, **edits)
+        fresh = replace(fresh, shape=fresh.requirement.shape)
     platform.store.jobs.submit([fresh])
     platform.nudge("retry")
     return fresh

@@ -11,8 +11,7 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu.common import Broadcast
 from kombu.exceptions import ChannelError
 
-from tests.broker.celery_process import wait
-from tests.broker.site import Site
+from tests.broker.site import Site, wait
 
 Body = Any
 

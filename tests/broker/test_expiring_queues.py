@@ -10,8 +10,7 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.common import Broadcast
 
-from tests.broker.celery_process import wait
-from tests.broker.site import Document, Site
+from tests.broker.site import Document, Site, wait
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from tests.broker import worker_app
-from tests.broker.celery_process import PATIENCE_SECONDS, wait
-from tests.broker.site import Site
+from tests.broker.site import PATIENCE_SECONDS, Site, wait
 
 
 def complaints(text: str) -> list[str]:

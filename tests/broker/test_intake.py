@@ -12,8 +12,7 @@ from kombu import Connection, Consumer, Queue
 
 from taskyard.broker import intake
 from taskyard.broker.messages import Messages
-from tests.broker.celery_process import wait
-from tests.broker.site import Site
+from tests.broker.site import Site, wait
 
 PREFETCH = 4
 

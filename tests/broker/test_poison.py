@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 from kombu import Connection
 
-from tests.broker.celery_process import wait
-from tests.broker.site import Site, Worker
+from tests.broker.site import Site, Worker, wait
 
 
 @pytest.fixture(scope="module")

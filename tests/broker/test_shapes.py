@@ -7,9 +7,8 @@ from itertools import product
 
 import pytest
 
-from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
-from tests.broker.site import Site, Worker
+from tests.broker.site import Site, Worker, wait
 
 QUEUES = ("celery", "a", "b")
 

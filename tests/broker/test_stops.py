@@ -7,9 +7,8 @@ from itertools import product
 
 import pytest
 
-from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
-from tests.broker.site import Document, Site, Worker
+from tests.broker.site import Document, Site, Worker, wait
 
 #: So long that nothing here comes back by the end of a lease.
 LEASE_SECONDS = 600

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
 from flask.testing import FlaskClient
 
+from taskyard import bulk
 from taskyard.api.app import create_app
 from taskyard.context import Platform
+from taskyard.dashboard import matching
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
+from taskyard.store.sign_in import VALID_FOR
 from tests import factories
+from tests.conftest import TestClock
 
 OWN_SITE = {"Origin": "http://localhost"}
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -51,7 +56,7 @@ def test_a_job_in_any_state_has_a_page_and_a_line(
     job = stored(platform, status)
     page, listing = operator.get(f"/jobs/{job.job_id}"), operator.get("/")
     assert page.status_code == listing.status_code == 200
-    assert str(status) in page.text
+    assert str(status).capitalize() in page.text
     assert job.job_id in listing.text
     assert ("Run again" in page.text) == job.is_terminal
     assert ("/cancel" in page.text) == (not job.is_terminal)
@@ -99,7 +104,11 @@ def test_what_strangers_wrote_is_shown_and_never_run(
         "/",
         f"/jobs/{job.job_id}",
         "/workers",
-        f"/?text={HOSTILE}",
+        "/worker?" + urlencode({"id": HOSTILE}),
+        "/overview",
+        "/system",
+        f"/?q={HOSTILE}",
+        "/?" + urlencode({"q": f'"{HOSTILE}"'}),
         f"/sign-in?next={HOSTILE}",
     ):
         text = operator.get(path).text
@@ -111,7 +120,7 @@ def test_what_strangers_wrote_is_shown_and_never_run(
 
 def test_pages_carry_no_inline_script_or_style(operator: FlaskClient, platform: Platform) -> None:
     job = stored(platform, JobStatus.RUNNING)
-    for path in ("/", f"/jobs/{job.job_id}", "/workers", "/sign-in"):
+    for path in ("/", f"/jobs/{job.job_id}", "/workers", "/overview", "/system", "/sign-in"):
         text = operator.get(path).text
         assert not re.search(r"<script(?![^>]*\bsrc=)", text), path
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=", text), path
@@ -124,7 +133,7 @@ def test_pages_follow_each_other_by_key_and_keep_the_filter(
     now = platform.store.clock.now()
     jobs = [factories.queued_job(now=now - timedelta(seconds=n), labels=["gpu"]) for n in range(60)]
     platform.store.jobs.submit([*jobs, factories.queued_job(now=now)])
-    first = operator.get("/?label=gpu&status=QUEUED").text
+    first = operator.get("/?q=label:gpu&status=QUEUED").text
     link = re.search(r'href="([^"]*after=[^"]*)"', first)
     assert link
     second = operator.get(link[1].replace("&amp;", "&")).text
@@ -150,13 +159,179 @@ def test_cancel_and_retry_act_and_go_back_to_a_page(
     assert fresh.retry_of == job.job_id
 
 
+def test_many_jobs_are_acted_on_after_a_look_at_what_would_be_done(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    waits, ended = stored(platform, JobStatus.QUEUED), stored(platform, JobStatus.COMPLETED)
+    form = {"action": "cancel", "job": [waits.job_id, ended.job_id], "back": "/?status=QUEUED"}
+    asked = operator.post("/jobs/act", data=form, headers=OWN_SITE)
+    assert "Cancel 1 job?" in asked.text
+    assert "1 of the selected has ended already" in asked.text
+    assert platform.store.jobs.get(waits.job_id).status is JobStatus.QUEUED
+    answer = operator.post("/jobs/act", data={**form, "sure": "yes"}, headers=OWN_SITE)
+    assert platform.store.jobs.get(waits.job_id).status is JobStatus.CANCELLED
+    told = operator.get(answer.headers["Location"]).text
+    assert "1 job cancelled" in told
+    assert "1 had moved on" in told
+
+
+def test_all_that_match_are_counted_and_then_acted_on(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    meant = [stored(platform, JobStatus.QUEUED, labels=["gpu"]) for _ in range(3)]
+    other = stored(platform, JobStatus.QUEUED)
+    assert "All that match" in operator.get("/?q=label:gpu").text
+    form = {"action": "cancel", "q": "label:gpu"}
+    asked = operator.post("/jobs/act-on-all", data=form, headers=OWN_SITE).text
+    assert "Cancel 3 jobs?" in asked
+    found = re.search(r'name="as_of" value="(\d+)"', asked)
+    assert found
+    late = stored(platform, JobStatus.QUEUED, labels=["gpu"])
+    sure = {**form, "as_of": found[1], "sure": "yes", "reason": "wrong card"}
+    answer = operator.post("/jobs/act-on-all", data=sure, headers=OWN_SITE)
+    assert "3 jobs cancelled" in operator.get(answer.headers["Location"]).text
+    states = [platform.store.jobs.get(job.job_id).status for job in (*meant, other, late)]
+    assert states == [*[JobStatus.CANCELLED] * 3, JobStatus.QUEUED, JobStatus.QUEUED]
+
+
+def test_long_work_on_all_that_match_goes_on_with_the_next_press(
+    operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        stored(platform, JobStatus.QUEUED, labels=["gpu"])
+    monkeypatch.setattr(matching, "WORK_SECONDS", -1)
+    monkeypatch.setattr(bulk, "BATCH", 2)
+    form = {"action": "cancel", "q": "label:gpu", "sure": "yes"}
+    page = operator.post("/jobs/act-on-all", data=form, headers=OWN_SITE).text
+    assert "2 done, more to go" in page
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    fields.pop("next", None)
+    answer = operator.post("/jobs/act-on-all", data=fields, headers=OWN_SITE)
+    assert "3 jobs cancelled" in operator.get(answer.headers["Location"]).text
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"action": "cancel", "q": " "}, 422),
+        ({"action": "cancel", "q": "status:queued", "as_of": "soon"}, 422),
+        ({"action": "cancel", "q": "no:thing"}, 422),
+        ({"action": "explode", "q": "status:queued"}, 404),
+    ],
+)
+def test_nothing_is_never_taken_for_everything(
+    operator: FlaskClient, platform: Platform, form: dict[str, str], status: int
+) -> None:
+    job = stored(platform, JobStatus.QUEUED)
+    sure = {**form, "sure": "yes"}
+    assert operator.post("/jobs/act-on-all", data=sure, headers=OWN_SITE).status_code == status
+    assert platform.store.jobs.get(job.job_id).status is JobStatus.QUEUED
+
+
+def test_many_jobs_are_run_again(operator: FlaskClient, platform: Platform) -> None:
+    ended = [stored(platform, JobStatus.FAILED) for _ in range(2)]
+    ids = [job.job_id for job in ended]
+    form = {"action": "retry", "job": ids, "sure": "yes"}
+    assert operator.post("/jobs/act", data=form, headers=OWN_SITE).status_code == 303
+    for job_id in ids:
+        assert len(platform.store.queries.retries_of(job_id, limit=5)) == 1
+        assert "Run again as" in operator.get(f"/jobs/{job_id}").text
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"action": "cancel"}, 422),
+        ({"action": "cancel", "job": [f"job-{n}" for n in range(201)]}, 422),
+        ({"action": "explode", "job": ["job-1"]}, 404),
+        ({"action": "cancel", "job": ["job-1", "\0"], "sure": "yes"}, 303),
+    ],
+)
+def test_a_made_up_selection_changes_nothing(
+    operator: FlaskClient, form: dict[str, object], status: int
+) -> None:
+    assert operator.post("/jobs/act", data=form, headers=OWN_SITE).status_code == status
+
+
+EDITED = {
+    "command": "echo one\r\necho two",
+    "requiredCpu": "0.5",
+    "requiredRamMb": "512",
+    "timeoutMs": "1000",
+    "maxRetries": "0",
+    "priority": "9",
+    "labels": "gpu, big",
+    "env": "NAME=a=b\n\nOTHER=",
+}
+
+
+def test_a_job_is_run_again_with_edits(operator: FlaskClient, platform: Platform) -> None:
+    job = stored(platform, JobStatus.FAILED, env={"NAME": "value"}, labels=["gpu"])
+    form = operator.get(f"/jobs/{job.job_id}/edit").text
+    assert "NAME=value" in form
+    answer = operator.post(f"/jobs/{job.job_id}/edit", data=EDITED, headers=OWN_SITE)
+    fresh = platform.store.jobs.get(answer.headers["Location"].removeprefix("/jobs/"))
+    assert (fresh.command, fresh.retry_of) == ("echo one\necho two", job.job_id)
+    assert (fresh.required_cpu, fresh.required_ram_mb, fresh.priority) == (0.5, 512, 9)
+    assert (fresh.labels, dict(fresh.env)) == (("gpu", "big"), {"NAME": "a=b", "OTHER": ""})
+    assert fresh.shape == "0.5/512/big,gpu"
+    assert fresh.retry_on_exit is False
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("command", "  "),
+        ("requiredCpu", "nan"),
+        ("requiredCpu", "many"),
+        ("priority", "10"),
+        ("timeoutMs", "1e400"),
+        ("labels", HOSTILE),
+        ("env", "=nameless"),
+        ("env", "no equals sign but \0"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_shown_with_its_field(
+    operator: FlaskClient, platform: Platform, field: str, value: str
+) -> None:
+    job = stored(platform, JobStatus.FAILED)
+    data = {**EDITED, field: value}
+    answer = operator.post(f"/jobs/{job.job_id}/edit", data=data, headers=OWN_SITE)
+    assert answer.status_code == 422
+    assert f'id="wrong-{field}"' in answer.text
+    assert "<script>alert" not in answer.text
+
+
+def test_a_job_that_lives_is_not_edited(operator: FlaskClient, platform: Platform) -> None:
+    job = stored(platform, JobStatus.RUNNING)
+    assert operator.get(f"/jobs/{job.job_id}/edit").status_code == 409
+    answer = operator.post(f"/jobs/{job.job_id}/edit", data=EDITED, headers=OWN_SITE)
+    assert answer.status_code == 409
+
+
+def test_a_worker_has_a_page_whatever_it_calls_itself(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    now = platform.store.clock.now()
+    for worker_id in ("w1", "../x?y#z/drain", HOSTILE):
+        facts = {"hostname": "h", "cpuCount": 4, "ramTotalMb": 8192, "labels": ["gpu"]}
+        platform.store.workers.register(worker_id, facts, now=now)
+        stored(platform, JobStatus.FAILED, worker_id=worker_id)
+        page = operator.get("/worker", query_string={"id": worker_id})
+        assert page.status_code == 200
+        assert "of the last 1: 1 failed" in page.text
+    assert operator.get("/worker?id=gone").status_code == 404
+
+
 @pytest.mark.parametrize(("action", "shown"), [("drain", "Resume"), ("delete", "No worker")])
 def test_workers_are_managed_from_their_page(
     operator: FlaskClient, platform: Platform, action: str, shown: str
 ) -> None:
     facts = {"hostname": "h", "cpuCount": 4, "ramTotalMb": 8192}
     platform.store.workers.register("w1", facts, now=platform.store.clock.now())
-    answer = operator.post(f"/workers/w1/{action}", headers=OWN_SITE, follow_redirects=True)
+    answer = operator.post(
+        f"/worker/{action}", data={"id": "w1"}, headers=OWN_SITE, follow_redirects=True
+    )
     assert answer.status_code == 200
     assert shown in answer.text
 
@@ -208,6 +383,42 @@ def test_signing_in_keeps_the_token_from_scripts_and_goes_back(platform: Platfor
     assert client.get("/workers").status_code == 302
 
 
+def test_a_link_signs_one_browser_in_and_its_token_ends_with_the_session(
+    platform: Platform,
+) -> None:
+    store = platform.store
+    code = store.sign_in_codes.create(role="operator", now=store.clock.now())
+    client = create_app(platform).test_client()
+    for _ in range(2):
+        assert "signs this browser in, once" in client.get(f"/sign-in?code={code}").text
+    assert client.post("/sign-in", data={"code": code}).status_code == 303
+    assert client.get("/workers").status_code == 200
+    other = create_app(platform).test_client()
+    again = other.post("/sign-in", data={"code": code})
+    assert again.status_code == 401
+    assert "used already" in again.text
+    client.post("/sign-out", headers=OWN_SITE)
+    assert store.tokens.list() == []
+
+
+def test_a_link_grows_old(platform: Platform, clock: TestClock) -> None:
+    store = platform.store
+    code = store.sign_in_codes.create(role="operator", now=store.clock.now())
+    clock.advance(VALID_FOR.total_seconds() + 1)
+    answer = create_app(platform).test_client().post("/sign-in", data={"code": code})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "auto", HOSTILE])
+def test_light_and_dark_are_the_readers_choice(platform: Platform, theme: str) -> None:
+    client = create_app(platform).test_client()
+    answer = client.post("/theme", data={"theme": theme, "next": "/sign-in"})
+    assert answer.headers["Location"] == "/sign-in"
+    page = client.get("/sign-in").text
+    assert (f'data-theme="{theme}"' in page) == (theme in ("light", "dark"))
+    assert "<script>alert" not in page
+
+
 @pytest.mark.parametrize(
     "target",
     ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "evil"],
@@ -220,7 +431,17 @@ def test_signing_in_never_leads_to_another_site(platform: Platform, target: str)
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/jobs/gone", 404), ("/?after=made-up", 422), ("/?status=GONE", 404)]
+    ("path", "status"),
+    [
+        ("/jobs/gone", 404),
+        ("/?after=made-up", 422),
+        ("/?status=GONE", 404),
+        ("/?q=%00", 422),
+        ("/?q=nothing:of-ours", 422),
+        ("/?q=" + "w" * 1001, 422),
+        ("/worker?id=%00", 404),
+        ("/overview?range=year", 404),
+    ],
 )
 def test_what_is_not_there_is_a_page_too(operator: FlaskClient, path: str, status: int) -> None:
     answer = operator.get(path)

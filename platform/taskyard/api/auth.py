@@ -18,8 +18,13 @@ _ACT = frozenset({Role.OPERATOR})
 _WORK = frozenset({Role.AGENT, Role.OPERATOR})
 _ANY = _READ | _WORK
 
-#: Routes that need no token: health, the page to sign in, and the files that it is made of.
-OPEN = frozenset({"health.healthz", "health.readyz", "dashboard.sign_in", "dashboard.static"})
+#: Routes that need no token: health, the page to sign in, and what it is made of.
+OPEN = frozenset(
+    {
+        *("health.healthz", "health.readyz"),
+        *("dashboard.sign_in", "dashboard.static", "dashboard.choose_theme"),
+    }
+)
 
 #: Every other route with the roles that may use it. A route that is not here is for nobody.
 ROLES: dict[str, frozenset[Role]] = {
@@ -61,9 +66,18 @@ ROLES: dict[str, frozenset[Role]] = {
     "api-docs.openapi_json": _ANY,
     "dashboard.jobs": _READ,
     "dashboard.job": _READ,
+    "dashboard.live": _READ,
+    "dashboard.show_overview": _READ,
+    "dashboard.system": _READ,
+    "dashboard.act_on_letters": _ACT,
     "dashboard.workers": _READ,
+    "dashboard.worker": _READ,
     "dashboard.cancel": _ACT,
     "dashboard.retry": _ACT,
+    "dashboard.edit": _ACT,
+    "dashboard.retry_edited": _ACT,
+    "dashboard.act_on_jobs": _ACT,
+    "dashboard.act_on_matching": _ACT,
     "dashboard.worker_action": _ACT,
     "dashboard.sign_out": _ANY,
 }

@@ -10,7 +10,10 @@ from typing import Any
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 _ANSI = re.compile(
     r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[PX^_][^\x1b]*(\x1b\\)?)"
 )
@@ -19,7 +22,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def duration(seconds: float | None) -> str:
-    """``0.4 s``, ``12 s``, ``3.5 min``, ``2 h``; empty for none."""
+    """``40 ms``, ``1.4 s``, ``12 s``, ``3.5 min``, ``2 h``; empty for none."""
     if seconds is None:
         return ""
     for size, unit in _UNITS:
@@ -28,12 +31,22 @@ def duration(seconds: float | None) -> str:
             return (
                 f"{count:.1f} {unit}".replace(".0 ", " ") if count < 10 else f"{count:.0f} {unit}"
             )
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def ago(instant: datetime | None, now: datetime) -> str:
     """How long ago, in words."""
-    return "" if instant is None else f"{duration(max(0.0, (now - instant).total_seconds()))} ago"
+    if instant is None:
+        return ""
+    seconds = max(0.0, (now - instant).total_seconds())
+    return f"{duration(seconds) if seconds >= 10 else f'{seconds:.0f} s'} ago"
+
+
+def stamp(instant: datetime) -> str:
+    """The instant itself."""
+    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def between(start: datetime | None, end: datetime | None) -> float | None:
@@ -63,6 +76,22 @@ def size(count: int) -> str:
     return f"{count} GB"
 
 
+def megabytes(count: float) -> str:
+    """Memory for people."""
+    return f"{count / 1024:.3g} GB" if count >= 1024 else f"{count:.0f} MB"
+
+
+def spent(seconds: Mapping[str, float]) -> str:
+    """Where an attempt's time went, in words."""
+    words = {"QUEUED": "waited", "ASSIGNED": "given", "RUNNING": "ran"}
+    return ", ".join(f"{words[state]} {duration(took)}" for state, took in seconds.items())
+
+
+def variables(env: Mapping[str, str]) -> str:
+    """An environment as lines."""
+    return "\n".join(f"{name}={value}" for name, value in env.items())
+
+
 def visible(text: str) -> str:
     """Text in which nothing is hidden: control and direction characters are written out."""
     return _HIDDEN.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
@@ -71,6 +100,11 @@ def visible(text: str) -> str:
 def plain(text: str) -> str:
     """Output without terminal sequences, and with nothing hidden left in it."""
     return visible(_ANSI.sub("", text.replace("\r\n", "\n")))
+
+
+def sentence(text: str) -> str:
+    """Words as a sentence."""
+    return f"{visible(text[:1].upper() + text[1:])}."
 
 
 def first_line(job: Job) -> str:

@@ -30,6 +30,7 @@ from taskyard.store.passes import PassLog
 from taskyard.store.queries import JobQueries
 from taskyard.store.reach import Reach, reach_of
 from taskyard.store.refusals import RefusalStore
+from taskyard.store.sign_in import SignInCodes
 from taskyard.store.stats import StatsStore
 from taskyard.store.tokens import TokenStore
 from taskyard.store.uri import resolve_uri
@@ -69,6 +70,7 @@ class Store:
     output: OutputStore
     files: FileStore
     tokens: TokenStore
+    sign_in_codes: SignInCodes
     idempotency: IdempotencyStore
     locks: LockStore
     counters: CounterStore
@@ -138,6 +140,7 @@ def build(
         output=OutputStore(database, settings.output_cap_bytes),
         files=FileStore(database, clock),
         tokens=TokenStore(database, clock),
+        sign_in_codes=SignInCodes(database),
         idempotency=IdempotencyStore(database, clock),
         locks=LockStore(database),
         counters=counters,

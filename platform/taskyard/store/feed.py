@@ -21,6 +21,9 @@ from taskyard import events
 
 _REOPEN_SECONDS = 0.5
 
+#: Waits for a change of any job; output alone is none.
+ANY_JOB = ""
+
 _PIPELINE: list[dict[str, Any]] = [
     {
         "$match": {
@@ -49,7 +52,7 @@ class Feed:
 
     @contextmanager
     def waiting_for(self, job_id: str) -> Iterator[threading.Event]:
-        """An event that is set whenever the job or its output changed."""
+        """An event that is set whenever the job or its output changed; or ``ANY_JOB``."""
         woken = threading.Event()
         with self._lock:
             self._waiters[job_id].add(woken)
@@ -92,9 +95,11 @@ class Feed:
 
     def _wake(self, key: Any) -> None:
         job_id = key["j"] if isinstance(key, dict) else key
+        listening = (job_id, ANY_JOB) if key == job_id else (job_id,)
         with self._lock:
-            for woken in self._waiters.get(job_id, ()):
-                woken.set()
+            for name in listening:
+                for woken in self._waiters.get(name, ()):
+                    woken.set()
 
     def _wake_all(self) -> None:
         with self._lock:

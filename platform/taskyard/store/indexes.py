@@ -48,6 +48,7 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"completedAt": {"$exists": True}},
         ),
         IndexModel([("expireAt", ASCENDING)], name="expiry", sparse=True),
+        IndexModel([("retryOf", ASCENDING)], name="retries", sparse=True),
         IndexModel([("fileId", ASCENDING)], name="by_file", sparse=True),
         IndexModel([("resultFileId", ASCENDING)], name="by_result", sparse=True),
     ],
@@ -55,6 +56,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "files.files": [IndexModel([("metadata.expireAt", ASCENDING)], name="expiry", sparse=True)],
     "files.begun": [IndexModel([("at", ASCENDING)], name="begun")],
     "stats": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
+    "sign_in_codes": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
     "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 

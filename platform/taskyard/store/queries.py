@@ -229,6 +229,11 @@ class JobQueries:
         names = {"$or": [{"fileId": file_id}, {"resultFileId": file_id}]}
         return self._jobs.find_one(names, {"_id": 1}) is not None
 
+    def retries_of(self, job_id: str, *, limit: int) -> list[Job]:
+        """The jobs that ran this one again, the first of them first."""
+        found = self._jobs.find({"retryOf": job_id}, _LISTED).limit(limit)
+        return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
+
     def cancels_among(self, job_ids: Sequence[str]) -> list[str]:
         """The leases of those of these jobs that were asked to be cancelled."""
         asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}

@@ -17,6 +17,8 @@ class Access:
     """A connection that may do everything, and whether its token is a new one."""
 
     connection: Connection
+    #: Signs a browser in once, for the while that its code holds.
+    sign_in_link: str
     is_new: bool = False
     #: Where it was left for the command line; None when that file is for another server.
     saved_to: Path | None = None
@@ -24,11 +26,14 @@ class Access:
 
 def operator_access(store: Store, url: str) -> Access:
     """The saved token if this database knows it, else a new one, shown by the caller once."""
+    code = store.sign_in_codes.create(role=Role.OPERATOR, now=store.clock.now())
+    link = f"{url}/sign-in?code={code}"
     saved = config.load({"TASKYARD_CONFIG_DIR": str(config.path().parent)})
     known = store.tokens.verify(saved.token) if saved.token else None
     if known is not None and known.role is Role.OPERATOR:
         mine = Connection(url=url, token=saved.token)
-        return Access(connection=mine, saved_to=config.save(mine))
+        return Access(connection=mine, sign_in_link=link, saved_to=config.save(mine))
     mine = Connection(url=url, token=store.tokens.create(role="operator", name="up"))
     foreign = saved.token and not is_loopback(saved.url.partition("://")[2])
-    return Access(connection=mine, is_new=True, saved_to=None if foreign else config.save(mine))
+    saved_to = None if foreign else config.save(mine)
+    return Access(connection=mine, sign_in_link=link, is_new=True, saved_to=saved_to)

@@ -39,6 +39,7 @@ class Screen:
         secret = "$(taskyard tokens show)" if granted.saved_to else token
         self._stdout.print()
         self._say("Taskyard is up", url)
+        self._say("sign in, once", granted.sign_in_link)
         if granted.is_new:
             self._say("operator token", f"{token}  (shown once; sign in with it)")
         if granted.saved_to:

@@ -1,0 +1,67 @@
+"""The blueprint of the pages: what every template may use, headers, and errors as pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, g, render_template, request
+from werkzeug.wrappers import Response
+
+from taskyard import __version__
+from taskyard.api.auth import Caller
+from taskyard.api.base import platform
+from taskyard.dashboard import presenters
+from taskyard.errors import TaskyardError
+from taskyard.jobs import search_terms
+from taskyard.store.tokens import Role
+
+#: Remembers light or dark; without it the browser's own preference holds.
+THEME_COOKIE = "taskyard_theme"
+THEMES = ("light", "dark")
+
+_HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
+}
+
+blueprint = Blueprint(
+    "dashboard",
+    __name__,
+    template_folder="templates",
+    static_folder="static",
+    static_url_path="/static",
+)
+
+
+@blueprint.context_processor
+def helpers() -> dict[str, Any]:
+    """What every template may use."""
+    asking: Caller | None = g.get("caller")
+    chosen = request.cookies.get(THEME_COOKIE)
+    return {
+        "show": presenters,
+        "quoted": search_terms.quoted,
+        "now": platform().store.clock.now(),
+        "may_act": asking is not None and Role.OPERATOR in asking.roles,
+        "signed_in": asking is not None and platform().settings.auth,
+        "theme": chosen if chosen in THEMES else None,
+        "version": __version__,
+        "here": request.full_path.rstrip("?") if request.method == "GET" else "/",
+    }
+
+
+@blueprint.after_request
+def add_headers(response: Response) -> Response:
+    """What pages carry beside the headers of every answer; they are for one reader alone."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.endpoint != "dashboard.static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+@blueprint.errorhandler(TaskyardError)
+def explain_error(error: TaskyardError) -> tuple[str, int]:
+    """An error as a page."""
+    return render_template("error.html", error=error), error.status

@@ -1,0 +1,99 @@
+"""The overview's figures as lines over time, for the charts and for the table beside them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from taskyard.stats.histogram import Histogram, percentiles
+from taskyard.stats.rollup import Rollup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line: its label, the name of its colour, and a value for each step, or none."""
+
+    label: str
+    colour: str
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Lines of one unit over the same steps."""
+
+    title: str
+    #: ``jobs``, ``ms`` or ``percent``.
+    unit: str
+    lines: Sequence[Line]
+
+
+def of(points: Sequence[Rollup]) -> list[Chart]:
+    """The charts of the overview."""
+    return [
+        Chart(
+            title="Ended",
+            unit="jobs",
+            lines=[
+                _line("completed", "good", points, lambda p: p.completed),
+                _line("failed", "bad", points, lambda p: p.failed),
+                _line("cancelled", "soft", points, lambda p: p.cancelled),
+            ],
+        ),
+        Chart(
+            title="Queue",
+            unit="jobs",
+            lines=[
+                _line("most queued", "wait", points, lambda p: p.queued if p.samples else None),
+                _line("submitted", "accent", points, lambda p: p.submitted),
+            ],
+        ),
+        Chart(title="Wait", unit="ms", lines=_percentiles(points, lambda p: p.wait)),
+        Chart(title="Run time", unit="ms", lines=_percentiles(points, lambda p: p.run)),
+        Chart(
+            title="Longest in the queue",
+            unit="ms",
+            lines=[
+                _line("oldest", "wait", points, lambda p: p.oldest_wait_ms if p.samples else None)
+            ],
+        ),
+        Chart(
+            title="CPUs in use",
+            unit="percent",
+            lines=[_line("in use", "accent", points, _utilisation)],
+        ),
+    ]
+
+
+def data(charts: Sequence[Chart], points: Sequence[Rollup]) -> dict[str, Any]:
+    """What the page's script draws them from."""
+    return {
+        "at": [point.at.timestamp() for point in points],
+        "charts": [asdict(chart) for chart in charts],
+    }
+
+
+def _line(
+    label: str,
+    colour: str,
+    points: Sequence[Rollup],
+    value: Callable[[Rollup], float | None],
+) -> Line:
+    return Line(label=label, colour=colour, values=[value(point) for point in points])
+
+
+def _percentiles(points: Sequence[Rollup], durations: Callable[[Rollup], Histogram]) -> list[Line]:
+    found = [percentiles(durations(point)) for point in points]
+    return [
+        Line(
+            label=label,
+            colour=colour,
+            values=[getattr(each, f"{label}_ms") if each else None for each in found],
+        )
+        for label, colour in (("p50", "accent"), ("p95", "wait"), ("p99", "bad"))
+    ]
+
+
+def _utilisation(point: Rollup) -> float | None:
+    return None if point.utilisation is None else round(100 * point.utilisation, 1)

@@ -1,0 +1,150 @@
+"""What people do to jobs from the pages: cancel, run again, run again with edits, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import marshmallow as ma
+from flask import redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from taskyard import operations
+from taskyard.api import errors, schemas
+from taskyard.api.auth import caller
+from taskyard.api.base import platform
+from taskyard.dashboard.blueprint import blueprint
+from taskyard.dashboard.session import local
+from taskyard.errors import Conflict, InvalidRequest, NotFound
+from taskyard.jobs.model import Job
+
+#: Jobs that one form may name: a page has fewer.
+AT_ONCE = 200
+
+_REASON_CHARACTERS = 500
+
+#: What may be edited before a job runs again: fields of the form by name, and how each is read.
+_NUMBERS = ("requiredCpu", "requiredRamMb", "timeoutMs", "maxRetries", "priority")
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    """Cancel a job, and show it."""
+    operations.cancel(platform(), job_id, by=caller().name, reason=_reason())
+    return redirect(url_for("dashboard.job", job_id=job_id), 303)
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+def retry(job_id: str) -> Response:
+    """Submit a job anew as it was, and show the new one."""
+    fresh = operations.retry(platform(), job_id, by=caller().name)
+    return redirect(url_for("dashboard.job", job_id=fresh.job_id), 303)
+
+
+@blueprint.get("/jobs/<job_id>/edit")
+def edit(job_id: str) -> str:
+    """A job's inputs in a form, to be run again otherwise."""
+    return _form(_ended(job_id), {}, {})
+
+
+@blueprint.post("/jobs/<job_id>/edit")
+def retry_edited(job_id: str) -> Any:
+    """Submit a job anew with edits; the form again, with what is wrong, where they cannot be."""
+    ended = _ended(job_id)
+    try:
+        edits = _edits(request.form)
+    except ma.ValidationError as error:
+        problems = {
+            entry["field"].partition(".")[0]: entry["message"]
+            for entry in errors.Invalid(error.messages_dict).errors
+        }
+        return _form(ended, request.form, problems), 422
+    fresh = operations.retry(platform(), job_id, by=caller().name, edits=edits)
+    return redirect(url_for("dashboard.job", job_id=fresh.job_id), 303)
+
+
+@blueprint.post("/jobs/act")
+def act_on_jobs() -> Any:
+    """Cancel or run again what was selected: first what would be done, then, if sure, that."""
+    action = request.form.get("action", "")
+    if action not in ("cancel", "retry"):
+        raise NotFound("action", action)
+    job_ids = list(dict.fromkeys(request.form.getlist("job")))
+    if not 1 <= len(job_ids) <= AT_ONCE:
+        raise InvalidRequest(f"Select 1 to {AT_ONCE} jobs.", field="job")
+    back = local(request.form.get("back"))
+    if request.form.get("sure") != "yes":
+        found = [job for job_id in job_ids if (job := _find(job_id))]
+        fit = [job for job in found if job.is_terminal == (action == "retry")]
+        return render_template(
+            "confirm.html", action=action, jobs=fit, left_out=len(job_ids) - len(fit), back=back
+        )
+    done = sum(_acted(action, job_id) for job_id in job_ids)
+    refused = len(job_ids) - done
+    return redirect(url_for("dashboard.jobs", did=action, count=done, refused=refused), 303)
+
+
+def _acted(action: str, job_id: str) -> bool:
+    """Do it to one job; False for one that has moved on meanwhile."""
+    try:
+        if action == "cancel":
+            operations.cancel(platform(), job_id, by=caller().name, reason=_reason())
+        else:
+            operations.retry(platform(), job_id, by=caller().name)
+    except (Conflict, NotFound):
+        return False
+    return True
+
+
+def _find(job_id: str) -> Job | None:
+    try:
+        return platform().store.jobs.get(job_id)
+    except NotFound:
+        return None
+
+
+def _reason() -> str | None:
+    return (request.form.get("reason") or "")[:_REASON_CHARACTERS].replace("\0", "") or None
+
+
+def _ended(job_id: str) -> Job:
+    found = platform().store.jobs.get(job_id)
+    if not found.is_terminal:
+        raise Conflict(f"{job_id} has not ended ({found.status}); only ended jobs are retried.")
+    return found
+
+
+def _form(job: Job, given: Mapping[str, str], problems: Mapping[str, str]) -> str:
+    return render_template("edit.html", job=job, given=given, problems=problems)
+
+
+def _edits(form: Mapping[str, str]) -> dict[str, Any]:
+    """The form as the API's own request, so that what it refuses is refused here too.
+
+    Raises ValidationError.
+    """
+    request_body: dict[str, Any] = {
+        "command": form.get("command", "").replace("\r\n", "\n"),
+        "labels": form.get("labels", "").replace(",", " ").split(),
+        "env": _variables(form.get("env", "").splitlines()),
+        "retryOnExit": form.get("retryOnExit") == "on",
+    }
+    for name in _NUMBERS:
+        request_body[name] = _number(form.get(name, ""))
+    loaded: dict[str, Any] = schemas.JobRequest().load(request_body)
+    return {**loaded, "labels": tuple(loaded["labels"])}
+
+
+def _number(text: str) -> float | int | str:
+    """A number where it is one; the schema refuses the rest by the field's name."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return int(value) if value.is_integer() else value
+
+
+def _variables(lines: Sequence[str]) -> dict[str, str]:
+    """``NAME=value`` lines; one without a name is left to the schema to refuse."""
+    pairs = [line.partition("=") for line in lines if line.strip()]
+    return {name.strip(): value for name, _, value in pairs}

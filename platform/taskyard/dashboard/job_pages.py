@@ -1,0 +1,113 @@
+"""The list of jobs, and the page of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import render_template, request
+
+from taskyard.api import paging
+from taskyard.api.base import base_url, platform
+from taskyard.dashboard import snippets, timeline
+from taskyard.dashboard.blueprint import blueprint
+from taskyard.errors import InvalidRequest, NotFound
+from taskyard.jobs import search_terms
+from taskyard.jobs.model import Job
+from taskyard.jobs.search import EVERYTHING, Search
+from taskyard.jobs.states import JobStatus
+from taskyard.store.output import Chunk
+from taskyard.store.queries import JobFilter, Page
+from taskyard.waiting import explain
+
+PAGE = 50
+
+#: Output that a page carries for browsers without scripts; the text route has all of it.
+SHOWN_CHARACTERS = 64 * 1024
+
+#: Retries of one job that its page links to.
+SHOWN_RETRIES = 20
+
+
+@blueprint.get("/")
+def jobs() -> Any:
+    """Jobs, newest first, by status and by a search, paged by key."""
+    queries = platform().store.queries
+    status, q = request.args.get("status") or "", (request.args.get("q") or "").strip()
+    if status not in {"", *JobStatus}:
+        raise NotFound("status", status)
+    wrong = None
+    search, page = EVERYTHING, Page()
+    try:
+        search = read_search(q)
+        page = queries.page(
+            JobFilter(statuses=[JobStatus(status)] if status else [], search=search),
+            limit=PAGE,
+            after=paging.decode(request.args.get("after")),
+        )
+    except InvalidRequest as error:
+        if error.field != "q":
+            raise
+        wrong = str(error)
+    shown = render_template(
+        "jobs.html",
+        jobs=page.jobs,
+        waiting=explain(platform(), page.jobs),
+        next=paging.encode(page.next),
+        looked_back_to=page.looked_back_to,
+        after=request.args.get("after"),
+        status=status,
+        statuses=list(JobStatus),
+        tally=queries.tally(search),
+        q=q,
+        wrong=wrong,
+        done=_done(),
+    )
+    return (shown, 422) if wrong else shown
+
+
+@blueprint.get("/jobs/<job_id>")
+def job(job_id: str) -> str:
+    """One job: where it stands, why it waits, its timeline, inputs and output."""
+    store = platform().store
+    found, now = store.jobs.get(job_id), store.clock.now()
+    chunks, more = _head_of_output(found)
+    return render_template(
+        "job.html",
+        job=found,
+        waiting=explain(platform(), [found]).get(job_id),
+        timeline=timeline.draw(found, now),
+        chunks=chunks,
+        more=more,
+        curl=snippets.as_curl(found, base_url()),
+        command_line=snippets.as_command(found),
+        retries=store.queries.retries_of(job_id, limit=SHOWN_RETRIES),
+    )
+
+
+def read_search(q: str) -> Search:
+    """What the words ask for. Raises InvalidRequest."""
+    if "\0" in q:
+        raise InvalidRequest("A search has no such character.", field="q")
+    return search_terms.parse(q, now=platform().store.clock.now())
+
+
+def _done() -> dict[str, Any] | None:
+    """What an action on many jobs did, as its redirect tells: words of ours and two numbers."""
+    did = request.args.get("did")
+    if did not in ("cancel", "retry"):
+        return None
+    return {"did": did, **{n: request.args.get(n, 0, type=int) for n in ("count", "refused")}}
+
+
+def _head_of_output(found: Job) -> tuple[Sequence[Chunk], bool]:
+    """The first characters of the output, and whether there are more."""
+    chunks: list[Chunk] = []
+    room = SHOWN_CHARACTERS
+    for chunk in platform().store.output.read(found):
+        if room <= 0:
+            return chunks, True
+        cut = chunk.data[:room]
+        chunks.append(Chunk(seq=chunk.seq, stream=chunk.stream, data=cut))
+        room -= len(chunk.data)
+    return chunks, room < 0

@@ -1,0 +1,48 @@
+"""What moves on a list: a stream that says that jobs changed, and nothing of how.
+
+The page then asks for itself anew, so there is one road to every byte of it, and a viewer's
+rights are judged with each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from flask import Response
+from werkzeug.wrappers import Response as AnyResponse
+
+from taskyard.api.base import platform
+from taskyard.context import Platform
+from taskyard.dashboard.blueprint import blueprint
+from taskyard.store.feed import ANY_JOB
+
+#: Changes that come closer together are told of as one.
+PAUSE_SECONDS = 1.0
+
+#: What changes without a job's doing (heartbeats, silence) is looked at this often.
+BEAT_SECONDS = 5.0
+
+#: Then the browser comes again by itself, and its token is asked for anew.
+OPEN_SECONDS = 300.0
+
+
+@blueprint.get("/live")
+def live() -> AnyResponse:
+    """Events: ``changed`` when jobs did, ``beat`` when nothing was said for a while."""
+    return Response(
+        _changes(platform()),
+        mimetype="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+def _changes(here: Platform) -> Iterator[str]:
+    yield "retry: 2000\n\n"
+    ends = time.monotonic() + OPEN_SECONDS
+    with here.store.feed.waiting_for(ANY_JOB) as woken:
+        while time.monotonic() < ends:
+            changed = woken.wait(BEAT_SECONDS)
+            woken.clear()
+            yield f"event: {'changed' if changed else 'beat'}\ndata:\n\n"
+            time.sleep(PAUSE_SECONDS)

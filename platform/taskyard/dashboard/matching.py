@@ -1,0 +1,82 @@
+"""Cancel, or run again, all jobs that a search finds: counted first, then batch by batch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import redirect, render_template, request, url_for
+
+from taskyard import bulk
+from taskyard.api import paging
+from taskyard.api.auth import caller
+from taskyard.api.base import platform
+from taskyard.bulk import Action, Task
+from taskyard.clock import epoch_ms, from_epoch_ms
+from taskyard.dashboard.blueprint import blueprint
+from taskyard.errors import InvalidRequest, NotFound
+from taskyard.jobs import search_terms
+from taskyard.store.searches import Position
+
+#: One request works for so long; the page then offers to go on.
+WORK_SECONDS = 10.0
+
+_REASON_CHARACTERS = 500
+
+
+@blueprint.post("/jobs/act-on-all")
+def act_on_matching() -> Any:
+    """First how many are meant, then, if sure, do it; long work is done in several requests."""
+    form = request.form
+    task = _task()
+    if form.get("sure") != "yes":
+        return _page(task, count=bulk.count(platform(), task))
+    after = paging.decode(form.get("after") or None)
+    done, skipped, after = _work(task, after)
+    done += form.get("done", 0, type=int)
+    skipped += form.get("skipped", 0, type=int)
+    if after is not None:
+        return _page(task, after=paging.encode(after), done=done, skipped=skipped)
+    return redirect(
+        url_for("dashboard.jobs", did=str(task.action), count=done, refused=skipped), 303
+    )
+
+
+def _work(task: Task, after: Position | None) -> tuple[int, int, Position | None]:
+    """Batches until all is done, or the time is over."""
+    done, skipped, ends = 0, 0, time.monotonic() + WORK_SECONDS
+    while True:
+        batch = bulk.act(platform(), task, after=after)
+        done, skipped, after = done + len(batch.job_ids), skipped + batch.skipped, batch.next
+        if after is None or time.monotonic() > ends:
+            return done, skipped, after
+
+
+def _task() -> Task:
+    """What the form asks for. Raises NotFound, InvalidRequest; nothing is never everything."""
+    form = request.form
+    action, q = form.get("action", ""), form.get("q", "")
+    if action not in set(Action):
+        raise NotFound("action", action)
+    if "\0" in q:
+        raise InvalidRequest("A search has no such character.", field="q")
+    try:
+        given = form.get("as_of")
+        as_of = from_epoch_ms(int(given)) if given else platform().store.clock.now()
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest("This is no instant.", field="as_of") from None
+    search = search_terms.parse(q, now=as_of)
+    if not search.conditions:
+        raise InvalidRequest("Say which jobs: search, or choose a state.", field="q")
+    reason = (form.get("reason") or "")[:_REASON_CHARACTERS].replace("\0", "") or None
+    return Task(action=Action(action), search=search, as_of=as_of, by=caller().name, reason=reason)
+
+
+def _page(task: Task, **values: Any) -> str:
+    return render_template(
+        "matching.html",
+        task=task,
+        q=request.form.get("q", ""),
+        as_of=epoch_ms(task.as_of),
+        **values,
+    )

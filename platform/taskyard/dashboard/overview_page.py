@@ -1,0 +1,34 @@
+"""The overview: how the platform fares, over a span of time and now."""
+
+from __future__ import annotations
+
+from flask import json, render_template, request
+
+from taskyard.api.base import platform
+from taskyard.dashboard import charts
+from taskyard.dashboard.blueprint import blueprint
+from taskyard.errors import NotFound
+from taskyard.overview import SPANS, overview
+from taskyard.stats.histogram import percentiles
+
+_DEFAULT = "1h"
+
+
+@blueprint.get("/overview")
+def show_overview() -> str:
+    """Alarms, figures, charts, and the commonest errors with the jobs behind them."""
+    chosen = request.args.get("range") or _DEFAULT
+    if chosen not in SPANS:
+        raise NotFound("range", chosen)
+    found = overview(platform(), SPANS[chosen])
+    drawn = charts.of(found.points)
+    return render_template(
+        "overview.html",
+        overview=found,
+        chosen=chosen,
+        spans=list(SPANS),
+        charts=drawn,
+        series=json.dumps(charts.data(drawn, found.points)),
+        wait=percentiles(found.total.wait),
+        run=percentiles(found.total.run),
+    )

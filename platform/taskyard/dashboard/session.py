@@ -1,0 +1,88 @@
+"""Signing in, with a token or a link for one use; signing out; light or dark."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from taskyard.api.auth import COOKIE
+from taskyard.api.base import platform
+from taskyard.dashboard.blueprint import THEME_COOKIE, THEMES, blueprint
+
+#: Name of the token that a browser gets for a link; it is revoked when that browser signs out.
+LINK_TOKEN = "browser, by link"  # noqa: S105 - a name, no secret
+
+_MONTH_SECONDS = 2_592_000
+_YEAR_SECONDS = 31_536_000
+
+
+@blueprint.route("/sign-in", methods=["GET", "POST"])
+def sign_in() -> Any:
+    """Sign in with a token, or with the code of a link, which holds for one use.
+
+    The code is redeemed by a button, not by the link itself: what looks ahead at links does
+    not use it up.
+    """
+    target = local(request.values.get("next"))
+    code = request.values.get("code", "").strip()
+    if request.method == "GET":
+        return render_template("sign_in.html", next=target, code=code)
+    token = _redeemed(code) if code else request.form.get("token", "").strip()
+    if token is None or platform().store.tokens.verify(token) is None:
+        return render_template("sign_in.html", next=target, wrong="code" if code else "token"), 401
+    response = redirect(target, 303)
+    response.set_cookie(
+        COOKIE,
+        token,
+        httponly=True,
+        samesite="Strict",
+        secure=request.is_secure,
+        max_age=_MONTH_SECONDS,
+    )
+    return response
+
+
+@blueprint.post("/sign-out")
+def sign_out() -> Response:
+    """Forget the token; one that was made for this browser alone is revoked."""
+    tokens = platform().store.tokens
+    known = tokens.verify(request.cookies.get(COOKIE, ""))
+    if known is not None and known.name == LINK_TOKEN:
+        tokens.revoke(known.id)
+    response = redirect(url_for("dashboard.sign_in"), 303)
+    response.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.post("/theme")
+def choose_theme() -> Response:
+    """Light, dark, or as the browser has it."""
+    response = redirect(local(request.form.get("next")), 303)
+    chosen = request.form.get("theme")
+    if chosen in THEMES:
+        response.set_cookie(THEME_COOKIE, chosen, samesite="Lax", max_age=_YEAR_SECONDS)
+    else:
+        response.delete_cookie(THEME_COOKIE, samesite="Lax")
+    return response
+
+
+def local(target: str | None) -> str:
+    """Where to go afterwards: a path of ours, never another site."""
+    try:
+        parts = urlsplit(target or "")
+    except ValueError:
+        return url_for("dashboard.jobs")
+    safe = parts.path.startswith("/") and not parts.path.startswith("//")
+    if not target or not safe or parts.netloc or parts.scheme or "\\" in target:
+        return url_for("dashboard.jobs")
+    return target
+
+
+def _redeemed(code: str) -> str | None:
+    """A token for this browser, when the code is one that nobody has used."""
+    store = platform().store
+    role = store.sign_in_codes.redeem(code, now=store.clock.now())
+    return store.tokens.create(role=role, name=LINK_TOKEN) if role else None

@@ -1,0 +1,64 @@
+"""A job's inputs as lines to paste: for curl, and for the command line. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from taskyard.documents import camel
+from taskyard.jobs.model import Job
+
+#: What a request leaves out when it asks for nothing else.
+_DEFAULTS: dict[str, Any] = {
+    "required_cpu": 1,
+    "required_ram_mb": 256,
+    "timeout_ms": 300_000,
+    "max_retries": 3,
+    "priority": 5,
+    "labels": (),
+    "env": {},
+    "retry_on_exit": False,
+    "file_id": None,
+    "file_url": None,
+    "filename": None,
+}
+
+
+def as_curl(job: Job, base_url: str) -> str:
+    """The request that submits the same job, with the token left to the shell."""
+    body: dict[str, Any] = {"command": job.command}
+    for name, default in _DEFAULTS.items():
+        value = getattr(job, name)
+        if value != default and not (isinstance(default, tuple) and tuple(value) == default):
+            body[camel(name)] = list(value) if isinstance(value, tuple) else value
+    text = json.dumps(body, ensure_ascii=True)
+    return (
+        'curl -H "Authorization: Bearer $TASKYARD_TOKEN" \\\n'
+        f"  --json {shlex.quote(text)} \\\n"
+        f"  {base_url}/api/jobs/create"
+    )
+
+
+def as_command(job: Job) -> str:
+    """The line of the command line that submits the same job; a file of it is to be at hand."""
+    words = ["taskyard", "run"]
+    if job.filename and (job.file_id or job.file_url):
+        words += ["--file", job.filename]
+    if job.required_cpu != 1:
+        words += ["--cpu", f"{job.required_cpu:g}"]
+    if job.required_ram_mb != 256:
+        words += ["--ram", f"{job.required_ram_mb}MB"]
+    if job.timeout_ms != 300_000:
+        words += ["--timeout", f"{job.timeout_ms}ms"]
+    if job.max_retries != 3:
+        words += ["--retries", str(job.max_retries)]
+    if job.retry_on_exit:
+        words.append("--retry-on-exit")
+    if job.priority != 5:
+        words += ["--priority", str(job.priority)]
+    for label in job.labels:
+        words += ["--label", label]
+    for name, value in job.env.items():
+        words += ["--env", f"{name}={value}"]
+    return " ".join(shlex.quote(word) for word in [*words, "--", job.command])

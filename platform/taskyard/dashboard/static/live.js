@@ -1,0 +1,74 @@
+// Lists that move: htmx asks for the list anew when the server says that jobs changed.
+// Pausable; still while something is selected; and quiet while nobody looks, for a stream that
+// is open holds a thread of the server.
+const state = document.getElementById("live");
+const pause = document.getElementById("pause");
+let feed = document.getElementById("feed");
+let source = null;
+let missed = false;
+
+const chosen = () => document.querySelector("input[name=job][type=checkbox]:checked") !== null;
+const paused = () => pause.getAttribute("aria-pressed") === "true";
+
+function say() {
+  const [kind, text] = paused() ? ["off", "Paused"]
+    : chosen() ? ["off", "Still while jobs are selected"]
+    : source?.readyState === EventSource.OPEN ? ["live", "Live"]
+    : ["lost", "Connecting"];
+  if (state.textContent !== text) state.textContent = text;
+  state.dataset.state = kind;
+  pause.textContent = paused() ? "Go on" : "Pause";
+}
+
+function stop() {
+  source?.close();
+  source = null;
+}
+
+// The extension opens its stream when an element comes: a fresh one opens a fresh stream.
+function start() {
+  stop();
+  const fresh = feed.cloneNode(true);
+  feed.replaceWith(fresh);
+  feed = fresh;
+  window.htmx.process(feed);
+  window.htmx.trigger("#refresh", "refresh");
+}
+
+if (feed && state) {
+  state.hidden = pause.hidden = false;
+  pause.setAttribute("aria-pressed", String(sessionStorage.getItem("paused") === "yes"));
+  document.addEventListener("htmx:sseOpen", (event) => {
+    source = event.detail.source;
+    if (document.hidden || paused()) stop();
+    say();
+  });
+  document.addEventListener("htmx:sseError", () => setTimeout(say));
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt.id !== "refresh") return;
+    if (!document.hidden && !paused() && !chosen()) return;
+    missed = true;
+    event.preventDefault();
+  });
+  document.addEventListener("change", () => {
+    say();
+    if (missed && !paused() && !chosen()) {
+      missed = false;
+      window.htmx.trigger("#refresh", "refresh");
+    }
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) stop();
+    else if (!paused()) start();
+    say();
+  });
+  pause.addEventListener("click", () => {
+    const now = !paused();
+    pause.setAttribute("aria-pressed", String(now));
+    sessionStorage.setItem("paused", now ? "yes" : "no");
+    if (now) stop();
+    else start();
+    say();
+  });
+  say();
+}

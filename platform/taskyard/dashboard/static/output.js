@@ -1,0 +1,307 @@
+// A job's page: its output as it comes, in a window of lines; the rest of the page follows.
+import { classes, parse, strip } from "./ansi.js";
+import { follow } from "./events.js";
+import { Lines, STREAMS } from "./lines.js";
+
+const ROW = 18;
+// Browsers know no element that is taller than some 33 million pixels.
+const TALLEST = 12_000_000;
+const MATCHES = 10_000;
+const MOVING_MS = 5000;
+
+const byId = (id) => document.getElementById(id);
+const viewer = byId("viewer");
+const lines = new Lines();
+let stream = null;
+let following = false;
+let needle = "";
+let matches = [];
+let current = -1;
+let chosen = Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
+let wanted = chosen;
+
+// --- the window
+const scroller = document.createElement("div");
+scroller.className = "scroller";
+scroller.tabIndex = 0;
+scroller.setAttribute("role", "region");
+scroller.setAttribute("aria-label", "Output");
+const space = document.createElement("div");
+space.className = "space";
+const pane = document.createElement("div");
+pane.className = "window";
+space.append(pane);
+scroller.append(space);
+
+const scale = () => Math.max(1, (lines.count(stream) * ROW) / TALLEST);
+const atEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2 * ROW;
+
+// The line at the top is what counts: while more comes, the same height means another line.
+let top = 0;
+let placed = 0;
+let lastScale = 1;
+function place(line) {
+  top = Math.max(0, line);
+  scroller.scrollTop = (top * ROW) / scale();
+  placed = scroller.scrollTop;
+}
+scroller.addEventListener("scroll", () => {
+  if (Math.abs(scroller.scrollTop - placed) < 1) return;
+  if (following && !atEnd()) setFollowing(false);
+  placed = scroller.scrollTop;
+  top = (placed * scale()) / ROW;
+  soon();
+});
+
+let drawing = false;
+function soon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  const count = lines.count(stream);
+  space.style.height = `${Math.min(count * ROW, TALLEST) + 8}px`;
+  scroller.classList.toggle("short", count * ROW < 600);
+  const fit = Math.ceil(scroller.clientHeight / ROW);
+  const last = Math.max(0, count - fit + 1);
+  if (wanted >= 0 && wanted < lines.count(null)) {
+    setFollowing(false);
+    place(Math.min(last, lines.nth(stream, wanted) - Math.floor(fit / 3)));
+    wanted = -1;
+  } else if (following) {
+    scroller.scrollTop = scroller.scrollHeight;
+    placed = scroller.scrollTop;
+    top = last;
+  } else if (scale() !== lastScale) place(top);
+  lastScale = scale();
+  const first = Math.floor(scale() > 1 && atEnd() ? last : Math.min(last, top));
+  const from = Math.max(0, first - 5);
+  const rows = [];
+  for (let i = from; i < Math.min(count, first + fit + 6); i += 1) rows.push(row(lines.position(stream, i)));
+  pane.replaceChildren(...rows);
+  const offset = scale() === 1 ? from * ROW : scroller.scrollTop - (first - from) * ROW;
+  pane.style.transform = `translateY(${Math.max(0, offset)}px)`;
+  space.style.minWidth = `${pane.scrollWidth}px`;
+}
+
+function row(position) {
+  const line = lines.at(position);
+  const made = document.createElement("div");
+  made.className = `row ${STREAMS[line.stream]}`;
+  made.classList.toggle("chosen", position === chosen);
+  made.classList.toggle("found", position === matches[current]);
+  const number = document.createElement("a");
+  number.className = "n";
+  number.href = `#L${position + 1}`;
+  number.textContent = position + 1;
+  number.tabIndex = -1;
+  const text = document.createElement("span");
+  text.className = "t";
+  for (const piece of parse(line.text, line.begin).pieces) text.append(...marked(piece));
+  made.append(number, text);
+  return made;
+}
+
+function* marked({ text, looks }) {
+  const name = classes(looks);
+  const lower = needle && text.toLowerCase();
+  let from = 0;
+  for (let at = needle ? lower.indexOf(needle) : -1; at >= 0; at = lower.indexOf(needle, from)) {
+    if (at > from) yield span("span", text.slice(from, at), name);
+    yield span("mark", text.slice(at, at + needle.length), name);
+    from = at + needle.length;
+  }
+  if (from < text.length) yield span("span", text.slice(from), name);
+}
+
+function span(kind, text, name) {
+  const made = document.createElement(kind);
+  if (name) made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+// --- following
+function setFollowing(on) {
+  following = on;
+  byId("follow").setAttribute("aria-pressed", String(on));
+}
+byId("follow").addEventListener("click", () => {
+  setFollowing(!following);
+  soon();
+});
+new ResizeObserver(soon).observe(scroller);
+
+// --- lines by their numbers
+window.addEventListener("hashchange", () => {
+  chosen = Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
+  soon();
+});
+pane.addEventListener("click", (event) => {
+  if (!event.target.matches(".n")) return;
+  event.preventDefault();
+  history.replaceState(null, "", event.target.getAttribute("href"));
+  chosen = Number(event.target.textContent) - 1;
+  soon();
+});
+
+// --- which stream
+for (const button of byId("streams").children) {
+  button.addEventListener("click", () => {
+    for (const other of byId("streams").children) other.setAttribute("aria-pressed", String(other === button));
+    stream = button.dataset.stream ? STREAMS.indexOf(button.dataset.stream) : null;
+    search();
+    place(0);
+    soon();
+  });
+}
+
+// --- find
+let searching = 0;
+async function search() {
+  const mine = (searching += 1);
+  needle = byId("needle").value.toLowerCase();
+  matches = [];
+  current = -1;
+  if (!needle) {
+    byId("found").textContent = "";
+    return soon();
+  }
+  let breath = performance.now();
+  for (const block of lines.searched) {
+    const text = block.text ?? block.lines.join("\n");
+    // Where colours could stand between the letters, each line is looked at without them.
+    if (block.coloured !== false || text.toLowerCase().includes(needle)) {
+      lines.linesOf(block).forEach((line, i) => {
+        const here = stream === null || block.kinds[i] === stream;
+        if (here && matches.length < MATCHES && strip(line).toLowerCase().includes(needle)) matches.push(block.first + i);
+      });
+    }
+    if (performance.now() - breath > 12) {
+      await new Promise((go) => setTimeout(go));
+      breath = performance.now();
+      if (mine !== searching) return undefined;
+    }
+  }
+  for (let p = lines.open.first + lines.open.kinds.length; p < lines.count(null); p += 1) {
+    const line = lines.at(p);
+    if ((stream === null || line.stream === stream) && strip(line.text).toLowerCase().includes(needle)) matches.push(p);
+  }
+  return step(1);
+}
+function step(by) {
+  if (matches.length) {
+    current = (current + by + matches.length) % matches.length;
+    wanted = matches[current];
+  }
+  const total = matches.length >= MATCHES ? `${MATCHES} and more` : matches.length;
+  byId("found").textContent = !needle ? "" : matches.length ? `${current + 1} of ${total}` : "not found";
+  soon();
+}
+let typing = 0;
+byId("needle").addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(search, 150);
+});
+byId("find").addEventListener("submit", (event) => event.preventDefault());
+byId("needle").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") step(event.shiftKey ? -1 : 1);
+});
+byId("next").addEventListener("click", () => step(1));
+byId("previous").addEventListener("click", () => step(-1));
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches?.("input, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const act = {
+    g: () => { setFollowing(false); place(0); },
+    G: () => setFollowing(true),
+    n: () => step(1),
+    N: () => step(-1),
+    p: () => setFollowing(!following),
+  }[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+  soon();
+});
+
+// --- what comes
+let shown = false;
+function show() {
+  if (shown) return;
+  shown = true;
+  for (const id of ["plain", "more", "nothing"]) byId(id)?.remove();
+  viewer.querySelector("header").after(scroller);
+  for (const id of ["streams", "find", "follow"]) byId(id).hidden = false;
+}
+
+let attempt = null;
+let seen = viewer.dataset.state;
+let bytes = 0;
+const ENDED = ["COMPLETED", "FAILED", "CANCELLED"];
+function handle({ name, data }) {
+  const told = data ? JSON.parse(data) : {};
+  if (name === "reset") {
+    lines.clear();
+    bytes = 0;
+  } else if (STREAMS.includes(name)) {
+    if (attempt !== null && told.attempt !== attempt) {
+      lines.clear();
+      bytes = 0;
+    }
+    attempt = told.attempt;
+    bytes += told.data.length;
+    lines.add(name, told.data);
+    show();
+    soon();
+  } else {
+    const now = `${told.status} ${told.attempt} ${told.cancelRequested}`;
+    if (now !== seen || name === "end") refresh();
+    seen = now;
+    if (name === "end") end();
+  }
+}
+
+function end() {
+  stop();
+  if (following) draw();
+  setFollowing(false);
+  byId("follow").hidden = true;
+  ended = true;
+}
+
+// The page's other half is asked for anew, but not under the hands of who types into it.
+function refresh() {
+  const busy = byId("facts").querySelector("input:focus, details.cancel[open]");
+  if (!busy) window.htmx.trigger("#facts", "refresh");
+}
+setInterval(() => {
+  if (!document.hidden && document.querySelector("#facts[data-moving]")) refresh();
+}, MOVING_MS);
+
+// --- open while somebody looks; what was missed meanwhile comes then
+let ended = false;
+let stopping = null;
+function stop() {
+  stopping?.abort();
+  stopping = null;
+}
+function start() {
+  stop();
+  lines.clear();
+  bytes = 0;
+  attempt = null;
+  stopping = new AbortController();
+  follow(viewer.dataset.events, stopping.signal, handle, () => {});
+}
+setFollowing(!ENDED.includes(viewer.dataset.state.split(" ")[0]) && chosen < 0);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) stop();
+  else if (!ended) start();
+});
+if (!document.hidden) start();

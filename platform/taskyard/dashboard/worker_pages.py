@@ -1,0 +1,69 @@
+"""The list of workers, and the page of one. A worker's id is its own choice, so it stands in
+the query, where no character means anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from flask import redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from taskyard.api import representations
+from taskyard.api.base import platform
+from taskyard.dashboard.blueprint import blueprint
+from taskyard.errors import NotFound
+from taskyard.store.queries import JobFilter
+from taskyard.workers.model import WorkerStatus
+
+#: Jobs of its history that a worker's page shows and judges it by.
+HISTORY = 50
+
+
+@blueprint.get("/workers")
+def workers() -> str:
+    """All workers, with what they have in use."""
+    shown = representations.workers()
+    counts = Counter(worker["status"] for worker in shown)
+    return render_template(
+        "workers.html", workers=shown, counts=counts, statuses=list(WorkerStatus)
+    )
+
+
+@blueprint.get("/worker")
+def worker() -> str:
+    """One worker: how it fares, what it runs, what it ran."""
+    store, worker_id = platform().store, _worker_id(request.args.get("id"))
+    found = next((w for w in representations.workers() if w["worker_id"] == worker_id), None)
+    if found is None:
+        raise NotFound("worker", worker_id)
+    page = store.queries.page(JobFilter(worker=worker_id), limit=HISTORY)
+    ended = [job for job in page.jobs if job.is_terminal]
+    tally = Counter(job.status for job in ended)
+    return render_template(
+        "worker.html",
+        worker=found,
+        live=store.queries.held_by(worker_id),
+        history=ended,
+        tally=", ".join(f"{count} {status.lower()}" for status, count in tally.most_common()),
+    )
+
+
+@blueprint.post("/worker/<action>")
+def worker_action(action: str) -> Response:
+    """Drain, resume or delete a worker."""
+    store, worker_id = platform().store, _worker_id(request.form.get("id"))
+    now = store.clock.now()
+    if action == "delete":
+        store.workers.soft_delete(worker_id, now=now)
+        return redirect(url_for("dashboard.workers"), 303)
+    if action not in ("drain", "resume"):
+        raise NotFound("action", action)
+    store.workers.drain(worker_id, draining=action == "drain", now=now)
+    if action == "resume":
+        platform().nudge("resume")
+    return redirect(url_for("dashboard.worker", id=worker_id), 303)
+
+
+def _worker_id(given: str | None) -> str:
+    return (given or "")[:200].replace("\0", "")

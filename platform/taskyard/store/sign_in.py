@@ -1,0 +1,37 @@
+"""Codes that sign a browser in once: the link that ``taskyard up`` shows."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo.database import Database
+
+#: Long enough to find the terminal again, short enough for a scrollback that others read.
+VALID_FOR = timedelta(minutes=30)
+
+
+class SignInCodes:
+    """Makes codes and takes each once; only a hash of one is kept."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._codes = database["sign_in_codes"]
+
+    def create(self, *, role: str, now: datetime) -> str:
+        """A new code for somebody of ``role``."""
+        code = secrets.token_urlsafe(24)
+        self._codes.insert_one({"_id": _hash(code), "role": role, "expireAt": now + VALID_FOR})
+        return code
+
+    def redeem(self, code: str, *, now: datetime) -> str | None:
+        """The role that the code is for, the first time; None for any other."""
+        live = {"_id": _hash(code), "expireAt": {"$gt": now}}
+        found = self._codes.find_one_and_delete(live)
+        return found["role"] if found else None
+
+
+def _hash(code: str) -> str:
+    """The code has 192 random bits: a plain hash of it tells nothing."""
+    return hashlib.sha256(code.encode(errors="replace")).hexdigest()

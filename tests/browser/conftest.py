@@ -1,0 +1,75 @@
+"""One platform with jobs on it, and one browser, for all tests of the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.browser.chromium import chromium
+from tests.browser.scene import Scene, set_scene
+from tests.processes.conftest import Up
+
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="package")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    up = Up(tmp_path_factory.mktemp("home"))
+    try:
+        with set_scene(up.await_ready()) as scene:
+            yield scene
+    finally:
+        up.stop()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
+    with chromium() as started:
+        yield started
+
+
+Opens = Callable[..., Page]
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console said that was an error."""
+    return []
+
+
+@pytest.fixture
+def opens(browser: Browser, scene: Scene, complaints: list[str]) -> Iterator[Opens]:
+    """Opens pages, each in a browser profile of its own; none of them may complain."""
+    contexts: list[BrowserContext] = []
+
+    def open_page(path: str = "/", token: str | None = scene.token, **options: object) -> Page:
+        context = browser.new_context(**options)  # type: ignore[arg-type] # passed through
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        if token:
+            cookie = {"name": "taskyard_token", "value": token, "url": scene.url}
+            context.add_cookies([cookie])  # type: ignore[list-item] # a TypedDict by shape
+        page = context.new_page()
+        page.on(
+            "console",
+            lambda said: complaints.extend(
+                [f"{said.text} {said.location}"] * (said.type == "error")
+            ),
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(scene.url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(opens: Opens) -> Page:
+    """The list of jobs, of an operator."""
+    return opens("/")

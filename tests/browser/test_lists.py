@@ -1,0 +1,229 @@
+"""Lists in a real browser: they move by themselves, and what is done there is done."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Opens
+from tests.browser.scene import Scene
+
+PAGES = {
+    "jobs": "/",
+    "nothing found": "/?q=nothing-like-this",
+    "a build": "/jobs/{build}",
+    "a job that waits": "/jobs/{waits}",
+    "a job that failed": "/jobs/{retried}",
+    "edit": "/jobs/{failed}/edit",
+    "workers": "/workers",
+    "a worker": "/worker?id={worker}",
+    "overview": "/overview?range=15m",
+    "system": "/system",
+    "sign-in": "/sign-in",
+}
+
+
+def address(scene: Scene, name: str) -> str:
+    worker = scene.client.workers()["workers"][0]["workerId"]
+    return PAGES[name].format(**scene.jobs, worker=worker)
+
+
+def row(page: Page, scene: Scene, name: str) -> Locator:
+    return page.locator(f"tr:has(a[href$='{scene.jobs[name]}'])")
+
+
+def mark(page: Page) -> None:
+    """A page that is loaded anew loses this."""
+    page.evaluate("window.marked = true")
+
+
+def is_marked(page: Page) -> bool:
+    return bool(page.evaluate("window.marked === true"))
+
+
+@pytest.mark.parametrize(("colours", "rules"), [("light", None), ("dark", ["color-contrast"])])
+def test_no_page_has_a_serious_barrier(
+    opens: Opens, scene: Scene, colours: str, rules: list[str] | None
+) -> None:
+    """The dark pages differ in their colours alone."""
+    page = opens("/sign-in", color_scheme=colours)
+    serious = []
+    for name in PAGES:
+        page.goto(scene.url + address(scene, name))
+        expect(page.locator("h1")).to_be_visible()
+        found = Axe().run(page, options={"runOnly": rules} if rules else {})
+        serious += [
+            (name, violation["id"], [node["html"][:120] for node in violation["nodes"]])
+            for violation in found.response["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
+    assert serious == []
+
+
+def test_every_page_fits_a_phone(opens: Opens, scene: Scene) -> None:
+    page = opens("/sign-in", viewport={"width": 390, "height": 800})
+    for name in PAGES:
+        page.goto(scene.url + address(scene, name))
+        expect(page.locator("h1")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+def test_a_new_job_comes_and_changes_without_a_reload(page: Page, scene: Scene) -> None:
+    expect(page.locator("#live")).to_have_text("Live")
+    mark(page)
+    scene.submit("comes", "sleep 1; echo done")
+    expect(row(page, scene, "comes")).to_contain_text("Completed")
+    assert is_marked(page)
+
+
+def test_two_browsers_see_the_same(opens: Opens, scene: Scene) -> None:
+    one, other = opens("/"), opens("/")
+    scene.submit("shared", "true", labels=["nowhere"])
+    for page in (one, other):
+        expect(row(page, scene, "shared")).to_contain_text("no healthy worker has label nowhere")
+    select(one, scene, "shared", "Cancel…")
+    one.get_by_role("button", name="Cancel 1 job").click()
+    expect(one.locator(".said")).to_contain_text("1 job cancelled")
+    expect(row(other, scene, "shared")).to_contain_text("Cancelled")
+
+
+def select(page: Page, scene: Scene, name: str, action: str) -> None:
+    page.get_by_label(f"Select {scene.jobs[name]}").check()
+    page.get_by_role("button", name=action).click()
+
+
+def test_several_are_run_again_from_the_list(page: Page, scene: Scene) -> None:
+    for name in ("failed", "build"):
+        page.get_by_label(f"Select {scene.jobs[name]}").check()
+    expect(page.locator("#selected")).to_have_text("2 selected")
+    expect(page.locator("#live")).to_have_text("Still while jobs are selected")
+    page.get_by_role("button", name="Run again…").click()
+    expect(page.locator("h1")).to_have_text("Run again 2 jobs?")
+    page.get_by_role("button", name="Run 2 jobs again").click()
+    expect(page.locator(".said")).to_contain_text("2 jobs submitted anew")
+
+
+def test_a_paused_list_stays_as_it_is_and_goes_on(opens: Opens, scene: Scene) -> None:
+    paused, live = opens("/"), opens("/")
+    expect(paused.locator("#live")).to_have_text("Live")
+    paused.keyboard.press("p")
+    expect(paused.locator("#live")).to_have_text("Paused")
+    scene.submit("unseen", "true")
+    expect(row(live, scene, "unseen")).to_contain_text("Completed")
+    expect(row(paused, scene, "unseen")).to_have_count(0)
+    paused.keyboard.press("p")
+    expect(row(paused, scene, "unseen")).to_contain_text("Completed")
+
+
+def test_a_tab_that_nobody_sees_holds_no_stream_and_catches_up(opens: Opens, scene: Scene) -> None:
+    hidden, live = opens("/"), opens("/")
+    expect(hidden.locator("#live")).to_have_text("Live")
+    turn(hidden, hidden_now=True)
+    expect(hidden.locator("#live")).to_have_text("Connecting")
+    scene.submit("missed", "true")
+    expect(row(live, scene, "missed")).to_contain_text("Completed")
+    expect(row(hidden, scene, "missed")).to_have_count(0)
+    turn(hidden, hidden_now=False)
+    expect(row(hidden, scene, "missed")).to_contain_text("Completed")
+    expect(hidden.locator("#live")).to_have_text("Live")
+
+
+def turn(page: Page, *, hidden_now: bool) -> None:
+    """As if the tab went to the background, or came back; a browser without a window has none."""
+    page.evaluate(
+        """(hidden) => {
+          Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden_now,
+    )
+
+
+def test_keys_lead_through_the_list(page: Page) -> None:
+    expect(page.locator("#keys-button")).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("p")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    second = page.locator("tr[data-row] a.id").nth(1)
+    expect(second).to_be_focused()
+    page.keyboard.press("x")
+    expect(page.locator("#selected")).to_have_text("1 selected")
+    page.keyboard.press("x")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    second.focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/jobs/job-"))
+    expect(page.locator("#keys-button")).to_be_visible()
+    page.keyboard.press("W")
+    expect(page.locator("h1")).to_have_text("Workers")
+
+
+def test_a_filter_is_an_address_and_back_goes_back(page: Page, scene: Scene) -> None:
+    page.get_by_label("Search", exact=True).fill("report.py")
+    page.keyboard.press("Enter")
+    expect(page.locator("tr[data-row]")).to_have_count(1)
+    page.get_by_role("link", name="Cancelled").click()
+    expect(page).to_have_url(re.compile("status=CANCELLED.*q=report.py"))
+    expect(row(page, scene, "cancelled")).to_contain_text("not needed any more")
+    page.go_back()
+    expect(page).to_have_url(re.compile("q=report.py"))
+
+
+def test_a_viewer_is_offered_nothing_to_do(opens: Opens, scene: Scene) -> None:
+    made = scene.up.taskyard("tokens", "create", "--role", "viewer", "--name", "looker")
+    token = re.search(r"tyk_\S+", made.stdout)
+    assert token, made
+    for path in ("/", f"/jobs/{scene.jobs['runs']}", f"/jobs/{scene.jobs['failed']}", "/workers"):
+        page = opens(path, token=token[0])
+        expect(page.locator("h1")).to_be_visible()
+        expect(
+            page.locator("form[method=post]:not([action='/theme'], [action='/sign-out'])")
+        ).to_have_count(1 if path == "/" else 0)
+        expect(page.locator("input[type=checkbox]:visible")).to_have_count(0)
+
+
+def test_the_overview_draws_its_charts_and_leads_to_jobs(opens: Opens, scene: Scene) -> None:
+    page = opens("/overview?range=15m")
+    expect(page.locator("#charts canvas")).to_have_count(6)
+    page.get_by_role("link", name="Show the jobs").first.click()
+    expect(row(page, scene, "waits")).to_be_visible()
+
+
+def test_without_scripts_all_is_there_and_works(opens: Opens, scene: Scene) -> None:
+    scene.submit("scriptless", "true", labels=["nowhere"])
+    page = opens("/", java_script_enabled=False)
+    select(page, scene, "scriptless", "Cancel…")
+    page.get_by_role("button", name="Cancel 1 job").click()
+    expect(page.locator(".said")).to_contain_text("1 job cancelled")
+    page.goto(scene.page("failed"))
+    expect(page.locator("#plain")).to_contain_text("no such part")
+
+
+def test_the_link_of_up_signs_in_once(opens: Opens, scene: Scene) -> None:
+    link = re.search(r"sign in, once +http://[^/]+(/\S+)", scene.up.out)
+    assert link, scene.up.out
+    page = opens(link[1], token=None)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("h1")).to_have_text("Jobs")
+    page.get_by_role("button", name="Theme").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("h1")).to_have_text("Sign in")
+
+
+def test_a_worker_is_drained_and_resumed(opens: Opens, scene: Scene) -> None:
+    page = opens("/workers")
+    page.locator("tr[data-row] a").first.click()
+    expect(page.get_by_role("heading", name="Holds")).to_be_visible()
+    page.get_by_role("button", name="Drain").click()
+    expect(page.locator("#list")).to_contain_text("draining")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Drain")).to_be_visible()

@@ -1,0 +1,55 @@
+"""A job's inputs as lines to paste do the same thing again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from taskyard.cli import jobs as cli_jobs
+from taskyard.dashboard import snippets
+from tests import factories
+
+JOB = factories.queued_job(
+    command='echo "it\'s"\n$HOME `id`',
+    required_cpu=0.5,
+    required_ram_mb=512,
+    timeout_ms=1500,
+    max_retries=0,
+    priority=9,
+    retry_on_exit=True,
+    labels=["gpu", "a/b"],
+    env={"NAME": "two words", "OTHER": "$(id)"},
+)
+
+
+def test_the_request_carries_what_is_not_usual_and_no_shell_reads_it() -> None:
+    words = shlex.split(snippets.as_curl(JOB, "http://host").replace("\\\n", " "))
+    body = json.loads(words[words.index("--json") + 1])
+    assert body == {
+        "command": JOB.command,
+        "requiredCpu": 0.5,
+        "requiredRamMb": 512,
+        "timeoutMs": 1500,
+        "maxRetries": 0,
+        "priority": 9,
+        "labels": ["gpu", "a/b"],
+        "env": {"NAME": "two words", "OTHER": "$(id)"},
+        "retryOnExit": True,
+    }
+    assert words[-1] == "http://host/api/jobs/create"
+
+
+def test_a_plain_job_is_a_plain_request() -> None:
+    job = factories.queued_job(command="true")
+    assert '{"command": "true"}' in snippets.as_curl(job, "http://host")
+    assert snippets.as_command(job) == "taskyard run -- true"
+
+
+def test_the_command_line_reads_its_line_as_it_was_meant() -> None:
+    words = shlex.split(snippets.as_command(JOB))
+    assert words[:2] == ["taskyard", "run"]
+    read = cli_jobs.run_command.make_context("run", words[2:]).params
+    assert (read["command"], read["cpu"], read["ram"]) == ((JOB.command,), 0.5, 512)
+    assert (read["timeout"], read["retries"], read["priority"]) == (1500, 0, 9)
+    assert (read["label"], dict(read["env"])) == (("gpu", "a/b"), dict(JOB.env))
+    assert read["retry_on_exit"] is True
