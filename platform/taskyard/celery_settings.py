@@ -30,6 +30,8 @@ broker_transport_options: dict[str, Any] = {
     "database": _loaded.database,
     # A tick that was under way when its scheduler died is run by another after this long.
     "lease_seconds": 15,
+    # All are hints or ticks: whoever publishes one does not wait for an election to end.
+    "publish_seconds": 5,
 }
 result_backend = f"taskyard.results:JobBackend+{_uri}"
 mongodb_backend_settings = {

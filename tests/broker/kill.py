@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskyard.embedded import EmbeddedServer
-from tests.broker.site import Site, Worker, wait
+from tests.broker.celery_process import wait
+from tests.broker.site import Site, Worker
 
 #: So that a round need not wait long for what the dead worker held.
 LEASE_SECONDS = 2.0

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
-import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +15,7 @@ from pymongo import MongoClient
 
 from taskyard.broker import SCHEME
 from tests.broker import worker_app
-from tests.helpers import eventually
-
-BIN = Path(sys.executable).parent
-ROOT = Path(__file__).parents[2]
-
-#: A loaded laptop starts a worker slowly; nothing here is judged by its time.
-PATIENCE_SECONDS = 60.0
+from tests.broker.celery_process import BIN, PATIENCE_SECONDS, ROOT, CeleryProcess, wait
 
 Document = dict[str, Any]
 
@@ -123,8 +113,8 @@ class Site:
         wait(lambda: not self.messages(), self.messages)
 
 
-class Worker:
-    """A real ``celery worker`` in a process group of its own."""
+class Worker(CeleryProcess):
+    """A worker of some pool and loop."""
 
     def __init__(
         self,
@@ -142,51 +132,15 @@ class Worker:
         self.pool = pool
         self.blocking = blocking
         self.slots = 1 if pool == "solo" else concurrency
-        self._log = site.folder / f"{name}.log"
         environment = site.environment(**settings)
         if blocking:
             environment[worker_app.BLOCKING] = "1"
-        command = [str(BIN / "celery"), "-A", worker_app.__name__, "worker", "-n", self.hostname]
-        options = ["-P", pool, "-c", str(self.slots), "-l", "INFO", "-Q", queues]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *options, *arguments],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def await_ready(self) -> Worker:
-        def ready() -> bool:
-            assert self.process.poll() is None, self.log
-            return " ready." in self.log
-
-        wait(ready, lambda: self.log)
-        return self
-
-    def signal(self, number: int) -> None:
-        """To the main process alone, as a supervisor does."""
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """``kill -9`` of everything at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(PATIENCE_SECONDS)
-
-    def await_end(self) -> int:
-        return self.process.wait(PATIENCE_SECONDS)
-
-
-def wait(check: Callable[[], Any], evidence: Callable[[], Any]) -> Any:
-    """``eventually``, and when it does not come, what there is instead."""
-    try:
-        return eventually(check, PATIENCE_SECONDS)
-    except AssertionError:
-        raise AssertionError(f"it did not come; there is: {evidence()}") from None
+        shape = ("-P", pool, "-c", str(self.slots), "-Q", queues)
+        super().__init__(
+            worker_app.__name__,
+            self.hostname,
+            *shape,
+            *arguments,
+            log=site.folder / f"{name}.log",
+            environment=environment,
+        )

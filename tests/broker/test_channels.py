@@ -11,7 +11,8 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu.common import Broadcast
 from kombu.exceptions import ChannelError
 
-from tests.broker.site import Site, wait
+from tests.broker.celery_process import wait
+from tests.broker.site import Site
 
 Body = Any
 

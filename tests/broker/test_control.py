@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.broker import worker_app
-from tests.broker.site import BIN, PATIENCE_SECONDS, Site, Worker, wait
+from tests.broker.celery_process import BIN, PATIENCE_SECONDS, wait
+from tests.broker.site import Site, Worker
 
 #: How long a command waits for answers; it need not when all are told by name.
 ANSWER_SECONDS = 3.0

@@ -10,7 +10,8 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.common import Broadcast
 
-from tests.broker.site import Document, Site, wait
+from tests.broker.celery_process import wait
+from tests.broker.site import Document, Site
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.broker import worker_app
-from tests.broker.site import BIN, PATIENCE_SECONDS, Site, Worker, wait
+from tests.broker.celery_process import BIN, PATIENCE_SECONDS, wait
+from tests.broker.site import Site, Worker
 from tests.helpers import free_port
 
 Get = Callable[[str], Any]

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from tests.broker import worker_app
-from tests.broker.site import PATIENCE_SECONDS, Site, wait
+from tests.broker.celery_process import PATIENCE_SECONDS, wait
+from tests.broker.site import Site
 
 
 def complaints(text: str) -> list[str]:

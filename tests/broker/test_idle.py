@@ -7,8 +7,9 @@ from typing import Any
 
 from taskyard.broker.leases import KEEP_SECONDS
 from taskyard.broker.transport import LOOK_SECONDS
+from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
-from tests.broker.site import Site, wait
+from tests.broker.site import Site
 
 #: Seconds of the server's clock that are counted.
 WINDOW_SECONDS = 5

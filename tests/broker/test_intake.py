@@ -12,7 +12,8 @@ from kombu import Connection, Consumer, Queue
 
 from taskyard.broker import intake
 from taskyard.broker.messages import Messages
-from tests.broker.site import Site, wait
+from tests.broker.celery_process import wait
+from tests.broker.site import Site
 
 PREFETCH = 4
 

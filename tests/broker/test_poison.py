@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from kombu import Connection
 
-from tests.broker.site import Site, Worker, wait
+from tests.broker.celery_process import wait
+from tests.broker.site import Site, Worker
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
-from tests.broker.site import wait
 
 LEASE_SECONDS = 1.0
 

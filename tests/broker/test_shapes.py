@@ -7,8 +7,9 @@ from itertools import product
 
 import pytest
 
+from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
-from tests.broker.site import Site, Worker, wait
+from tests.broker.site import Site, Worker
 
 QUEUES = ("celery", "a", "b")
 

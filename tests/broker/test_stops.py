@@ -7,8 +7,9 @@ from itertools import product
 
 import pytest
 
+from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
-from tests.broker.site import Document, Site, Worker, wait
+from tests.broker.site import Document, Site, Worker
 
 #: So long that nothing here comes back by the end of a lease.
 LEASE_SECONDS = 600

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, cast
 
 from celery import bootsteps, signals
+from celery.worker import state
 
 from taskyard import events
 from taskyard.agent.agent import Agent
 from taskyard.celery_names import SCHEDULER_QUEUE, queue_of
 from taskyard.context import Platform
-from taskyard.errors import TaskyardError
+from taskyard.errors import StoreUnavailable, TaskyardError
+
+_RETRY_SECONDS = 1.0
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publishes no types
@@ -56,9 +60,15 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
 
 
 def _platform(worker: Any) -> Platform:
-    """The platform, or the end of this process with one line: a supervisor starts it again."""
-    try:
-        return cast(Platform, worker.app.platform())
-    except TaskyardError as error:
-        events.warn("agent.cannot_start", error=str(error))
-        raise SystemExit(error.exit_code) from None
+    """The platform, as soon as MongoDB answers; what is configured wrong ends this process."""
+    while True:
+        try:
+            return cast(Platform, worker.app.platform())
+        except StoreUnavailable as error:
+            events.warn("agent.waits_for_store", error=str(error))
+            # A signal that came meanwhile ends this wait, as it ends Celery's own for its broker.
+            state.maybe_shutdown()
+            time.sleep(_RETRY_SECONDS)
+        except TaskyardError as error:
+            events.warn("agent.cannot_start", error=str(error))
+            raise SystemExit(error.exit_code) from None

@@ -11,7 +11,7 @@ from pymongo import uri_parser
 
 from taskyard.broker.connection import Address, clients
 from taskyard.broker.leases import Leases
-from taskyard.broker.messages import MAX_DELIVERIES, Messages
+from taskyard.broker.messages import MAX_DELIVERIES, PUBLISH_SECONDS, Messages
 from taskyard.broker.topology import Topology
 from taskyard.broker.watcher import Watcher
 
@@ -29,6 +29,8 @@ class Options:
     lease_seconds: float = LEASE_SECONDS
     #: Deliveries without an answer after which a message is a dead letter.
     max_deliveries: int = MAX_DELIVERIES
+    #: How long a durable message is tried before its publisher gets the error.
+    publish_seconds: float = PUBLISH_SECONDS
     database: str = ""
     prefix: str = PREFIX
     #: Options of the driver, as pairs.
@@ -42,7 +44,12 @@ class Broker:
         database = options.database or uri_parser.parse_uri(uri)["database"] or DATABASE
         self._address = Address(uri, database, options.prefix, options.client_options)
         work = clients.database(self._address)
-        self.messages = Messages(work, options.prefix, options.max_deliveries)
+        self.messages = Messages(
+            work,
+            options.prefix,
+            options.max_deliveries,
+            publish_seconds=options.publish_seconds,
+        )
         self.topology = Topology(work, options.prefix)
         self.lease_ms = round(options.lease_seconds * 1000)
         self.leases = Leases(self.messages, options.lease_seconds)

@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
-_OPTIONS = ("lease_seconds", "max_deliveries", "database", "prefix")
+_OPTIONS = ("lease_seconds", "max_deliveries", "publish_seconds", "database", "prefix")
 
 
 class Transport(virtual.Transport):

@@ -66,9 +66,9 @@ class Faults:
         """For longer than a lease."""
         worker = self._victim()
         self.excused += self._held()
-        worker.signal(signal.SIGSTOP)
+        worker.signal_all(signal.SIGSTOP)
         time.sleep(1.5 * LEASE_SECONDS)  # the fault lasts so long
-        worker.signal(signal.SIGCONT)
+        worker.signal_all(signal.SIGCONT)
 
     def start_worker(self) -> None:
         self._bench.start(self._set.uri, client_options={"appname": APP})

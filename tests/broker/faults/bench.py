@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -19,14 +15,9 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from taskyard.broker import SCHEME
+from tests.broker.celery_process import PATIENCE_SECONDS, CeleryProcess
 from tests.broker.faults import fault_app
 from tests.helpers import eventually
-
-BIN = Path(sys.executable).parent
-ROOT = Path(__file__).parents[3]
-
-#: A loaded laptop is slow, and an election takes a while; nothing here is judged by its time.
-PATIENCE_SECONDS = 60.0
 
 Document = dict[str, Any]
 
@@ -101,61 +92,24 @@ class Bench:
             raise AssertionError(f"{self.messages()[:5]}\n{self.runs()}\n{logs}") from None
 
 
-class Worker:
-    """A real ``celery worker`` in a process group of its own, that nobody starts again."""
+class Worker(CeleryProcess):
+    """A prefork worker that a fault befalls."""
 
     def __init__(
         self, bench: Bench, name: str, uri: str, concurrency: int, options: Document
     ) -> None:
-        self._bench = bench
-        self._log = bench.folder / f"{name}.log"
         settings = {
             "broker_url": f"{SCHEME}+{uri}",
             "broker_transport_options": {**bench.options, **options},
         }
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            fault_app.SETTINGS: json.dumps(settings),
-            fault_app.FOLDER: str(bench.folder),
-            fault_app.NAME: name,
-        }
-        command = [str(BIN / "celery"), "-A", fault_app.__name__, "worker", "-n", f"{name}@faults"]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "-c", str(concurrency), "-l", "INFO"],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def await_ready(self) -> Worker:
-        def ready() -> bool:
-            assert self.process.poll() is None, self.log
-            return " ready." in self.log
-
-        self._bench.wait(ready)
-        return self
-
-    def signal(self, number: int) -> None:
-        """To all its processes at once."""
-        os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        """``kill -9`` of all its processes."""
-        with suppress(ProcessLookupError):
-            self.signal(signal.SIGKILL)
-        self.process.wait()
-
-    def await_log(self, part: str) -> None:
-        self._bench.wait(lambda: part in self.log)
-
-    def never_restarted(self) -> bool:
-        """The same process, and one start of its consumer."""
-        return self.process.poll() is None and self.log.count(" ready.") == 1
+        super().__init__(
+            fault_app.__name__,
+            f"{name}@faults",
+            *("-c", str(concurrency)),
+            log=bench.folder / f"{name}.log",
+            environment={
+                fault_app.SETTINGS: json.dumps(settings),
+                fault_app.FOLDER: str(bench.folder),
+                fault_app.NAME: name,
+            },
+        )

@@ -27,7 +27,7 @@ def test_a_worker_that_slept_cannot_acknowledge_what_another_runs(
     slept, other = asleep(bench, mongod), bench.start(mongod.uri, concurrency=1)
     bench.wait(lambda: bench.runs() == {"task": 2})
     (held,) = bench.messages()
-    slept.signal(signal.SIGCONT)
+    slept.signal_all(signal.SIGCONT)
     bench.open("task.w0")
     slept.await_log("came after its lease")
     (still,) = bench.messages()
@@ -49,7 +49,7 @@ def test_a_worker_that_slept_says_that_another_was_done_before_it(
     slept, other = asleep(bench, mongod), bench.start(mongod.uri, concurrency=1)
     bench.open("task")
     bench.await_empty()
-    slept.signal(signal.SIGCONT)
+    slept.signal_all(signal.SIGCONT)
     slept.await_log("came after its lease")
     assert bench.runs("end") == {"task": 2}
     assert "came after its lease" not in other.log
@@ -60,5 +60,5 @@ def asleep(bench: Bench, mongod: EmbeddedServer) -> Worker:
     worker = bench.start(mongod.uri, concurrency=1)
     bench.send("task", task="hold")
     bench.wait(lambda: bench.runs() == {"task": 1})
-    worker.signal(signal.SIGSTOP)
+    worker.signal_all(signal.SIGSTOP)
     return worker

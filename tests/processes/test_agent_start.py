@@ -1,0 +1,67 @@
+"""An agent that is started while MongoDB does not answer."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskyard.embedded import EmbeddedServer
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
+from tests.chaos.proxy import Mode, Proxy
+from tests.helpers import eventually
+from tests.processes.conftest import BIN, ROOT, user_environment
+
+
+@pytest.fixture
+def network(mongod: EmbeddedServer) -> Iterator[Proxy]:
+    """The way to MongoDB, which refuses."""
+    port = re.search(r":(\d+)/", mongod.uri)
+    assert port
+    with Proxy(int(port[1])) as proxy:
+        proxy.set(Mode.REFUSE)
+        yield proxy
+
+
+@pytest.fixture
+def agent(
+    mongod: EmbeddedServer, network: Proxy, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Celery worker that has said that it waits."""
+    uri = re.sub(r":\d+/", f":{network.port}/", mongod.uri)
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        started = subprocess.Popen(
+            [BIN / "celery", "-A", "taskyard.celery_app", "worker", "-n", "late@test"],
+            cwd=ROOT,
+            env=user_environment(tmp_path, MONGODB_URI=uri, TASKYARD_DATABASE="late"),
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        eventually(lambda: "agent.waits_for_store" in log.read_text(), 60)
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def test_it_registers_as_soon_as_mongodb_answers(
+    agent: subprocess.Popen[bytes], network: Proxy, mongod: EmbeddedServer
+) -> None:
+    network.set(Mode.PASS)
+    store = store_client.connect(Settings(mongodb_uri=mongod.uri, database="late"))
+    eventually(lambda: store.database["workers"].find_one({"_id": "late@test"}), 60)
+    assert agent.poll() is None
+    store.client.drop_database("late")
+    store.close()
+
+
+def test_a_signal_ends_it_while_it_waits(agent: subprocess.Popen[bytes]) -> None:
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(60) == 0
