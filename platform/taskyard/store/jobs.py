@@ -120,14 +120,11 @@ class JobStore:
             accept_duplicates(error)
         leases = {t.changes["leaseId"]: t for t in transitions}
         ids = [t.job_id for t in transitions]
-        won = [
-            leases[document["leaseId"]]
-            for document in self._jobs.find({"_id": {"$in": ids}}, {"leaseId": 1})
-            if document.get("leaseId") in leases
-        ]
-        for transition in transitions:
-            _tell(transition, won=transition in won)
-        return won
+        found = self._jobs.find({"_id": {"$in": ids}}, {"leaseId": 1})
+        won = {document["leaseId"] for document in found if document.get("leaseId") in leases}
+        for lease, transition in leases.items():
+            _tell(transition, won=lease in won)
+        return [transition for lease, transition in leases.items() if lease in won]
 
     def renew(
         self,

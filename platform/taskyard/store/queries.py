@@ -216,6 +216,8 @@ class JobQueries:
 
     def queued_among(self, job_ids: Sequence[str]) -> set[str]:
         """Which of these jobs are still queued."""
+        if not job_ids:
+            return set()
         wanted = {"_id": {"$in": list(job_ids)}, "status": str(JobStatus.QUEUED)}
         return {found["_id"] for found in self._jobs.find(wanted, {"_id": 1})}
 
