@@ -38,3 +38,22 @@ def test_a_message_is_delivered_when_the_bell_is_heard_and_not_on_a_tick(
     assert len(got) == 1
     transport.unregister_from_event_loop(connection.connection, hub)
     hub.close()
+
+
+def test_the_next_look_is_when_the_next_message_becomes_due(
+    connection: Connection, site: Site
+) -> None:
+    """Time passes without a change for the stream to tell of."""
+    consumer = connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"])
+    consumer.on_message = lambda message: message.ack()
+    consumer.consume()
+    intake = connection.transport.intake
+    assert intake.due_seconds(1.0) == 1.0
+    site.send("note", "later", countdown=60)
+    assert intake.due_seconds(1.0) == 1.0
+    site.send("note", "soon", countdown=0.7)
+    assert intake.due_seconds(1.0) < 0.7
+    site.send("note", "sooner", countdown=0.3, priority=0)
+    assert intake.due_seconds(1.0) < 0.3
+    consumer.cancel()
+    site.app.control.purge()

@@ -33,6 +33,9 @@ AHEAD_SECONDS = 0.1
 #: A pace is measured over a few milliseconds at first, so it is believed step by step.
 _GROWTH = 4
 
+#: Looks that follow each other no closer, however many messages become due.
+_SOONEST_SECONDS = 0.01
+
 #: Held so long and not delivered, since something slow came in between: others may have it.
 KEPT_SECONDS = 1.0
 
@@ -108,6 +111,18 @@ class Intake:
         ]
         self._return(back)
         return bool(back)
+
+    def due_seconds(self, within_seconds: float) -> float:
+        """When the next message becomes due, of which the stream says nothing; or the limit."""
+        queues = self._inbox.consumed
+        if not queues or not self._broker.may_write():
+            return within_seconds
+        try:
+            due = self._broker.messages.next_due_ms(queues, within_ms=round(within_seconds * 1000))
+        except PyMongoError as error:
+            self._tell(error)
+            return within_seconds
+        return within_seconds if due is None else max(due / 1000, _SOONEST_SECONDS)
 
     def _return(self, sources: Iterable[_Source]) -> None:
         for source in sources:

@@ -7,7 +7,7 @@ anybody may claim it again. All times are the server's (``$$NOW``); no host's cl
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -161,6 +161,21 @@ class Messages:
         except PyMongoError:
             self._unknown.setdefault(queue, []).extend([*unknown, lease])
             raise
+
+    def next_due_ms(self, queues: Iterable[str], *, within_ms: int) -> int | None:
+        """In how many milliseconds the next message of these queues becomes due, or None."""
+        soon: Document = {
+            "queue": {"$in": list(queues)},
+            # Every one, so that the index leads past all that is due.
+            "priority": {"$in": list(range(10))},
+            "$and": [
+                {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}},
+                {"$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", within_ms]}]}},
+            ],
+        }
+        left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
+        found = self._all.find_one(soon, left, sort=[("visibleAt", 1)])
+        return int(found["ms"]) if found else None
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""

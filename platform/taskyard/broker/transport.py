@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import Any
@@ -17,8 +18,8 @@ from taskyard.broker.connection import UNAVAILABLE
 from taskyard.broker.inbox import Inbox
 from taskyard.broker.intake import KEPT_SECONDS, Intake
 
-#: How often a consumer looks by itself: for what becomes due, for leases that ended, and for
-#: what the change stream missed.
+#: How often a consumer looks by itself, for what the change stream missed. It looks earlier when
+#: something becomes due or a lease ends before.
 LOOK_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
@@ -48,6 +49,7 @@ class Transport(virtual.Transport):
         self.inbox: Inbox
         self.intake: Intake
         self._timer: Any = None
+        self._look_at = 0.0
 
     @property
     def broker(self) -> Broker:
@@ -94,16 +96,15 @@ class Transport(virtual.Transport):
         timeout: float | None = None,
     ) -> None:
         """Deliver one message. Raises TimeoutError when none comes in time."""
-        ends = None if timeout is None else time.monotonic() + timeout
-        looked = time.monotonic()
+        ends = math.inf if timeout is None else time.monotonic() + timeout
         while not self._deliver_one():
-            left = LOOK_SECONDS if ends is None else min(LOOK_SECONDS, ends - time.monotonic())
-            if left <= 0:
+            now = time.monotonic()
+            if now >= ends:
                 raise TimeoutError("timed out")
-            self.inbox.wait(left)
-            if time.monotonic() - looked >= LOOK_SECONDS:
-                looked = time.monotonic()
-                self._look()
+            if now >= self._look_at:
+                self._look_at = now + self._look()
+            else:
+                self.inbox.wait(min(self._look_at, ends) - now)
 
     def _deliver_one(self) -> bool:
         for channel, queue, raw in self.intake.batch(self.channels):
@@ -117,8 +118,11 @@ class Transport(virtual.Transport):
         """Be woken by the bell, and look by ourselves now and then."""
         self.unregister_from_event_loop(_connection, loop)
         loop.add_reader(self.inbox.fileno(), self._on_bell)
-        self._timer = loop.call_repeatedly(LOOK_SECONDS, self._look)
-        self.inbox.wake(None)
+
+        def look() -> None:
+            self._timer = loop.call_later(self._look(), look)
+
+        look()
 
     def unregister_from_event_loop(self, _connection: Any, loop: Any) -> None:
         """Leave the loop."""
@@ -138,9 +142,11 @@ class Transport(virtual.Transport):
             # There may be more, and nothing else would wake the loop.
             self.inbox.ring()
 
-    def _look(self) -> None:
+    def _look(self) -> float:
+        """Look at everything; returns in how many seconds to do so again."""
         self.intake.give_back(older_than_seconds=KEPT_SECONDS)
         self.inbox.wake(None)
+        return self.intake.due_seconds(LOOK_SECONDS)
 
 
 def _uri(client: Any) -> str:
