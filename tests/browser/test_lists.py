@@ -48,10 +48,10 @@ def is_marked(page: Page) -> bool:
 def test_no_page_has_a_serious_barrier(
     opens: Opens, scene: Scene, colours: str, rules: list[str] | None
 ) -> None:
-    """The dark pages differ in their colours alone."""
+    """The dark pages differ in their colours alone, and those are on few pages."""
     page = opens("/sign-in", color_scheme=colours)
     serious = []
-    for name in PAGES:
+    for name in ("jobs", "a job that waits", "a job that failed", "overview") if rules else PAGES:
         page.goto(scene.url + address(scene, name))
         expect(page.locator("h1")).to_be_visible()
         found = Axe().run(page, options={"runOnly": rules} if rules else {})

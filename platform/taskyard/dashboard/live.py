@@ -29,7 +29,7 @@ OPEN_SECONDS = 300.0
 
 @blueprint.get("/live")
 def live() -> AnyResponse:
-    """Events: ``changed`` when jobs did, ``beat`` when nothing was said for a while."""
+    """Events: ``changed`` when jobs did, and ``beat`` every few seconds whatever happens."""
     return Response(
         _changes(platform()),
         mimetype="text/event-stream",
@@ -39,10 +39,13 @@ def live() -> AnyResponse:
 
 def _changes(here: Platform) -> Iterator[str]:
     yield "retry: 2000\n\n"
-    ends = time.monotonic() + OPEN_SECONDS
+    began = beat = time.monotonic()
     with here.store.feed.waiting_for(ANY_JOB) as woken:
-        while time.monotonic() < ends:
-            changed = woken.wait(BEAT_SECONDS)
-            woken.clear()
-            yield f"event: {'changed' if changed else 'beat'}\ndata:\n\n"
-            time.sleep(PAUSE_SECONDS)
+        while (now := time.monotonic()) < began + OPEN_SECONDS:
+            if woken.wait(max(0.0, beat + BEAT_SECONDS - now)):
+                woken.clear()
+                yield "event: changed\ndata:\n\n"
+                time.sleep(PAUSE_SECONDS)
+            if time.monotonic() >= beat + BEAT_SECONDS:
+                beat = time.monotonic()
+                yield "event: beat\ndata:\n\n"
