@@ -6,7 +6,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Opens
 from tests.browser.scene import Scene
@@ -227,3 +227,20 @@ def test_a_worker_is_drained_and_resumed(opens: Opens, scene: Scene) -> None:
     expect(page.locator("#list")).to_contain_text("draining")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("button", name="Drain")).to_be_visible()
+
+
+def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: Scene) -> None:
+    """The list is asked for before something is selected, and answered after."""
+    expect(page.locator("#live")).to_have_text("Live")
+    box = page.get_by_label(f"Select {scene.jobs['failed']}")
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch()
+        box.check()
+        route.fulfill(response=answer)
+
+    page.route(lambda address: address.rstrip("/") == scene.url, answer_late, times=1)
+    with page.expect_response(lambda answer: answer.url.rstrip("/") == scene.url):
+        scene.submit("meanwhile", "true")
+    expect(page.locator("#live")).to_have_text("Still while jobs are selected")
+    expect(box).to_be_checked()

@@ -194,6 +194,19 @@ def test_all_that_match_are_counted_and_then_acted_on(
     assert states == [*[JobStatus.CANCELLED] * 3, JobStatus.QUEUED, JobStatus.QUEUED]
 
 
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [("", {"retry", "cancel"}), ("QUEUED", {"cancel"}), ("FAILED", {"retry"})],
+)
+def test_only_what_can_be_done_to_all_is_offered(
+    operator: FlaskClient, platform: Platform, status: str, offered: set[str]
+) -> None:
+    stored(platform, JobStatus(status or "QUEUED"), labels=["gpu"])
+    text = operator.get(f"/?q=label:gpu&status={status}").text
+    form = text.split('class="matching"')[1].split("</form>")[0]
+    assert {*re.findall(r'name="action" value="(\w+)"', form)} == offered
+
+
 def test_long_work_on_all_that_match_goes_on_with_the_next_press(
     operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,12 @@ if (feed && state) {
     missed = true;
     event.preventDefault();
   });
+  // An answer that was on its way when the reader chose something must not take the choice away.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.requestConfig.elt.id !== "refresh" || (!paused() && !chosen())) return;
+    missed = true;
+    event.detail.shouldSwap = false;
+  });
   document.addEventListener("change", () => {
     say();
     if (missed && !paused() && !chosen()) {
