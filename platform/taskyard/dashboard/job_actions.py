@@ -30,7 +30,7 @@ _NUMBERS = ("requiredCpu", "requiredRamMb", "timeoutMs", "maxRetries", "priority
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """Cancel a job, and show it."""
-    operations.cancel(platform(), job_id, by=caller().name, reason=_reason())
+    operations.cancel(platform(), job_id, by=caller().name, reason=reason())
     return redirect(url_for("dashboard.job", job_id=job_id), 303)
 
 
@@ -84,11 +84,16 @@ def act_on_jobs() -> Any:
     return redirect(url_for("dashboard.jobs", did=action, count=done, refused=refused), 303)
 
 
+def reason() -> str | None:
+    """Why, in the words of who cancels."""
+    return (request.form.get("reason") or "")[:_REASON_CHARACTERS].replace("\0", "") or None
+
+
 def _acted(action: str, job_id: str) -> bool:
     """Do it to one job; False for one that has moved on meanwhile."""
     try:
         if action == "cancel":
-            operations.cancel(platform(), job_id, by=caller().name, reason=_reason())
+            operations.cancel(platform(), job_id, by=caller().name, reason=reason())
         else:
             operations.retry(platform(), job_id, by=caller().name)
     except (Conflict, NotFound):
@@ -101,10 +106,6 @@ def _find(job_id: str) -> Job | None:
         return platform().store.jobs.get(job_id)
     except NotFound:
         return None
-
-
-def _reason() -> str | None:
-    return (request.form.get("reason") or "")[:_REASON_CHARACTERS].replace("\0", "") or None
 
 
 def _ended(job_id: str) -> Job:

@@ -14,14 +14,13 @@ from taskyard.api.base import platform
 from taskyard.bulk import Action, Task
 from taskyard.clock import epoch_ms, from_epoch_ms
 from taskyard.dashboard.blueprint import blueprint
+from taskyard.dashboard.job_actions import reason
 from taskyard.errors import InvalidRequest, NotFound
 from taskyard.jobs import search_terms
 from taskyard.store.searches import Position
 
 #: One request works for so long; the page then offers to go on.
 WORK_SECONDS = 10.0
-
-_REASON_CHARACTERS = 500
 
 
 @blueprint.post("/jobs/act-on-all")
@@ -68,8 +67,9 @@ def _task() -> Task:
     search = search_terms.parse(q, now=as_of)
     if not search.conditions:
         raise InvalidRequest("Say which jobs: search, or choose a state.", field="q")
-    reason = (form.get("reason") or "")[:_REASON_CHARACTERS].replace("\0", "") or None
-    return Task(action=Action(action), search=search, as_of=as_of, by=caller().name, reason=reason)
+    return Task(
+        action=Action(action), search=search, as_of=as_of, by=caller().name, reason=reason()
+    )
 
 
 def _page(task: Task, **values: Any) -> str:
