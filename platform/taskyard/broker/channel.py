@@ -14,9 +14,8 @@ from pymongo.errors import PyMongoError
 
 from taskyard.broker.declaring import Declaring
 from taskyard.broker.messages import Claimed, Delivery
-from taskyard.broker.qos import Message, QoS
+from taskyard.broker.qos import Message, QoS, Raw, delivery_of
 
-Raw = dict[str, Any]
 Callback = Callable[[Raw], Any]
 
 #: The property that says which publish this is. It is not sent: who publishes a message that was
@@ -134,7 +133,7 @@ class Channel(Declaring):
         """Hand it to one of the queue's consumers here, in turn; without one it is released."""
         callbacks = self._callbacks.get(queue)
         if not callbacks:
-            self.broker.leases.give_back(Delivery.of(raw["properties"]["delivery_tag"]))
+            self.broker.leases.give_back(delivery_of(raw))
             return
         tag = next(iter(callbacks))
         callbacks[tag] = callback = callbacks.pop(tag)
@@ -144,7 +143,7 @@ class Channel(Declaring):
         """For ``no_ack``: gone when it is delivered, not when it was claimed ahead of that."""
 
         def run(raw: Raw) -> None:
-            self.broker.leases.acknowledge(Delivery.of(raw["properties"]["delivery_tag"]))
+            self.broker.leases.acknowledge(delivery_of(raw))
             deliver(raw)
 
         return run

@@ -7,19 +7,17 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from taskyard.broker.messages import Delivery
+from taskyard.broker.qos import Raw, delivery_of
 
 if TYPE_CHECKING:
     from taskyard.broker.broker import Broker
     from taskyard.broker.channel import Channel
     from taskyard.broker.inbox import Inbox
-
-Raw = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +75,17 @@ class Intake:
         self._turn = 0
         self._down = False
 
-    def batch(self, channels: Collection[Channel]) -> Iterator[tuple[Channel, str, Raw]]:
+    def consume(self, channels: Collection[Channel]) -> None:
+        """Claim for these channels from now on; what was taken for others goes back."""
+        known, self._sources = self._sources, {}
+        for channel in channels:
+            for queue in channel.consumed:
+                key = id(channel), queue
+                self._sources[key] = known.pop(key) if key in known else _Source(channel, queue)
+        self._return(known.values())
+
+    def batch(self) -> Iterator[tuple[Channel, str, Raw]]:
         """What may be delivered now: what was taken ahead, and what one claim brings."""
-        self._know(channels)
         claimed = False
         while source := self._next():
             if not source.left:
@@ -127,15 +133,7 @@ class Intake:
     def _return(self, sources: Iterable[_Source]) -> None:
         for source in sources:
             while source.left:
-                self._broker.leases.give_back(_delivery(source.left.popleft()))
-
-    def _know(self, channels: Collection[Channel]) -> None:
-        known, self._sources = self._sources, {}
-        for channel in channels:
-            for queue in channel.consumed:
-                key = id(channel), queue
-                self._sources[key] = known.pop(key) if key in known else _Source(channel, queue)
-        self._return(known.values())
+                self._broker.leases.give_back(delivery_of(source.left.popleft()))
 
     def _next(self) -> _Source | None:
         """Whose turn it is. Looks in vain do not count: they would favour some queue for ever."""
@@ -162,7 +160,7 @@ class Intake:
     def _one(self, source: _Source, announced: ObjectId) -> list[Raw]:
         """One, in one round trip: nothing else is new."""
         raws = source.channel.claim(source.queue, 1)
-        if raws and _delivery(raws[0]).id != announced:
+        if raws and delivery_of(raws[0]).id != announced:
             self._inbox.mark(source.queue)
         return raws
 
@@ -177,7 +175,3 @@ class Intake:
         if not self._down:
             self._down = True
             logger.warning("broker: MongoDB is away: %s", error)
-
-
-def _delivery(raw: Raw) -> Delivery:
-    return Delivery.of(raw["properties"]["delivery_tag"])

@@ -164,15 +164,7 @@ class Messages:
 
     def next_due_ms(self, queues: Iterable[str], *, within_ms: int) -> int | None:
         """In how many milliseconds the next message of these queues becomes due, or None."""
-        soon: Document = {
-            "queue": {"$in": list(queues)},
-            # Every one, so that the index leads past all that is due.
-            "priority": {"$in": list(range(10))},
-            "$and": [
-                {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}},
-                {"$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", within_ms]}]}},
-            ],
-        }
+        soon = {"queue": {"$in": list(queues)}, **_due_within(within_ms)}
         left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
         found = self._all.find_one(soon, left, sort=[("visibleAt", 1)])
         return int(found["ms"]) if found else None
@@ -280,16 +272,7 @@ class Messages:
 
     def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> list[Document]:
         """What claims took without being told, renewed; not what is over meanwhile."""
-        held: Document = {
-            "queue": queue,
-            # Every one, so that the index leads past all that waits.
-            "priority": {"$in": list(range(10))},
-            "lease": {"$in": leases},
-            "$and": [
-                {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}},
-                {"$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", lease_ms]}]}},
-            ],
-        }
+        held = {"queue": queue, "lease": {"$in": leases}, **_due_within(lease_ms)}
         found = list(self._all.find(held).sort(_ORDER))
         ours = self.renew([Delivery(d["_id"], d["lease"]) for d in found], lease_ms)
         return [d for d in found if Delivery(d["_id"], d["lease"]) in ours]
@@ -306,6 +289,18 @@ class Messages:
                 Claimed(delivery, document["queue"], document["payload"], document["deliveries"])
             )
         return taken
+
+
+def _due_within(ms: int) -> Document:
+    """Not due yet, and so soon."""
+    return {
+        # Every one, so that the index leads past all that is due.
+        "priority": {"$in": list(range(10))},
+        "$and": [
+            {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}},
+            {"$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", ms]}]}},
+        ],
+    }
 
 
 def _stamp(lease: str, lease_ms: int) -> list[Document]:

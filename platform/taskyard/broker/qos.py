@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from taskyard.broker.channel import Channel
 
 
+Raw = dict[str, Any]
+
+
+def delivery_of(raw: Raw) -> Delivery:
+    """The delivery that an envelope stands for."""
+    return Delivery.of(raw["properties"]["delivery_tag"])
+
+
 class Message(virtual.Message):
     """A message that tells its channel when it cannot be decoded."""
 

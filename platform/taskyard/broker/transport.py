@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from dataclasses import fields
 from typing import Any
 
 import pymongo
@@ -24,7 +25,8 @@ LOOK_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
-_OPTIONS = ("lease_seconds", "max_deliveries", "publish_seconds", "database", "prefix")
+#: What the options may say in so many words; those of the driver are a mapping.
+_OPTIONS = {option.name for option in fields(Options)} - {"client_options"}
 
 
 class Transport(virtual.Transport):
@@ -83,7 +85,7 @@ class Transport(virtual.Transport):
     def consumers_changed(self) -> None:
         """Some channel consumes other queues than before."""
         queues = {queue for channel in self.channels for queue in channel.consumed}
-        self.intake.give_back([*self.inbox.consumed - queues])
+        self.intake.consume(self.channels)
         self.inbox.consume(queues)
         if queues:
             self.broker.watcher.subscribe(id(self), self.inbox.wake)
@@ -107,7 +109,7 @@ class Transport(virtual.Transport):
                 self.inbox.wait(min(self._look_at, ends) - now)
 
     def _deliver_one(self) -> bool:
-        for channel, queue, raw in self.intake.batch(self.channels):
+        for channel, queue, raw in self.intake.batch():
             channel.deliver(raw, queue)
             return True
         return False
@@ -135,7 +137,7 @@ class Transport(virtual.Transport):
         """Deliver one batch. Celery hands tasks to its pool at the next turn of the loop."""
         self.inbox.hear()
         delivered = False
-        for channel, queue, raw in self.intake.batch(self.channels):
+        for channel, queue, raw in self.intake.batch():
             channel.deliver(raw, queue)
             delivered = True
         if delivered and self.intake.pending:
