@@ -19,8 +19,8 @@ ALLOWED: dict[str, set[str]] = {
     "scheduler": {"store", "context"},
     "agent": {"store", "context", "celery_names"},
     "api": {"store", "context", "scheduler", "operations", "worker_half", "follow", "waiting"}
-    | {"bulk", "overview", "broker", "dashboard"},
-    "dashboard": {"store", "context", "operations", "bulk", "overview", "waiting", "broker", "api"},
+    | {"bulk", "overview", "system", "dashboard"},
+    "dashboard": {"store", "context", "operations", "bulk", "overview", "waiting", "system", "api"},
     "client": set(),
     "cli": {"client", "up", "store", "embedded"},
     "up": {"client", "store", "embedded"},

@@ -68,7 +68,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "dashboard.job": _READ,
     "dashboard.live": _READ,
     "dashboard.show_overview": _READ,
-    "dashboard.system": _READ,
+    "dashboard.show_system": _READ,
     "dashboard.act_on_letters": _ACT,
     "dashboard.workers": _READ,
     "dashboard.worker": _READ,

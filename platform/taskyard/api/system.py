@@ -7,13 +7,11 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import validate
 
-from taskyard import events
+from taskyard import system
 from taskyard.api import fields as f
 from taskyard.api import schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform
-from taskyard.broker.inspection import Inspection
-from taskyard.store import database
 
 #: Passes that are shown.
 PASSES = 50
@@ -140,15 +138,7 @@ class Changed(schemas.ApiSchema):
 @blueprint.response(200, SystemAnswer)
 def show() -> Any:
     """Ticks and passes with what they did, the broker's queues, the database."""
-    store, broker = platform().store, _broker()
-    return {
-        "scheduler_seen_at": store.locks.last_sign_of_life("scheduler"),
-        "ticks": store.locks.tick_marks(),
-        "passes": store.passes.last(PASSES),
-        "queues": broker.queues(),
-        "dead_letters": broker.count_dead(),
-        "database": database.state(store.client, store.database),
-    }
+    return system.state(platform(), passes=PASSES)
 
 
 @blueprint.get("/broker/dead-letters")
@@ -157,7 +147,7 @@ def show() -> Any:
 @blueprint.response(200, DeadLetterPage)
 def dead_letters(query: dict[str, Any]) -> Any:
     """Messages that nobody could handle, the last published first."""
-    found = _broker().dead_letters(**query)
+    found = system.inspection(platform()).dead_letters(**query)
     full = len(found) == query["limit"]
     return {"dead_letters": found, "next": found[-1].id if full else None}
 
@@ -168,7 +158,7 @@ def dead_letters(query: dict[str, Any]) -> Any:
 @blueprint.response(200, Changed)
 def requeue(body: dict[str, Any]) -> Any:
     """Put dead letters back into their queues."""
-    return _changed("requeued", _broker().requeue(body["ids"]))
+    return _changed("requeued", system.requeue(platform(), body["ids"], by=caller().name))
 
 
 @blueprint.post("/broker/dead-letters/drop")
@@ -177,14 +167,8 @@ def requeue(body: dict[str, Any]) -> Any:
 @blueprint.response(200, Changed)
 def drop(body: dict[str, Any]) -> Any:
     """Delete dead letters for good."""
-    return _changed("dropped", _broker().drop(body["ids"]))
-
-
-def _broker() -> Inspection:
-    """The platform's messages are in the platform's database."""
-    return Inspection(platform().store.database)
+    return _changed("dropped", system.drop(platform(), body["ids"], by=caller().name))
 
 
 def _changed(done: str, count: int) -> dict[str, Any]:
-    events.emit("broker.dead_letters_handled", done=done, count=count, by=caller().name)
     return {"success": True, "message": f"{count} dead letters {done}", "count": count}

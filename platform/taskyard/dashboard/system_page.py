@@ -5,13 +5,11 @@ from __future__ import annotations
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from taskyard import events
+from taskyard import system
 from taskyard.api.auth import caller
 from taskyard.api.base import platform
-from taskyard.broker.inspection import Inspection
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.errors import InvalidRequest, NotFound
-from taskyard.store import database
 
 #: What one page shows.
 PASSES = 30
@@ -19,18 +17,12 @@ LETTERS = 50
 
 
 @blueprint.get("/system")
-def system() -> str:
+def show_system() -> str:
     """How the parts behind the pages stand."""
-    store, broker = platform().store, _broker()
     return render_template(
         "system.html",
-        seen_at=store.locks.last_sign_of_life("scheduler"),
-        ticks=store.locks.tick_marks(),
-        passes=store.passes.last(PASSES),
-        queues=broker.queues(),
-        dead=broker.count_dead(),
-        letters=broker.dead_letters(limit=LETTERS),
-        database=database.state(store.client, store.database),
+        state=system.state(platform(), passes=PASSES),
+        letters=system.inspection(platform()).dead_letters(limit=LETTERS),
     )
 
 
@@ -38,17 +30,10 @@ def system() -> str:
 def act_on_letters() -> Response:
     """Requeue or drop the dead letters that were selected."""
     ids, action = request.form.getlist("letter"), request.form.get("action", "")
-    acts = {"requeue": _broker().requeue, "drop": _broker().drop}
+    acts = {"requeue": system.requeue, "drop": system.drop}
     if action not in acts:
         raise NotFound("action", action)
     if not 1 <= len(ids) <= LETTERS:
         raise InvalidRequest(f"Select 1 to {LETTERS} dead letters.", field="letter")
-    count = acts[action](ids)
-    done = {"requeue": "requeued", "drop": "dropped"}[action]
-    events.emit("broker.dead_letters_handled", done=done, count=count, by=caller().name)
-    return redirect(url_for("dashboard.system"), 303)
-
-
-def _broker() -> Inspection:
-    """The platform's messages are in the platform's database."""
-    return Inspection(platform().store.database)
+    acts[action](platform(), ids, by=caller().name)
+    return redirect(url_for("dashboard.show_system"), 303)
