@@ -7,10 +7,11 @@ them, so that whatever else the machine does falls on both.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from taskyard.store.client import Store
 from taskyard.workers.model import Requirement
 
 QUEUED, WORKERS, CPUS_EACH = 1_000, 100, 4
+
+#: Documents that one write carries.
 BATCH = 5_000
 
 
@@ -66,15 +69,15 @@ def prepared(uri: str, database: str, finished: int) -> Store:
             "ramFreeMb": 16_000,
         }
         store.workers.register(f"agent{number}", facts, now=now)
-    batch: list[dict[str, Any]] = []
-    for document in finished_jobs(store, finished):
-        batch.append(document)
-        if len(batch) == BATCH:
-            store.database["jobs"].insert_many(batch, ordered=False)
-            batch = []
-    if batch:
-        store.database["jobs"].insert_many(batch, ordered=False)
+    insert_jobs(store, finished_jobs(store, finished))
     return store
+
+
+def insert_jobs(store: Store, documents: Iterable[dict[str, Any]]) -> None:
+    """Put the jobs there, batch by batch."""
+    left = iter(documents)
+    while batch := list(itertools.islice(left, BATCH)):
+        store.database["jobs"].insert_many(batch, ordered=False)
 
 
 def finished_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics as figures
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.passes import insert_jobs
 
 from taskyard import ids, logs
 from taskyard.context import Platform
@@ -32,7 +37,7 @@ from taskyard.store.client import Store
 from taskyard.store.queries import JobFilter
 
 WEEK = timedelta(days=7)
-WORKERS, BATCH, PAGE = 40, 5_000, 50
+WORKERS, PAGE = 40, 50
 
 SEARCHES = (
     "",
@@ -57,24 +62,13 @@ def main() -> None:
     logs.configure("ERROR")
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         store = client.connect(Settings(mongodb_uri=server.uri, database="search"))
-        _fill(store, wanted.jobs)
+        insert_jobs(store, _jobs(store, wanted.jobs))
         print(f"{wanted.jobs:,} jobs, median (and worst) of {wanted.rounds} in ms")
         print(f"{'':52} {'page':>13} {'next page':>13} {'counts':>13}")
         for text in SEARCHES:
             print(f"{text or 'all':52}", *_search(store, text, wanted.rounds))
         _overviews(store, wanted.rounds)
         store.close()
-
-
-def _fill(store: Store, count: int) -> None:
-    batch: list[dict[str, Any]] = []
-    for document in _jobs(store, count):
-        batch.append(document)
-        if len(batch) == BATCH:
-            store.database["jobs"].insert_many(batch, ordered=False)
-            batch = []
-    if batch:
-        store.database["jobs"].insert_many(batch, ordered=False)
 
 
 def _jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:

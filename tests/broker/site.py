@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from kombu import Connection
 from pymongo import MongoClient
 
 from taskyard.broker import SCHEME
@@ -144,3 +146,10 @@ class Worker(CeleryProcess):
             log=site.folder / f"{name}.log",
             environment=environment,
         )
+
+
+def drain(connection: Connection, seconds: float = 0.2) -> None:
+    """Deliver until nothing comes for so long."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            connection.drain_events(timeout=seconds)

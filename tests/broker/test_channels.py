@@ -12,7 +12,7 @@ from kombu.common import Broadcast
 from kombu.exceptions import ChannelError
 
 from tests.broker.celery_process import wait
-from tests.broker.site import Site
+from tests.broker.site import Site, drain
 
 Body = Any
 
@@ -43,15 +43,6 @@ def publish(connection: Connection, queue: Queue, *bodies: Body, **options: Any)
                 declare=[queue],
                 **options,
             )
-
-
-def drain(connection: Connection, seconds: float = 0.2) -> None:
-    """Deliver everything that is there."""
-    try:
-        while True:
-            connection.drain_events(timeout=seconds)
-    except TimeoutError:
-        return
 
 
 def test_two_channels_share_a_queue_and_the_other_goes_on_when_one_stops(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from kombu import Connection, Consumer, Queue
 from taskyard.broker import intake
 from taskyard.broker.messages import Messages
 from tests.broker.celery_process import wait
-from tests.broker.site import Site
+from tests.broker.site import Site, drain
 
 PREFETCH = 4
 
@@ -68,13 +67,6 @@ def consume(connection: Connection, queue: Queue, answer: bool) -> tuple[Consume
     consumer = Consumer(connection, [queue], callbacks=[take], prefetch_count=PREFETCH)
     consumer.consume()
     return consumer, got
-
-
-def drain(connection: Connection, seconds: float) -> None:
-    """Deliver until nothing comes for so long."""
-    with contextlib.suppress(TimeoutError):
-        while True:
-            connection.drain_events(timeout=seconds)
 
 
 def test_who_answers_fast_claims_many_at_once(
