@@ -60,6 +60,8 @@ def taskyard(folder: Path, **env: str) -> Iterator[Side]:
     env = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "MONGODB_"))},
         "TASKYARD_CONFIG_DIR": str(folder),
+        # Another agent of this name on this host would clear the one that is there by default.
+        "TASKYARD_WORKSPACE_DIR": str(folder / "work"),
         "PYTHONUNBUFFERED": "1",
         **env,
     }

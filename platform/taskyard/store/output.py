@@ -29,6 +29,10 @@ LIVE = "live"
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
 
+#: Chunks that are fetched at once: a reader of any output holds a few MB, not the 16 MB that
+#: MongoDB would answer with.
+_BATCH = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
@@ -109,7 +113,7 @@ class OutputStore:
         generation = job.output_generation if number == job.output_attempt else LIVE
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
-        for found in self._output.find({"_id": within}).sort("_id", 1):
+        for found in self._output.find({"_id": within}).sort("_id", 1).batch_size(_BATCH):
             yield Chunk(seq=found["_id"]["s"], stream=found["stream"], data=found["data"])
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
@@ -146,7 +150,8 @@ class OutputStore:
 
 def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
     """A whole text as chunks; characters are never split."""
-    step = CHUNK_BYTES // 4
+    # No character takes more than four bytes.
+    step = CHUNK_BYTES if text.isascii() else CHUNK_BYTES // 4
     for number, start in enumerate(range(0, len(text), step)):
         yield Chunk(seq=first_seq + number, stream=stream, data=text[start : start + step])
 
