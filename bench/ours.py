@@ -43,6 +43,10 @@ class TaskyardClient:
         ended = self._ended(job)
         return float(ended["completedAt"] - ended["startedAt"]) / 1000
 
+    def read_status(self, job: Any) -> Any:
+        """The job as it stands."""
+        return self._caller.call("GET", f"/api/jobs/status?jobId={job}")
+
     def read_all(self, job: Any) -> bytes:
         """All that the job printed, however much."""
         return self._caller.read("GET", f"/api/jobs/output?jobId={job}")

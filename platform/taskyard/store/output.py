@@ -29,9 +29,9 @@ LIVE = "live"
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
 
-#: Chunks that are fetched at once: a reader of any output holds a few MB, not the 16 MB that
+#: Chunks that are fetched at once: a reader of any output holds a MB or two, not the 16 MB that
 #: MongoDB would answer with.
-_BATCH = 32
+_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +107,18 @@ class OutputStore:
         }
         return self._jobs.update_one(_held(job), update).matched_count == 1
 
-    def read(self, job: Job, *, after: int = -1, attempt: int | None = None) -> Iterator[Chunk]:
-        """The chunks of an attempt (default: the last) in order, behind sequence ``after``."""
+    def read(
+        self, job: Job, *, after: int = -1, attempt: int | None = None, limit: int = 0
+    ) -> Iterator[Chunk]:
+        """The chunks of an attempt (default: the last) in order, behind sequence ``after``; the
+        first ``limit`` of them, or all.
+        """
         number = job.output_attempt if attempt is None else attempt
         generation = job.output_generation if number == job.output_attempt else LIVE
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
-        for found in self._output.find({"_id": within}).sort("_id", 1).batch_size(_BATCH):
+        batches = self._output.find({"_id": within}, sort=[("_id", 1)], limit=limit)
+        for found in batches.batch_size(_BATCH):
             yield Chunk(seq=found["_id"]["s"], stream=found["stream"], data=found["data"])
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
