@@ -29,6 +29,14 @@ class Requirement:
         """The requirement as one string; equal requirements have equal shapes."""
         return f"{self.cpu:g}/{self.ram_mb}/{','.join(sorted(self.labels))}"
 
+    @classmethod
+    def of_shape(cls, shape: str) -> Requirement:
+        """The requirement that a shape stands for."""
+        cpu, ram_mb, labels = shape.split("/", 2)
+        return cls(
+            cpu=float(cpu), ram_mb=int(ram_mb), labels=frozenset(filter(None, labels.split(",")))
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:

@@ -122,9 +122,15 @@ def too_full(spot: Place, needed: Requirement) -> str | None:
     if spot.worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
         free_mb = max(0, spot.worker.ram_total_mb - spot.ram_mb)
         return f"{free_mb} of {spot.worker.ram_total_mb} MB memory free"
-    if spot.worker.cpu_usage > CPU_USAGE_LIMIT_PERCENT:
-        return f"CPU is {spot.worker.cpu_usage:.0f} % busy"
     return None
+
+
+def is_full(spot: Place) -> bool:
+    """Whether no job fits on the place any more, however little it needs."""
+    worker = spot.worker
+    return bool(worker.max_jobs and spot.jobs >= worker.max_jobs) or (
+        worker.cpu_count - spot.cpu <= CPU_SLACK or worker.ram_total_mb <= spot.ram_mb
+    )
 
 
 def unavailable(worker: Worker, now: datetime, offline_after: timedelta) -> str | None:
