@@ -60,13 +60,9 @@ class Host:
 
 
 @pytest.fixture
-def start(
-    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Host]]:
+def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
     """Starts agents with a short lease; two under one id are two boots of one worker."""
     hosts: list[Host] = []
-    # Whoever else keeps this machine busy must not keep the agent from getting jobs.
-    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: 5.0)
 
     def make(worker_id: str = "w1") -> Host:
         found = re.search(r":(\d+)/", platform.settings.mongodb_uri)
@@ -179,17 +175,13 @@ def test_a_stopping_agent_is_offline_at_once(start: Callable[..., Host]) -> None
     assert time.monotonic() - began < 10
 
 
-def test_a_host_that_was_busy_is_given_jobs_soon_after(
+def test_an_agent_on_a_busy_host_gets_jobs_when_there_is_no_other(
     start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own start keeps a small host busy, and a heartbeat of every five seconds is late."""
-    usage = [97.0]
-    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: usage[0])
+    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: 100.0)
     host = start()
     (job_id,) = operations.submit(host.platform, [{"command": "true"}], by="app")
-    assert host.get(job_id).status is JobStatus.QUEUED
-    usage[0] = 20.0
-    eventually(lambda: host.get(job_id).status is JobStatus.COMPLETED)
+    assert host.get(job_id).status is not JobStatus.QUEUED
 
 
 def _if_queued(host: Host, job: Job) -> Job | None:
