@@ -66,13 +66,9 @@ class Host:
 
 
 @pytest.fixture
-def start(
-    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Host]]:
+def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
     """Starts agents with a short lease; two under one id are two boots of one worker."""
     hosts: list[Host] = []
-    # Whoever else keeps this machine busy must not keep the agent from getting jobs.
-    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: 5.0)
 
     def make(worker_id: str = "w1") -> Host:
         found = re.search(r":(\d+)/", platform.settings.mongodb_uri)
@@ -158,7 +154,7 @@ def test_an_agent_runs_what_it_was_assigned_although_the_message_was_lost(
     job = factories.assigned_job("w1", now=host.platform.store.clock.now())
     host.platform.store.jobs.submit([job])
     ended = eventually(lambda: host.ended(job.job_id))
-    assert [entry["verb"] for entry in ended.history] == ["submit", "assign", "start", "complete"]
+    assert [entry["verb"] for entry in ended.history] == ["assign", "start", "complete"]
 
 
 def test_an_agent_claims_what_is_queued_without_a_pass(start: Callable[..., Host]) -> None:
@@ -170,7 +166,7 @@ def test_an_agent_claims_what_is_queued_without_a_pass(start: Callable[..., Host
     host.platform.store.jobs.submit([offered, *jobs[1:]])
     for job in jobs:
         ended = eventually(partial(host.ended, job.job_id))
-        assert [entry["verb"] for entry in ended.history] == ["submit", "claim", "complete"]
+        assert [entry["verb"] for entry in ended.history] == ["claim", "complete"]
 
 
 def test_a_job_that_was_expired_meanwhile_is_killed_and_its_result_refused(
@@ -198,17 +194,13 @@ def test_a_stopping_agent_is_offline_at_once(start: Callable[..., Host]) -> None
     assert time.monotonic() - began < 10
 
 
-def test_a_host_that_was_busy_is_given_jobs_soon_after(
+def test_an_agent_on_a_busy_host_gets_jobs_when_there_is_no_other(
     start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own start keeps a small host busy, and a heartbeat of every five seconds is late."""
-    usage = [97.0]
-    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: usage[0])
+    monkeypatch.setattr("taskyard.agent.host.Host.cpu_usage_percent", lambda _: 100.0)
     host = start()
     (job_id,) = operations.submit(host.platform, [{"command": "true"}], by="app")
-    assert host.get(job_id).status is JobStatus.QUEUED
-    usage[0] = 20.0
-    eventually(lambda: host.get(job_id).status is JobStatus.COMPLETED)
+    assert host.get(job_id).status is not JobStatus.QUEUED
 
 
 def _if_queued(host: Host, job: Job) -> Job | None:

@@ -160,11 +160,26 @@ def test_a_drain_past_the_grace_puts_the_job_back(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["true", "exit 1", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a"]
+    "command",
+    [
+        *("touch a", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a", "echo x > ../x; exit 1"),
+        *("touch $TMPDIR/a", "pip --version > $VIRTUAL_ENV/bin/a", "echo exit > $(which pip)"),
+    ],
 )
 def test_the_workspace_is_removed_whatever_the_job_did(bench: Bench, command: str) -> None:
     bench.run(command)
     eventually(lambda: not list(bench.folder.iterdir()))
+
+
+def test_a_workspace_that_a_job_left_as_it_was_is_the_next_jobs_under_a_new_name(
+    bench: Bench,
+) -> None:
+    look = "stat -c %i ."
+    first, second = (bench.run(f"{look}; pwd; ls -A . $HOME $TMPDIR") for _ in range(2))
+    one, two = (bench.printed(job).split("\n", 2) for job in (first, second))
+    assert one[0] == two[0], "the same folder"
+    assert first.job_id in one[1]
+    assert second.job_id in two[1]
 
 
 def test_a_job_sees_a_clean_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,23 @@ CAUSES = st.sampled_from([None, *Cause])
 REFUSALS = (Conflict, Forbidden, Gone, NotFound, StaleAttempt)
 
 
+class _Agent:
+    """Runs all that it claims."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.claimed: list[Lease] = []
+        self._admission = admission
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            lease = lease_of(job)
+            assert self._admission.admit(lease.key, job), "claimed without a place"
+            self.claimed.append(lease)
+
+    def job_ids(self) -> set[str]:
+        return self._admission.job_ids()
+
+
 class Lifecycle(RuleBasedStateMachine):
     """Two agents of each kind with a memory of their own, which may be behind or wrong."""
 
@@ -219,14 +236,11 @@ class Lifecycle(RuleBasedStateMachine):
         if (admission := self.admissions.get(worker_id)) is None:
             return
 
-        def take(jobs: Sequence[Job]) -> None:
-            for job in jobs:
-                lease = lease_of(job)
-                assert admission.admit(lease.key, job), "claimed without a place"
-                self.started.add(lease.key)
-                self.believed.append(lease)
-
-        Claims(
+        boot = f"{worker_id}/{self.boots[worker_id]}"
+        agent = _Agent(admission)
+        Claims(self.platform, boot, admission, Turns(), agent).claim()
+        self.started.update(lease.key for lease in agent.claimed)
+        self.believed.extend(agent.claimed)
             self.platform, f"{worker_id}/{self.boots[worker_id]}", admission, Turns(), take
         ).claim()
 

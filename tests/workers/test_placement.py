@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,12 +22,26 @@ RESERVE_AFTER = timedelta(seconds=60)
 
 
 def placed(
-    jobs: Sequence[Job], workers: Sequence[Worker], usage: dict[str, Usage] | None = None
+    jobs: Sequence[Job],
+    workers: Sequence[Worker],
+    usage: dict[str, Usage] | None = None,
+    *,
+    reserve_after: timedelta = RESERVE_AFTER,
+    still_queued: Collection[str] = (),
 ) -> Plan:
     """One pass over jobs in the scheduler's order."""
-    queue = sorted(jobs, key=lambda job: (-job.priority, job.queued_at))
     available = places.places(workers, usage or {}, NOW, OFFLINE_AFTER)
-    return placement.place(queue, available, now=NOW, reserve_after=RESERVE_AFTER)
+    return placement.place(
+        in_order(jobs),
+        available,
+        now=NOW,
+        reserve_after=reserve_after,
+        still_queued=still_queued,
+    )
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: (-job.priority, job.queued_at))
 
 
 def where(plan: Plan) -> dict[str, str]:
@@ -45,6 +59,16 @@ def test_a_job_goes_to_the_worker_with_the_least_load() -> None:
     job = queued_job()
     idle, busy = worker("idle", cpu_usage=5), worker("busy", cpu_usage=80)
     assert where(placed([job], [busy, idle])) == {job.job_id: "idle"}
+
+
+def test_a_host_that_is_busy_is_chosen_when_no_other_has_room() -> None:
+    busy = worker("busy", cpu_usage=91, cpu_count=64, ram_free_mb=500_000)
+    calm = worker("calm", cpu_usage=90, cpu_count=2)
+    usage = {"calm": Usage(cpu=1, ram_mb=8192 - 256, job_ids=("x",))}
+    first, second = queued_job(), queued_job(now=NOW + timedelta(seconds=1))
+    plan = placed([first, second], [busy, calm], usage)
+    assert where(plan) == {first.job_id: "calm", second.job_id: "busy"}
+    assert why(queued_job(), [busy]) == "about to be placed"
 
 
 def test_higher_priority_and_then_age_go_first() -> None:
@@ -79,7 +103,6 @@ def test_ten_tenths_of_a_cpu_fill_one() -> None:
         ({"cooldown_until": NOW + timedelta(seconds=1)}, {}, "cooling down"),
         ({"health": "UNHEALTHY", "health_reason": "disk is full"}, {}, "disk is full"),
         ({"suspended_at": NOW}, {}, "lost a job"),
-        ({"cpu_usage": 95}, {}, "busy"),
         ({"reserved_for": "another"}, {}, "busy"),
     ],
 )
@@ -122,6 +145,27 @@ def test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself() -> None:
     assert plan.placements == []
     kept = worker(reserved_for=large.job_id)
     assert where(placed([large], [kept])) == {large.job_id: "w1"}
+
+
+def test_a_job_goes_to_the_place_that_is_kept_for_it_once_it_has_room() -> None:
+    large = queued_job(required_cpu=4)
+    kept, better = worker("kept", cpu_usage=50, reserved_for=large.job_id), worker("better")
+    assert where(placed([large], [better, kept], still_queued=[large.job_id])) == {
+        large.job_id: "kept"
+    }
+
+
+def test_what_was_kept_for_a_job_that_went_elsewhere_is_anybodys_in_the_same_pass() -> None:
+    before, large, after = (
+        queued_job(now=NOW + timedelta(seconds=n), required_cpu=cpu)
+        for n, cpu in enumerate((1, 4, 1))
+    )
+    kept = worker("kept", reserved_for=large.job_id)
+    other = worker("other", cpu_count=5, cpu_usage=50)
+    usage = {"kept": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
+    plan = placed([before, large, after], [kept, other], usage, still_queued=[large.job_id])
+    assert where(plan) == {before.job_id: "other", large.job_id: "other", after.job_id: "kept"}
+    assert plan.reservations == {}
 
 
 def test_a_reservation_for_a_job_that_is_gone_binds_nobody() -> None:
@@ -189,8 +233,21 @@ def test_no_worker_is_given_more_than_it_has_or_what_it_may_not_have(
         assert sum(job.required_ram_mb for job in held) <= one.ram_total_mb
         assert not one.max_jobs or len(held) <= one.max_jobs
         assert not one.draining
-        assert one.cpu_usage <= places.CPU_USAGE_LIMIT_PERCENT
         assert all(set(job.labels) <= set(one.labels) for job in held)
+
+
+@given(jobs=JOBS, workers=WORKERS)
+def test_each_job_in_its_turn_gets_the_best_place_that_has_room(
+    jobs: list[Job], workers: list[Worker]
+) -> None:
+    given_to = where(placed(jobs, workers, reserve_after=timedelta(days=1)))
+    spots = places.places(workers, {}, NOW, OFFLINE_AFTER)
+    for job in in_order(jobs):
+        fit = [spot for spot in spots if places.fits(spot, job) is None]
+        best = min(fit, key=lambda spot: spot.score, default=None)
+        assert given_to.get(job.job_id) == (best and best.worker.worker_id)
+        if best:
+            best.take(job)
 
 
 @given(jobs=JOBS, workers=WORKERS)

@@ -29,9 +29,8 @@ class Agent:
         admission, turns = Admission(capacity), Turns()
         stages = Stages(platform, Reporter(platform), workspaces)
         self.runner = Runner(stages, admission, turns, settings)
-        self._claims = Claims(
-            platform, f"{worker_id}/{host.boot_id}", admission, turns, self.runner.take
-        )
+        boot = f"{worker_id}/{host.boot_id}"
+        self._claims = Claims(platform, boot, admission, turns, self.runner)
         self._presence = Presence(platform, worker_id, host, capacity, self.runner)
 
     def start(self) -> None:

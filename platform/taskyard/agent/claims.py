@@ -128,7 +128,7 @@ class Claims:
         if places.unavailable(worker, self._store.clock.now(), _EVER):
             return False
         spot = self._place(worker)
-        if not ahead and places.is_full(spot):
+        if not ahead and spot.is_full:
             return False
         chosen = _chosen(offered, spot, [], 0)
         if not chosen:
