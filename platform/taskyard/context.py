@@ -55,8 +55,10 @@ class Platform:
 
     def _try_pass(self, trigger: str) -> None:
         try:
-            self.offers.look(self.store, self.settings)
-            self.run_pass(trigger)
+            self.offers.look_again(self.store, self.settings)
+            if self.store.queries.queued_shapes():
+                self.offers.look(self.store, self.settings)
+                self.run_pass(trigger)
         except Exception as error:
             if not is_unavailable(error):
                 raise

@@ -53,13 +53,14 @@ class Host:
         job = self.get(job_id)
         return job if job.is_terminal else None
 
-    def printed(self, job_id: str) -> str:
-        return "".join(c.data for c in self.platform.store.output.read(self.get(job_id)))
+    def printed(self, job_id: str, attempt: int | None = None) -> str:
+        read = self.platform.store.output.read(self.get(job_id), attempt=attempt)
+        return "".join(chunk.data for chunk in read)
 
     def runs(self, job: Job) -> bool:
         """Whether the job's shell is a process that lives."""
         try:
-            found = psutil.Process(int(self.printed(job.job_id).split()[0]))
+            found = psutil.Process(int(self.printed(job.job_id, job.attempts).split()[0]))
             return found.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from taskyard.agent.host import Host
 from taskyard.jobs.model import Job
@@ -35,6 +37,13 @@ class Admission:
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
+        self._bare = Worker(
+            worker_id="",
+            cpu_count=capacity.cpu_count,
+            ram_total_mb=capacity.ram_total_mb,
+            max_jobs=capacity.max_jobs,
+            last_heartbeat=datetime.now(UTC),
+        )
         self._admitted: dict[str, Job] = {}
         self._lock = threading.Lock()
 
@@ -65,10 +74,16 @@ class Admission:
         with self._lock:
             return self._admitted.pop(key, None) is not None
 
-    def place(self, worker: Worker) -> Place:
-        """This worker with what is admitted here now."""
-        spot = Place(worker=worker, reserved_for=worker.reserved_for)
+    def place(self, worker: Worker, waiting: Sequence[Job]) -> Place:
+        """This worker with what is admitted here now, and what waits to be."""
+        spot = Place(worker=worker)
+        spot.reserved_for = worker.reserved_for
         with self._lock:
-            for job in self._admitted.values():
-                spot.take(job)
+            held = list(self._admitted.values())
+        for job in [*held, *waiting]:
+            spot.take(job)
         return spot
+
+    def is_full(self, waiting: Sequence[Job]) -> bool:
+        """Whether nothing is free beside what is admitted and what waits to be."""
+        return self.place(self._bare, waiting).is_full

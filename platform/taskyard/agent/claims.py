@@ -122,30 +122,32 @@ class Claims:
         short = self._short()
         # Ahead is filled up when half of it is used, so that each claim is of several jobs.
         ahead = len(short) if 2 * self._turns.count() <= len(short) else 0
+        if not ahead and self._admission.is_full(self._turns.jobs()):
+            return False
+        shapes = [] if offered else self._store.queries.queued_shapes()
+        if not (offered or shapes) or (worker := self._worker()) is None:
+            return False
+        chosen = _chosen(offered, self._admission.place(worker, self._turns.jobs()), [], 0)
+        if not chosen:
+            queue = self._store.queries.next_jobs(worker, shapes, limit=AT_ONCE)
+            chosen = _chosen(queue, self._place(worker), short, ahead)
+        if chosen:
+            self._runner.take(self._won(worker, chosen))
+        return bool(offered or chosen)
+
+    def _worker(self) -> Worker | None:
+        """This agent as it is stored; None while it may take nothing."""
         worker = self._store.workers.find(self._boot.rpartition("/")[0])
         if worker is None or worker.boot != self._boot:
-            return False
-        if places.unavailable(worker, self._store.clock.now(), _EVER):
-            return False
-        spot = self._place(worker)
-        if not ahead and spot.is_full:
-            return False
-        chosen = _chosen(offered, spot, [], 0)
-        if not chosen:
-            queue = self._store.queries.next_jobs(worker, limit=AT_ONCE)
-            chosen = _chosen(queue, spot, short, ahead)
-        if not chosen:
-            return False
-        self._runner.take(self._won(worker, chosen))
-        return True
+            return None
+        away = places.unavailable(worker, self._store.clock.now(), _EVER)
+        return None if away else worker
 
     def _place(self, worker: Worker) -> Place:
-        """What is in use here, with what waits, what a pass has assigned and we have not heard
-        of yet, and what an earlier life of this agent still holds.
+        """What is in use here, with what a pass has assigned and we have not heard of yet, and
+        what an earlier life of this agent still holds.
         """
-        spot = self._admission.place(worker)
-        for job in self._turns.jobs():
-            spot.take(job)
+        spot = self._admission.place(worker, self._turns.jobs())
         used = self._store.queries.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
         if unknown := set(used.job_ids) - self._runner.job_ids():
             for job in self._store.queries.in_full(list(unknown)):

@@ -23,6 +23,9 @@ from taskyard.workers.places import Place
 #: be free: an offer too many costs its agent a glance, one too few a pass.
 FRESH_SECONDS = 0.02
 
+#: How soon a new agent is offered something, while others take all that comes.
+AGAIN_SECONDS = 1.0
+
 _NEVER = timedelta(days=3650)
 
 
@@ -43,6 +46,11 @@ class Offers:
 
     def __init__(self) -> None:
         self._view: _View | None = None
+
+    def look_again(self, store: Store, settings: Settings) -> None:
+        """See what has changed, if that was not just done."""
+        if self._view is None or time.monotonic() - self._view.seen_at > AGAIN_SECONDS:
+            self.look(store, settings)
 
     def look(self, store: Store, settings: Settings) -> None:
         """See which agents there are, and what they have in use."""

@@ -177,13 +177,17 @@ class JobQueries:
             heads.extend(to_record(Job, document) for document in ordered)
         return sorted(heads, key=_order)
 
-    def next_jobs(self, worker: Worker, *, limit: int) -> list[Job]:
+    def queued_shapes(self) -> list[str]:
+        """What the queued jobs need, each once."""
+        return self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
+
+    def next_jobs(self, worker: Worker, shapes: Iterable[str], *, limit: int) -> list[Job]:
         """The head of the queue for one worker, in the scheduler's order and as it is to be run:
         at most ``limit`` of each shape that the worker could hold.
         """
         queued = {"status": str(JobStatus.QUEUED)}
         heads: list[Job] = []
-        for shape in self._jobs.distinct("shape", queued):
+        for shape in shapes:
             if places.could_never(worker, Requirement.of_shape(shape)):
                 continue
             found = self._jobs.find({**queued, "shape": shape}, {"history": 0}, hint="queue")
