@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from taskyard.jobs.model import Job
 from taskyard.workers import explanation, placement, places
-from taskyard.workers.model import Usage, Worker
+from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.placement import Plan
 from tests.factories import NOW, queued_job, worker
 
@@ -288,3 +288,35 @@ def test_a_suspect_that_is_large_reserves_a_place_like_any_other() -> None:
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
     plan = placed([large], [worker(cpu_count=8)], usage)
     assert plan.reservations == {"w1": large.job_id}
+
+
+@given(job=JOBS.filter(bool).map(lambda jobs: jobs[0]), workers=WORKERS)
+def test_there_is_room_for_as_many_of_a_kind_as_are_placed(job: Job, workers: list[Worker]) -> None:
+    alike = [replace(job, job_id=f"job-{n}", queued_at=NOW) for n in range(20)]
+    spots = places.places(workers, {}, NOW, OFFLINE_AFTER)
+    room = places.room_on(spots, Requirement.of_shape(job.requirement.shape), at_most=20)
+    assert room == len(placed(alike, workers).placements)
+
+
+def test_a_place_is_full_when_not_even_the_smallest_job_fits() -> None:
+    (spot,) = places.places([worker(cpu_count=1)], {}, NOW, OFFLINE_AFTER)
+    for _ in range(10):
+        assert not spot.is_full
+        spot.take(queued_job(required_cpu=0.1))
+    assert spot.is_full
+    (slots,) = places.places(
+        [worker(max_jobs=1)], {"w1": Usage(cpu=0.1, ram_mb=1, job_ids=("x",))}, NOW, OFFLINE_AFTER
+    )
+    assert slots.is_full
+
+
+@given(
+    cpu=st.floats(1e-6, 1024),
+    ram_mb=st.integers(1, 2**24),
+    labels=st.sets(st.sampled_from(["gpu", "a/b", "x:1"])),
+)
+def test_a_shape_tells_no_more_than_is_needed(cpu: float, ram_mb: int, labels: set[str]) -> None:
+    needed = Requirement(cpu=cpu, ram_mb=ram_mb, labels=frozenset(labels))
+    told = Requirement.of_shape(needed.shape)
+    assert (told.ram_mb, told.labels) == (needed.ram_mb, needed.labels)
+    assert cpu * (1 - 2e-5) < told.cpu <= cpu
