@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ from taskyard.jobs.states import JobStatus
 from taskyard.scheduler import ticks
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
+from tests import factories
 from tests.chaos.proxy import Mode, Proxy
 from tests.helpers import eventually
 
@@ -46,6 +48,10 @@ class Host:
 
     def get(self, job_id: str) -> Job:
         return self.platform.store.jobs.get(job_id)
+
+    def ended(self, job_id: str) -> Job | None:
+        job = self.get(job_id)
+        return job if job.is_terminal else None
 
     def printed(self, job_id: str) -> str:
         return "".join(c.data for c in self.platform.store.output.read(self.get(job_id)))
@@ -145,9 +151,22 @@ def test_an_agent_runs_what_it_was_assigned_although_the_message_was_lost(
     start: Callable[..., Host],
 ) -> None:
     host = start()
-    (job_id,) = operations.submit(host.platform, [{"command": "true"}], by="app")
-    assert host.get(job_id).status is JobStatus.ASSIGNED
-    eventually(lambda: host.get(job_id).status is JobStatus.COMPLETED)
+    job = factories.assigned_job("w1", now=host.platform.store.clock.now())
+    host.platform.store.jobs.submit([job])
+    ended = eventually(lambda: host.ended(job.job_id))
+    assert [entry["verb"] for entry in ended.history] == ["assign", "start", "complete"]
+
+
+def test_an_agent_claims_what_is_queued_without_a_pass(start: Callable[..., Host]) -> None:
+    host = start()
+    now = host.platform.store.clock.now()
+    jobs = [factories.queued_job(command="true", now=now, required_cpu=8) for _ in range(5)]
+    # One has a place at a time: it is offered, and each end brings the next.
+    offered = dataclasses.replace(jobs[0], offered_to="w1")
+    host.platform.store.jobs.submit([offered, *jobs[1:]])
+    for job in jobs:
+        ended = eventually(partial(host.ended, job.job_id))
+        assert [entry["verb"] for entry in ended.history] == ["claim", "complete"]
 
 
 def test_a_job_that_was_expired_meanwhile_is_killed_and_its_result_refused(

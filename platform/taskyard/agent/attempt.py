@@ -23,6 +23,9 @@ FENCE_SECONDS = 1.0
 #: process still writes then is not the job's any more.
 DRAIN_SECONDS = 1.0
 
+#: Output of a job that is over by then is written with its end.
+FIRST_FLUSH_SECONDS = 0.03
+
 
 def fence(now: float, left_seconds: float) -> float:
     """The monotonic instant past which nothing may run under a lease that lasts so much longer."""
@@ -55,6 +58,17 @@ class Attempt:
     drained_by: float | None = None
     flushing: bool = False
     flush_due: float = 0.0
+
+    def begin(self, now: float) -> None:
+        """Its first line is spawned; the time that its input took to come is part of its own."""
+        if not self.job.has_input:
+            self.deadline = now + self.job.timeout_ms / 1000
+        self.flush_due = now + FIRST_FLUSH_SECONDS
+
+    def end(self, now: float) -> None:
+        """Its last process is gone."""
+        self.running = False
+        self.drained_by = now + DRAIN_SECONDS
 
     def next_line(self) -> str | None:
         """The next line to run, or None when the job has ended."""

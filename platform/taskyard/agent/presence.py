@@ -19,7 +19,7 @@ from taskyard.agent.host import Host
 from taskyard.agent.jobs import Jobs
 from taskyard.context import Platform
 from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
-from taskyard.jobs.model import Lease, lease_of
+from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.failures import is_unavailable
@@ -109,8 +109,10 @@ class Presence:
             self._beat()
             self._beat_due = time.monotonic() + self._settings.renewal_seconds
         elif running := self._jobs.leases():
-            for lease_id in self._store.queries.cancels_among(list(running.values())):
-                self._jobs.cancel(lease_id)
+            asked = self._store.queries.cancels_among([lease.job_id for lease in running])
+            for lease in running:
+                if lease.job_id in asked:
+                    self._jobs.cancel(lease)
 
     def _beat(self) -> None:
         try:
@@ -139,21 +141,19 @@ class Presence:
         settings = self._settings
         held = self._store.jobs.renew(
             self.worker_id,
-            list(running),
+            running,
             now=self._store.clock.now(),
             lease=timedelta(seconds=settings.lease_seconds),
             grace=timedelta(seconds=settings.kill_grace_seconds + settings.finish_grace_seconds),
         )
         self._bridge.renewed()
-        self._jobs.extend(
-            [renewed.lease_id for renewed in held], fence(before, settings.lease_seconds)
-        )
+        ours = [renewed.lease for renewed in held]
+        self._jobs.extend(ours, fence(before, settings.lease_seconds))
         for renewed in held:
             if renewed.cancel_requested:
-                self._jobs.cancel(renewed.lease_id)
-        for lease_id in set(running) - {renewed.lease_id for renewed in held}:
-            self._jobs.abandon(lease_id)
-            lost = Lease(job_id=running[lease_id], worker_id=self.worker_id, lease_id=lease_id)
+                self._jobs.cancel(renewed.lease)
+        for lost in set(running) - set(ours):
+            self._jobs.abandon(lost)
             self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _give_up(self, reason: str) -> None:

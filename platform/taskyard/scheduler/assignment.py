@@ -145,7 +145,7 @@ def _queue(
 
 def write(store: Store, decision: Decision) -> list[Transition]:
     """One batch, however old the decision is by now; returns the assignments that were won."""
-    won = store.jobs.assign_all(decision.transitions)
+    won = store.jobs.apply_all(decision.transitions)
     store.workers.reserve(decision.reservations, decision.reserved_before)
     return won
 

@@ -25,6 +25,7 @@ from taskyard.store.idempotency import IdempotencyStore
 from taskyard.store.indexes import ensure_indexes
 from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
+from taskyard.store.offers import OfferStream
 from taskyard.store.output import OutputStore
 from taskyard.store.passes import PassLog
 from taskyard.store.queries import JobQueries
@@ -78,6 +79,7 @@ class Store:
     stats: StatsStore
     passes: PassLog
     feed: Feed
+    offers: OfferStream
 
     def reach(self, *, silence_seconds: float) -> Reach:
         """How far this process reaches into the set now (``store.reach``)."""
@@ -130,6 +132,10 @@ def build(
     database = client.get_database(settings.database, codec_options=codec)
     clock = clock or Clock(lambda: server_time(client))
     counters = CounterStore(database)
+
+    def open_feed() -> MongoClient[Document]:
+        return open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2)
+
     return Store(
         client=client,
         database=database,
@@ -147,7 +153,8 @@ def build(
         refusals=RefusalStore(database, counters),
         stats=StatsStore(database),
         passes=PassLog(database),
-        feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
+        feed=Feed(open_feed, database),
+        offers=OfferStream(open_feed, database),
     )
 
 

@@ -14,10 +14,11 @@ from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.search import EVERYTHING, Comparison, Field, Search, created, equal, in_states
 from taskyard.jobs.states import HELD, JobStatus
 from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
-from taskyard.workers.model import NOTHING, Usage
+from taskyard.workers import places
+from taskyard.workers.model import NOTHING, Requirement, Usage, Worker
 
 #: A list does not carry what only a job's own page shows.
-_LISTED = {"history": 0, "env": 0}
+_LISTED = {"history": 0, "env": 0, "smallOutput": 0}
 
 #: Jobs of one state that are counted one by one; beyond it there are "more".
 COUNTED = 10_000
@@ -186,6 +187,20 @@ class JobQueries:
             heads.extend(to_record(Job, document) for document in ordered)
         return sorted(heads, key=queue_order)
 
+    def next_jobs(self, worker: Worker, *, limit: int) -> list[Job]:
+        """The head of the queue for one worker, in the scheduler's order and as it is to be run:
+        at most ``limit`` of each shape that the worker could hold.
+        """
+        queued = {"status": str(JobStatus.QUEUED)}
+        heads: list[Job] = []
+        for shape in self.waiting_shapes():
+            if places.could_never(worker, Requirement.of_shape(shape)):
+                continue
+            found = self._jobs.find({**queued, "shape": shape}, {"history": 0}, hint="queue")
+            ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(limit)
+            heads.extend(to_record(Job, document) for document in ordered)
+        return sorted(heads, key=queue_order)
+
     def ahead_of(self, job: Job, *, at_most: int = 10_000) -> int:
         """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
         queued = {"status": str(JobStatus.QUEUED)}
@@ -246,10 +261,10 @@ class JobQueries:
         found = self._jobs.find({"retryOf": job_id}, _LISTED).limit(limit)
         return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
 
-    def cancels_among(self, job_ids: Sequence[str]) -> list[str]:
-        """The leases of those of these jobs that were asked to be cancelled."""
+    def cancels_among(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that were asked to be cancelled."""
         asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}
-        return [found["leaseId"] for found in self._jobs.find(asked, {"leaseId": 1})]
+        return {found["_id"] for found in self._jobs.find(asked, {"_id": 1})}
 
     def counts(self) -> Mapping[str, int]:
         """Live jobs by status, each counted up to ``COUNTED_FIRST``."""
