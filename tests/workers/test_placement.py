@@ -147,6 +147,16 @@ def test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself() -> None:
     assert where(placed([large], [kept])) == {large.job_id: "w1"}
 
 
+def test_jobs_of_one_size_wait_for_their_turn_and_keep_no_place_free() -> None:
+    usage = {"w1": Usage(cpu=4, ram_mb=1, job_ids=("x",))}
+    jobs = [queued_job(now=NOW - 2 * RESERVE_AFTER, priority=n) for n in range(3)]
+    assert placed(jobs, [worker()], usage).reservations == {}
+    more_memory = queued_job(now=NOW - 2 * RESERVE_AFTER, required_ram_mb=512)
+    assert placed([*jobs, more_memory], [worker()], usage).reservations == {
+        "w1": more_memory.job_id
+    }
+
+
 def test_a_job_goes_to_the_place_that_is_kept_for_it_once_it_has_room() -> None:
     large = queued_job(required_cpu=4)
     kept, better = worker("kept", cpu_usage=50, reserved_for=large.job_id), worker("better")
@@ -286,7 +296,7 @@ def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> 
 def test_a_suspect_that_is_large_reserves_a_place_like_any_other() -> None:
     large = queued_job(losses=2, required_cpu=8, now=NOW - 2 * RESERVE_AFTER)
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
-    plan = placed([large], [worker(cpu_count=8)], usage)
+    plan = placed([large, queued_job()], [worker(cpu_count=8)], usage)
     assert plan.reservations == {"w1": large.job_id}
 
 
