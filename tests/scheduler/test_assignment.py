@@ -84,6 +84,7 @@ def test_a_job_is_read_for_which_a_place_is_kept_whatever_is_before_it(
     (held,) = queue(platform)
     platform.run_pass("create")
     (large,) = queue(platform, required_cpu=2, age_seconds=61)
+    queue(platform)
     platform.run_pass("tick")
     assert reserved(platform) == large.job_id
     urgent = queue(platform, 3, required_cpu=2, priority=9)
@@ -103,3 +104,13 @@ def test_suspects_that_wait_for_another_do_not_hide_what_is_behind_them(
     platform.run_pass("create")
     assert [status(platform, job) for job in suspects].count(JobStatus.ASSIGNED) == 1
     assert status(platform, innocent) is JobStatus.ASSIGNED
+
+
+def test_all_that_a_worker_is_given_in_one_pass_has_one_lease_id(platform: Platform) -> None:
+    register(platform, "w1", cpus=3)
+    register(platform, "w2", cpus=3)
+    jobs = queue(platform, 6)
+    platform.run_pass("create")
+    held = [platform.store.jobs.get(job.job_id) for job in jobs]
+    assert len({(job.assigned_agent_id, job.lease_id) for job in held}) == 2
+    assert len({job.lease_id for job in held}) == 2

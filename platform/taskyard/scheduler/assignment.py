@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -110,9 +111,12 @@ def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decis
         still_queued={job.job_id for job in kept},
     )
     start_by = now + timedelta(seconds=settings.start_deadline_seconds)
+    # One lease id for all that a worker is given: equal writes become one statement.
+    leases: defaultdict[str, str] = defaultdict(ids.lease)
+    at = Moment(now=now)
     transitions = [
         lifecycle.assign(
-            job, worker_id=worker_id, lease_id=ids.lease(), at=Moment(now=now), start_by=start_by
+            job, worker_id=worker_id, lease_id=leases[worker_id], at=at, start_by=start_by
         )
         for job, worker_id in plan.placements
     ]

@@ -15,7 +15,7 @@ from taskyard.jobs.search import EVERYTHING, Comparison, Field, Search, created,
 from taskyard.jobs.states import HELD, JobStatus
 from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
 from taskyard.workers import places
-from taskyard.workers.model import NOTHING, Requirement, Usage, Worker
+from taskyard.workers.model import Requirement, Usage, Worker
 
 #: A list does not carry what only a job's own page shows.
 _LISTED = {"history": 0, "env": 0, "smallOutput": 0}
@@ -213,17 +213,19 @@ class JobQueries:
         held: dict[str, Any] = {"leaseUntil": {"$exists": True}}
         if worker_ids is not None:
             held["assignedAgentId"] = {"$in": list(worker_ids)}
-        totals: dict[str, Usage] = {}
         wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1, "losses": 1}
+        by_worker: dict[str, list[dict[str, Any]]] = {}
         for job in self._jobs.find(held, wanted):
-            before = totals.get(job["assignedAgentId"], NOTHING)
-            totals[job["assignedAgentId"]] = Usage(
-                cpu=before.cpu + job["requiredCpu"],
-                ram_mb=before.ram_mb + job["requiredRamMb"],
-                job_ids=(*before.job_ids, job["_id"]),
-                suspects=before.suspects + (job["losses"] >= POISON_LOSSES - 1),
+            by_worker.setdefault(job["assignedAgentId"], []).append(job)
+        return {
+            worker_id: Usage(
+                cpu=sum(job["requiredCpu"] for job in jobs),
+                ram_mb=sum(job["requiredRamMb"] for job in jobs),
+                job_ids=tuple(job["_id"] for job in jobs),
+                suspects=sum(job["losses"] >= POISON_LOSSES - 1 for job in jobs),
             )
-        return totals
+            for worker_id, jobs in by_worker.items()
+        }
 
     def held_by(self, worker_id: str, *statuses: JobStatus) -> list[Job]:
         """The jobs that a worker holds, in the order they were handed out."""
@@ -271,7 +273,12 @@ class JobQueries:
         live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
         return {str(status): self._count(status) for status in live}
 
-    def oldest_queued(self) -> datetime | None:
+    def depth(self) -> Depth:
+        """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
+        jobs = self._count(JobStatus.QUEUED)
+        return Depth(jobs=jobs, oldest_queued_at=self._oldest_queued() if jobs else None)
+
+    def _oldest_queued(self) -> datetime | None:
         """Since when the longest waiting job is queued: the first of each shape and priority is
         the oldest of them.
         """
@@ -287,11 +294,6 @@ class JobQueries:
             for priority in self._jobs.distinct("priority", {**queued, "shape": shape})
         ]
         return min((first["queuedAt"] for first in firsts if first), default=None)
-
-    def depth(self) -> Depth:
-        """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
-        jobs = self._count(JobStatus.QUEUED)
-        return Depth(jobs=jobs, oldest_queued_at=self.oldest_queued() if jobs else None)
 
     def _count(self, status: JobStatus) -> int:
         return self._jobs.count_documents(
