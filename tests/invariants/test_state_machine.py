@@ -241,8 +241,6 @@ class Lifecycle(RuleBasedStateMachine):
         Claims(self.platform, boot, admission, Turns(), agent).claim()
         self.started.update(lease.key for lease in agent.claimed)
         self.believed.extend(agent.claimed)
-            self.platform, f"{worker_id}/{self.boots[worker_id]}", admission, Turns(), take
-        ).claim()
 
     @rule(data=st.data(), cause=CAUSES)
     def an_agent_reports(self, data: st.DataObject, cause: Cause | None) -> None:
