@@ -20,7 +20,7 @@ from bench import questions
 from bench.common import median, quantile, timed_ms, wait_until
 from bench.following import STAMPS, Follower
 from bench.ours import TaskyardClient, taskyard
-from bench.passes import prepared
+from bench.passes import WORKERS, prepared
 
 from taskyard import ids, logs
 from taskyard.embedded import EmbeddedServer
@@ -68,9 +68,16 @@ def _writes(store: Store, size: int) -> None:
     jobs = [_job(number, ids.new("job", now), store) for number in range(WRITTEN)]
     store.jobs.submit(jobs)
     at, start_by = Moment(now=now), now + timedelta(minutes=5)
+    leases = [ids.lease() for _ in range(WORKERS)]
     transitions = [
-        lifecycle.assign(job, worker_id="agent0", lease_id=ids.lease(), at=at, start_by=start_by)
-        for job in jobs
+        lifecycle.assign(
+            job,
+            worker_id=f"agent{number % WORKERS}",
+            lease_id=leases[number % WORKERS],
+            at=at,
+            start_by=start_by,
+        )
+        for number, job in enumerate(jobs)
     ]
     seconds = timed_ms(lambda: store.jobs.apply_all(transitions)) / 1000
     print(f"{WRITTEN:,} assignments of one pass: {WRITTEN / seconds:,.0f} a second")

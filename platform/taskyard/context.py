@@ -56,7 +56,7 @@ class Platform:
     def _try_pass(self, trigger: str) -> None:
         try:
             self.offers.look_again(self.store, self.settings)
-            if self.store.queries.queued_shapes():
+            if self.store.queries.waiting_shapes():
                 self.offers.look(self.store, self.settings)
                 self.run_pass(trigger)
         except Exception as error:

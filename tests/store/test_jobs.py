@@ -13,8 +13,10 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.store import queries
 from taskyard.store.client import Store
-from taskyard.store.queries import JobFilter
+from taskyard.store.indexes import ensure_indexes
+from taskyard.store.queries import Depth, JobFilter
 from taskyard.store.searches import Position
 from tests import factories
 from tests.conftest import Racing
@@ -248,12 +250,39 @@ def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:
     assert set(any_store.queries.usage(["w2"])) == {"w2"}
 
 
+def test_the_longest_waiting_job_is_told_whatever_its_shape_and_priority(store: Store) -> None:
+    assert store.queries.depth() == Depth()
+    for cpu in (1, 2):
+        for priority in (1, 9):
+            at = NOW - timedelta(seconds=10 * cpu - priority)
+            stored(store, factories.queued_job(now=at, required_cpu=cpu, priority=priority))
+            stored(store, factories.queued_job(required_cpu=cpu, priority=priority))
+    longest = NOW - timedelta(seconds=19)
+    assert store.queries.depth() == Depth(jobs=8, oldest_queued_at=longest)
+
+
+def test_counting_what_is_live_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "COUNTED_FIRST", 3)
+    store.jobs.submit([factories.queued_job() for _ in range(5)])
+    assert (store.queries.depth().jobs, store.queries.counts()["QUEUED"]) == (3, 3)
+
+
+def test_an_index_that_was_replaced_is_dropped(store: Store) -> None:
+    jobs = store.database["jobs"]
+    jobs.create_index([("assignedAgentId", 1), ("leaseUntil", 1)], name="held")
+    ensure_indexes(store.database)
+    names = set(jobs.index_information())
+    assert "held" not in names
+    assert "held_by" in names
+
+
 def test_the_live_queries_use_an_index(store: Store) -> None:
     jobs = store.database["jobs"]
     for query in (
         {"status": "QUEUED", "shape": "1/256/"},
         {"leaseUntil": {"$lt": NOW}},
         {"leaseUntil": {"$exists": True}},
+        {"leaseUntil": {"$exists": True}, "assignedAgentId": "w1"},
         {"expireAt": {"$lt": NOW}},
         {"fileId": "x"},
         {"resultFileId": "x"},

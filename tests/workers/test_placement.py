@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from taskyard.jobs.model import Job
 from taskyard.workers import explanation, placement, places
-from taskyard.workers.model import Usage, Worker
+from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.placement import Plan
 from tests.factories import NOW, queued_job, worker
 
@@ -145,6 +145,16 @@ def test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself() -> None:
     assert plan.placements == []
     kept = worker(reserved_for=large.job_id)
     assert where(placed([large], [kept])) == {large.job_id: "w1"}
+
+
+def test_jobs_of_one_size_wait_for_their_turn_and_keep_no_place_free() -> None:
+    usage = {"w1": Usage(cpu=4, ram_mb=1, job_ids=("x",))}
+    jobs = [queued_job(now=NOW - 2 * RESERVE_AFTER, priority=n) for n in range(3)]
+    assert placed(jobs, [worker()], usage).reservations == {}
+    more_memory = queued_job(now=NOW - 2 * RESERVE_AFTER, required_ram_mb=512)
+    assert placed([*jobs, more_memory], [worker()], usage).reservations == {
+        "w1": more_memory.job_id
+    }
 
 
 def test_a_job_goes_to_the_place_that_is_kept_for_it_once_it_has_room() -> None:
@@ -286,5 +296,37 @@ def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> 
 def test_a_suspect_that_is_large_reserves_a_place_like_any_other() -> None:
     large = queued_job(losses=2, required_cpu=8, now=NOW - 2 * RESERVE_AFTER)
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
-    plan = placed([large], [worker(cpu_count=8)], usage)
+    plan = placed([large, queued_job()], [worker(cpu_count=8)], usage)
     assert plan.reservations == {"w1": large.job_id}
+
+
+@given(job=JOBS.filter(bool).map(lambda jobs: jobs[0]), workers=WORKERS)
+def test_there_is_room_for_as_many_of_a_kind_as_are_placed(job: Job, workers: list[Worker]) -> None:
+    alike = [replace(job, job_id=f"job-{n}", queued_at=NOW) for n in range(20)]
+    spots = places.places(workers, {}, NOW, OFFLINE_AFTER)
+    room = places.room_on(spots, Requirement.of_shape(job.requirement.shape), at_most=20)
+    assert room == len(placed(alike, workers).placements)
+
+
+def test_a_place_is_full_when_not_even_the_smallest_job_fits() -> None:
+    (spot,) = places.places([worker(cpu_count=1)], {}, NOW, OFFLINE_AFTER)
+    for _ in range(10):
+        assert not spot.is_full
+        spot.take(queued_job(required_cpu=0.1))
+    assert spot.is_full
+    (slots,) = places.places(
+        [worker(max_jobs=1)], {"w1": Usage(cpu=0.1, ram_mb=1, job_ids=("x",))}, NOW, OFFLINE_AFTER
+    )
+    assert slots.is_full
+
+
+@given(
+    cpu=st.floats(1e-6, 1024),
+    ram_mb=st.integers(1, 2**24),
+    labels=st.sets(st.sampled_from(["gpu", "a/b", "x:1"])),
+)
+def test_a_shape_tells_no_more_than_is_needed(cpu: float, ram_mb: int, labels: set[str]) -> None:
+    needed = Requirement(cpu=cpu, ram_mb=ram_mb, labels=frozenset(labels))
+    told = Requirement.of_shape(needed.shape)
+    assert (told.ram_mb, told.labels) == (needed.ram_mb, needed.labels)
+    assert cpu * (1 - 2e-5) < told.cpu <= cpu

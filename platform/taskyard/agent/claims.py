@@ -26,7 +26,7 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.states import HELD
 from taskyard.store.failures import is_unavailable
 from taskyard.workers import places
-from taskyard.workers.model import NOTHING, Worker
+from taskyard.workers.model import NOTHING, Requirement, Worker
 from taskyard.workers.places import Place
 
 #: A job that ran no longer than this is short: for each that ended within this time, one is
@@ -124,16 +124,20 @@ class Claims:
         ahead = len(short) if 2 * self._turns.count() <= len(short) else 0
         if not ahead and self._admission.is_full(self._turns.jobs()):
             return False
-        shapes = [] if offered else self._store.queries.queued_shapes()
+        shapes = [] if offered else self._store.queries.waiting_shapes()
         if not (offered or shapes) or (worker := self._worker()) is None:
             return False
         chosen = _chosen(offered, self._admission.place(worker, self._turns.jobs()), [], 0)
         if not chosen:
-            queue = self._store.queries.next_jobs(worker, shapes, limit=AT_ONCE)
-            chosen = _chosen(queue, self._place(worker), short, ahead)
+            chosen = _chosen(self._queue(worker, shapes), self._place(worker), short, ahead)
         if chosen:
             self._runner.take(self._won(worker, chosen))
         return bool(offered or chosen)
+
+    def _queue(self, worker: Worker, shapes: Sequence[str]) -> list[Job]:
+        """The head of the queue, but for what this agent could never hold."""
+        able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
+        return self._store.queries.heads(dict.fromkeys(able, AT_ONCE), to_run=True)
 
     def _worker(self) -> Worker | None:
         """This agent as it is stored; None while it may take nothing."""

@@ -31,10 +31,12 @@ class Requirement:
 
     @classmethod
     def of_shape(cls, shape: str) -> Requirement:
-        """The requirement that a shape stands for."""
+        """The least that a job of this shape needs: a shape has six digits of its CPUs."""
         cpu, ram_mb, labels = shape.split("/", 2)
         return cls(
-            cpu=float(cpu), ram_mb=int(ram_mb), labels=frozenset(filter(None, labels.split(",")))
+            cpu=float(cpu) * (1 - 6e-6),
+            ram_mb=int(ram_mb),
+            labels=frozenset(labels.split(",")) if labels else frozenset(),
         )
 
 

@@ -34,18 +34,23 @@ def place(
     """Place as much of ``queue`` (in its order) on ``available`` as fits.
 
     A job that fits nowhere does not hold back the ones behind it; once it has waited for
-    ``reserve_after`` it reserves a worker that could hold it. ``still_queued`` are the jobs
-    whose earlier reservation stays valid.
+    ``reserve_after`` it reserves a worker that could hold it, if smaller ones are queued that
+    could take each place before it. ``still_queued`` are the jobs whose earlier reservation stays
+    valid.
     """
     floor = _Floor(available, still_queued)
     late = now - reserve_after
+    least_cpu = min((job.required_cpu for job in queue), default=0)
+    least_ram_mb = min((job.required_ram_mb for job in queue), default=0)
     placements: list[tuple[Job, str]] = []
     for job in queue:
         position = floor.find(job)
         if position is not None:
             floor.give(position, job)
             placements.append((job, available[position].worker.worker_id))
-        elif job.queued_at < late:
+        elif job.queued_at < late and (
+            job.required_cpu > least_cpu or job.required_ram_mb > least_ram_mb
+        ):
             floor.reserve(job)
     reservations = {available[n].worker.worker_id: job_id for job_id, n in floor.kept.items()}
     return Plan(placements=placements, reservations=reservations)

@@ -86,6 +86,17 @@ def places(
     ]
 
 
+def room_on(available: Iterable[Place], needed: Requirement, *, at_most: int) -> int:
+    """How many jobs that need so much could be placed, each place taken by itself."""
+    room = 0
+    for spot in available:
+        if not could_never(spot.worker, needed):
+            room += spot.room_for(needed, at_most=at_most - room)
+        if room >= at_most:
+            break
+    return room
+
+
 def place_of(worker: Worker, usage: Mapping[str, Usage]) -> Place:
     """The worker with what it has in use, whether it may be given work or not."""
     used = usage.get(worker.worker_id, NOTHING)
