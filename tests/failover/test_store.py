@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import signal
 import time
@@ -209,11 +210,12 @@ def test_the_feed_comes_back_after_an_election(
 ) -> None:
     job = factories.queued_job()
     store.jobs.submit([job])
+    values = itertools.cycle([True, False])
     with store.feed.waiting_for(job.job_id) as woken:
 
         def wakes() -> bool:
             woken.clear()
-            change = {"$inc": {"priority": 1}}
+            change = {"$set": {"cancelRequested": next(values)}}
             changed = _answered(
                 lambda: store.database["jobs"].update_one({"_id": job.job_id}, change)
             )

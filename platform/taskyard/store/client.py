@@ -132,10 +132,6 @@ def build(
     database = client.get_database(settings.database, codec_options=codec)
     clock = clock or Clock(lambda: server_time(client))
     counters = CounterStore(database)
-
-    def open_feed() -> MongoClient[Document]:
-        return open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2)
-
     return Store(
         client=client,
         database=database,
@@ -153,8 +149,8 @@ def build(
         refusals=RefusalStore(database, counters),
         stats=StatsStore(database),
         passes=PassLog(database),
-        feed=Feed(open_feed, database),
-        offers=OfferStream(open_feed, database),
+        feed=Feed(lambda: open_watching_client(feed_uri), database),
+        offers=OfferStream(lambda: open_watching_client(feed_uri), database),
     )
 
 
@@ -167,15 +163,27 @@ def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Docum
             uri,
             appname=app_name,
             w="majority",
-            timeoutMS=OPERATION_TIMEOUT_MS,
             serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
             connectTimeoutMS=CONNECT_TIMEOUT_MS,
             heartbeatFrequencyMS=MONITOR_MS,
             tz_aware=True,
-            **options,
+            **{"timeoutMS": OPERATION_TIMEOUT_MS, **options},
         )
     except (PyMongoError, ValueError) as error:
         raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
+
+
+def open_watching_client(uri: str) -> MongoClient[Document]:
+    """A client for change streams: the server may take its time for an answer, which a timeout
+    of the whole call would replace.
+    """
+    return open_client(
+        uri,
+        app_name="taskyard-feed",
+        timeoutMS=None,
+        socketTimeoutMS=OPERATION_TIMEOUT_MS,
+        maxPoolSize=4,
+    )
 
 
 def server_time(client: MongoClient[Document]) -> datetime:

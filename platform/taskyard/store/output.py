@@ -32,6 +32,10 @@ SMALL_BYTES = 2048
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
 
+#: Chunks that are fetched at once: a reader of any output holds a MB or two, not the 16 MB that
+#: MongoDB would answer with.
+_BATCH = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
@@ -106,8 +110,12 @@ class OutputStore:
         }
         return self._jobs.update_one(_held(job), update).matched_count == 1
 
-    def read(self, job: Job, *, after: int = -1, attempt: int | None = None) -> Iterator[Chunk]:
-        """The chunks of an attempt (default: the last) in order, behind sequence ``after``."""
+    def read(
+        self, job: Job, *, after: int = -1, attempt: int | None = None, limit: int = 0
+    ) -> Iterator[Chunk]:
+        """The chunks of an attempt (default: the last) in order, behind sequence ``after``; the
+        first ``limit`` of them, or all.
+        """
         number = job.output_attempt if attempt is None else attempt
         if job.small_output and number == job.output_attempt:
             yield from (chunk for chunk in _small(job) if chunk.seq > after)
@@ -115,7 +123,8 @@ class OutputStore:
         generation = job.output_generation if number == job.output_attempt else LIVE
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
-        for found in self._output.find({"_id": within}).sort("_id", 1):
+        batches = self._output.find({"_id": within}, sort=[("_id", 1)], limit=limit)
+        for found in batches.batch_size(_BATCH):
             yield Chunk(seq=found["_id"]["s"], stream=found["stream"], data=found["data"])
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
@@ -152,7 +161,8 @@ class OutputStore:
 
 def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
     """A whole text as chunks; characters are never split."""
-    step = CHUNK_BYTES // 4
+    # No character takes more than four bytes.
+    step = CHUNK_BYTES if text.isascii() else CHUNK_BYTES // 4
     for number, start in enumerate(range(0, len(text), step)):
         yield Chunk(seq=first_seq + number, stream=stream, data=text[start : start + step])
 
