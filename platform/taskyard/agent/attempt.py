@@ -23,9 +23,6 @@ FENCE_SECONDS = 1.0
 #: process still writes then is not the job's any more.
 DRAIN_SECONDS = 1.0
 
-#: Output of a job that is over by then is written with its end.
-FIRST_FLUSH_SECONDS = 0.03
-
 
 def fence(now: float, left_seconds: float) -> float:
     """The monotonic instant past which nothing may run under a lease that lasts so much longer."""
@@ -63,7 +60,6 @@ class Attempt:
         """Its first line is spawned; the time that its input took to come is part of its own."""
         if not self.job.has_input:
             self.deadline = now + self.job.timeout_ms / 1000
-        self.flush_due = now + FIRST_FLUSH_SECONDS
 
     def end(self, now: float) -> None:
         """Its last process is gone."""

@@ -22,7 +22,7 @@ from taskyard.agent.attempt import DRAIN_SECONDS, Attempt
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
 from taskyard.agent.processes import Processes
-from taskyard.agent.pump import Pump
+from taskyard.agent.pump import LINGER_SECONDS, Pump
 from taskyard.agent.results import Results
 from taskyard.agent.stages import Refused, Stages
 from taskyard.agent.turns import TURN_SECONDS, Turns
@@ -260,7 +260,10 @@ class Runner:
 
     def _nap(self) -> float | None:
         """Until the next thing that time alone brings about."""
-        return self._settings.output_flush_seconds / 2 if self._held else None
+        if not self._held:
+            return None
+        printed = any(h.attempt and h.attempt.output.pending_bytes for h in [*self._held.values()])
+        return LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
 
     def _tend_all(self) -> None:
         now = time.monotonic()
