@@ -18,20 +18,22 @@ from typing import Protocol
 
 from taskyard import events, ids
 from taskyard.agent.admission import Admission
+from taskyard.agent.lookout import Lookout, Seen
 from taskyard.agent.turns import Turns
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job
-from taskyard.jobs.states import HELD
 from taskyard.store.failures import is_unavailable
 from taskyard.workers import places
-from taskyard.workers.model import NOTHING, Requirement, Worker
+from taskyard.workers.model import Worker
 from taskyard.workers.places import Place
 
-#: A job that ran no longer than this is short: for each that ended within this time, one is
-#: claimed ahead.
+#: A job that ran no longer than this, or than a few claims take, is short: for each that ended
+#: within that time, one is claimed ahead.
 SHORT_SECONDS = 0.025
+_SHORT_CLAIMS = 3
+_SHORT_MOST_SECONDS = 0.25
 
 #: Most jobs of one claim.
 AT_ONCE = 64
@@ -63,7 +65,9 @@ class Claims:
         """``boot`` is the agent in this life of it."""
         self._store = platform.store
         self._settings = platform.settings
-        self._boot = boot
+        self._lookout = Lookout(platform.store, boot)
+        self._seen: Seen | None = None
+        self._short_seconds = SHORT_SECONDS
         self._admission = admission
         self._turns = turns
         self._runner = runner
@@ -97,7 +101,7 @@ class Claims:
 
     def freed(self, job: Job, ran_seconds: float) -> None:
         """A job's processes are gone, and its place is free."""
-        if ran_seconds <= SHORT_SECONDS:
+        if ran_seconds <= self._short_seconds:
             self._ended.append((time.monotonic(), job))
         self._wake.set()
 
@@ -124,44 +128,54 @@ class Claims:
         ahead = len(short) if 2 * self._turns.count() <= len(short) else 0
         if not ahead and self._admission.is_full(self._turns.jobs()):
             return False
-        shapes = [] if offered else self._store.queries.waiting_shapes()
-        if not (offered or shapes) or (worker := self._worker()) is None:
+        began = time.monotonic()
+        if offered:
+            claimed = self._claim_of(self._own(offered), [], 0)
+        else:
+            relied_on = self._seen is not None
+            claimed = self._claim_of(self._queue(), short, ahead)
+            # What was seen of late holds nothing for us: something new may.
+            if relied_on and not claimed:
+                claimed = self._claim_of(self._queue(), short, ahead)
+        took = _SHORT_CLAIMS * (time.monotonic() - began)
+        self._short_seconds = min(max(SHORT_SECONDS, took), _SHORT_MOST_SECONDS)
+        return bool(offered or claimed)
+
+    def _own(self, offered: Sequence[Job]) -> Seen | None:
+        worker = self._lookout.own()
+        return Seen(worker=worker, queue=offered) if worker else None
+
+    def _queue(self) -> Seen | None:
+        """The queue as it was seen of late, or as it is now."""
+        seen, self._seen = self._seen, None
+        if seen and seen.queue and seen.is_fresh:
+            return seen
+        return self._lookout.look(self._runner.job_ids())
+
+    def _claim_of(self, seen: Seen | None, short: Sequence[Job], ahead: int) -> bool:
+        """Claim what has a place of what was seen; whether something had."""
+        if seen is None:
             return False
-        chosen = _chosen(offered, self._admission.place(worker, self._turns.jobs()), [], 0)
-        if not chosen:
-            chosen = _chosen(self._queue(worker, shapes), self._place(worker), short, ahead)
-        if chosen:
-            self._runner.take(self._won(worker, chosen))
-        return bool(offered or chosen)
+        spot = self._admission.place(seen.worker, [*self._turns.jobs(), *seen.unknown])
+        chosen = _chosen(seen.queue, spot, short, ahead)
+        won = self._won(seen.worker, chosen) if chosen else []
+        self._runner.take(won)
+        if len(won) == len(chosen) > 0 and not self._keeps_a_place(seen.worker, won):
+            # Where others claim of the same queue, it is not what it was.
+            self._seen = seen.without(won)
+        return bool(chosen)
 
-    def _queue(self, worker: Worker, shapes: Sequence[str]) -> list[Job]:
-        """The head of the queue, but for what this agent could never hold."""
-        able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
-        return self._store.queries.heads(dict.fromkeys(able, AT_ONCE), to_run=True)
-
-    def _worker(self) -> Worker | None:
-        """This agent as it is stored; None while it may take nothing."""
-        worker = self._store.workers.find(self._boot.rpartition("/")[0])
-        if worker is None or worker.boot != self._boot:
-            return None
-        away = places.unavailable(worker, self._store.clock.now(), _EVER)
-        return None if away else worker
-
-    def _place(self, worker: Worker) -> Place:
-        """What is in use here, with what a pass has assigned and we have not heard of yet, and
-        what an earlier life of this agent still holds.
-        """
-        spot = self._admission.place(worker, self._turns.jobs())
-        used = self._store.queries.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
-        if unknown := set(used.job_ids) - self._runner.job_ids():
-            for job in self._store.queries.in_full(list(unknown)):
-                if job.status in HELD:
-                    spot.take(job)
-        return spot
+    def _keeps_a_place(self, worker: Worker, won: Sequence[Job]) -> bool:
+        """Whether the place that was kept for one of them still was; it is not any more."""
+        kept = worker.reserved_for
+        if kept not in [job.job_id for job in won]:
+            return False
+        self._store.workers.reserve({}, {worker.worker_id: kept})
+        return True
 
     def _short(self) -> list[Job]:
         """The short jobs that ended of late."""
-        since = time.monotonic() - SHORT_SECONDS
+        since = time.monotonic() - self._short_seconds
         while self._ended and self._ended[0][0] < since:
             self._ended.popleft()
         return [job for _, job in self._ended]
@@ -177,10 +191,6 @@ class Claims:
             for job in chosen
         ]
         return [transition.moved() for transition in self._store.jobs.apply_all(transitions)]
-
-
-#: How long a worker may be silent before it takes nothing: it is we who speak.
-_EVER = timedelta(days=1)
 
 
 def _chosen(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:
