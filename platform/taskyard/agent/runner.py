@@ -87,13 +87,9 @@ class Runner:
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Run jobs that were claimed for this agent."""
-        waiting = []
-        for job in jobs:
-            held = Held(job=job, until=self._stages.until(job))
-            self._held[held.key] = held
-            if job.has_input or self._is_laid_out(held):
-                waiting.append(held)
-        self._turns.join(waiting)
+        claimed = [Held(job=job, until=self._stages.until(job)) for job in jobs]
+        self._held.update((held.key, held) for held in claimed)
+        self._turns.join(claimed)
         self._loop.post(self._advance)
 
     def extend(self, leases: Collection[Lease], until: float) -> None:
@@ -153,10 +149,10 @@ class Runner:
     def _advance(self) -> None:
         """Let begin what has a place now."""
         for held in self._turns.take(lambda held: self._admission.admit(held.key, held.job)):
-            if held.attempt is not None:
-                self._begin(held, held.attempt)
-            else:
+            if not held.started or held.job.has_input:
                 self._helpers.submit(self._prepare, held)
+            elif self._is_laid_out(held) and held.attempt:
+                self._begin(held, held.attempt)
 
     def _send_away(self, waiting: Sequence[Held]) -> None:
         """Give back what was not spawned."""
