@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from taskyard.agent.host import Host
 from taskyard.jobs.model import Job
@@ -37,28 +36,29 @@ class Admission:
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self._bare = Worker(
-            worker_id="",
-            cpu_count=capacity.cpu_count,
-            ram_total_mb=capacity.ram_total_mb,
-            max_jobs=capacity.max_jobs,
-            last_heartbeat=datetime.now(UTC),
-        )
         self._admitted: dict[str, Job] = {}
+        #: What they were promised together.
+        self._cpu = 0.0
+        self._ram_mb = 0
         self._lock = threading.Lock()
 
     def admit(self, key: str, job: Job) -> bool:
         """Take the job in if it fits beside the others."""
         with self._lock:
-            cpu = sum(other.required_cpu for other in self._admitted.values())
-            ram_mb = sum(other.required_ram_mb for other in self._admitted.values())
-            most = self.capacity.max_jobs
-            full = most and len(self._admitted) >= most
-            over_cpu = cpu + job.required_cpu > self.capacity.cpu_count + CPU_SLACK
-            if full or over_cpu or ram_mb + job.required_ram_mb > self.capacity.ram_total_mb:
+            over_cpu = self._cpu + job.required_cpu > self.capacity.cpu_count + CPU_SLACK
+            over_ram = self._ram_mb + job.required_ram_mb > self.capacity.ram_total_mb
+            if over_cpu or over_ram or not self.has_room:
                 return False
             self._admitted[key] = job
+            self._add_up()
             return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the smallest job might be admitted."""
+        most = self.capacity.max_jobs
+        slots = not most or len(self._admitted) < most
+        return slots and self.capacity.cpu_count - self._cpu > CPU_SLACK
 
     def has(self, key: str) -> bool:
         """Whether it was admitted and has not left."""
@@ -72,7 +72,9 @@ class Admission:
     def leave(self, key: str) -> bool:
         """Give its place back; whether it had one."""
         with self._lock:
-            return self._admitted.pop(key, None) is not None
+            had = self._admitted.pop(key, None) is not None
+            self._add_up()
+            return had
 
     def place(self, worker: Worker, waiting: Sequence[Job]) -> Place:
         """This worker with what is admitted here now, and what waits to be."""
@@ -84,6 +86,7 @@ class Admission:
             spot.take(job)
         return spot
 
-    def is_full(self, waiting: Sequence[Job]) -> bool:
-        """Whether nothing is free beside what is admitted and what waits to be."""
-        return self.place(self._bare, waiting).is_full
+    def _add_up(self) -> None:
+        """Anew each time: fractions that are added and taken away leave dust."""
+        self._cpu = sum(job.required_cpu for job in self._admitted.values())
+        self._ram_mb = sum(job.required_ram_mb for job in self._admitted.values())

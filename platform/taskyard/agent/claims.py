@@ -126,7 +126,7 @@ class Claims:
         short = self._short()
         # Ahead is filled up when half of it is used, so that each claim is of several jobs.
         ahead = len(short) if 2 * self._turns.count() <= len(short) else 0
-        if not ahead and self._admission.is_full(self._turns.jobs()):
+        if not ahead and (self._turns.count() or not self._admission.has_room):
             return False
         began = time.monotonic()
         if offered:

@@ -15,7 +15,7 @@ from taskyard.jobs.states import JobStatus
 _WAIT_SECONDS = 0.005
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Held:
     """One job that is this agent's to run."""
 

@@ -15,7 +15,7 @@ from taskyard.workers.model import NOTHING, Requirement, Worker
 
 #: While it is busy an agent relies on what it saw for so long. A job of a higher priority, or
 #: a drain, is heeded that much later; an idle agent looks before each claim.
-SEEN_SECONDS = 0.1
+SEEN_SECONDS = 0.2
 
 #: Jobs of one kind that are seen at once.
 HEAD = 64

@@ -25,7 +25,7 @@ from taskyard.agent.processes import Processes
 from taskyard.agent.pump import LINGER_SECONDS, Pump
 from taskyard.agent.results import Results
 from taskyard.agent.stages import Refused, Stages
-from taskyard.agent.turns import TURN_SECONDS, Turns
+from taskyard.agent.turns import Turns
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
@@ -116,7 +116,7 @@ class Runner:
     def drain(self, grace_seconds: float) -> None:
         """Take nothing more, let what runs end within the grace, then stop it and leave."""
         self._draining = True
-        self._loop.post(lambda: self._send_away(self._turns.take(lambda _: True)))
+        self._loop.post(lambda: self._send_away(self._turns.overdue(float("inf"))))
         self._wait_until_empty(grace_seconds)
         self.give_back("its agent was stopped")
         self._wait_until_empty(LEAVING_KILL_GRACE_SECONDS + DRAIN_SECONDS + 1)
@@ -148,7 +148,7 @@ class Runner:
 
     def _advance(self) -> None:
         """Let begin what has a place now."""
-        for held in self._turns.take(lambda held: self._admission.admit(held.key, held.job)):
+        for held in self._turns.admitted(self._admission):
             if not held.started or held.job.has_input:
                 self._helpers.submit(self._prepare, held)
             elif self._is_laid_out(held) and held.attempt:
@@ -267,7 +267,7 @@ class Runner:
             if held.attempt is not None and held.begun_at:
                 self._tend_guarded(held, held.attempt, now)
         if self._turns.count():
-            self._send_away(self._turns.take(lambda h: now - h.waits_since > TURN_SECONDS))
+            self._send_away(self._turns.overdue(now))
 
     def _tend_guarded(self, held: Held, attempt: Attempt, now: float) -> None:
         """A defect costs the attempt that it shows in, not the others."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from taskyard.agent.admission import Admission
 from taskyard.agent.held import Held
 from taskyard.jobs.model import Job
 
@@ -24,14 +25,25 @@ class Turns:
         with self._lock:
             self._waiting.extend(held)
 
-    def take(self, admit: Callable[[Held], bool]) -> list[Held]:
-        """Those that are admitted; they wait no more."""
+    def admitted(self, admission: Admission) -> list[Held]:
+        """Those that have a place now; they wait no more."""
+        admitted: list[Held] = []
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-            admitted: list[Held] = []
-            for held in waiting:
-                (admitted if admit(held) else self._waiting).append(held)
-            return admitted
+            for held in list(self._waiting):
+                if not admission.has_room:
+                    break
+                if admission.admit(held.key, held.job):
+                    self._waiting.remove(held)
+                    admitted.append(held)
+        return admitted
+
+    def overdue(self, now: float) -> list[Held]:
+        """Those that have waited for too long, by the monotonic clock; they wait no more."""
+        with self._lock:
+            late = [held for held in self._waiting if now - held.waits_since > TURN_SECONDS]
+            for held in late:
+                self._waiting.remove(held)
+        return late
 
     def count(self) -> int:
         """How many wait."""

@@ -11,6 +11,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,17 @@ class Workspace:
     #: What is in it when it is fresh, with each one's mode.
     fresh: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the job runs and its archive is unpacked; what it leaves here is its result."""
         return self.base / "work"
 
-    @property
+    @cached_property
     def home(self) -> Path:
         """The job's HOME."""
         return self.base / "home"
 
-    @property
+    @cached_property
     def tmp(self) -> Path:
         """The job's TMPDIR."""
         return self.base / "tmp"
@@ -67,8 +68,9 @@ class Workspace:
     def is_fresh(self) -> bool:
         """Whether the job has changed nothing in it."""
         try:
+            base = str(self.base)
             return bool(self.fresh) and all(
-                (status := os.lstat(f"{self.base}/{name}")).st_mtime == _LAID_OUT_AT[1]
+                (status := os.lstat(f"{base}/{name}")).st_mtime == _LAID_OUT_AT[1]
                 and status.st_mode == mode
                 for name, mode in self.fresh.items()
             )
@@ -108,7 +110,7 @@ class WorkspaceRoot:
             spare.base.rename(base)
         except (IndexError, OSError):
             return _laid_out(base)
-        return replace(spare, base=base)
+        return Workspace(base=base, fresh=spare.fresh)
 
     def give_back(self, workspace: Workspace) -> None:
         """Its job is over: keep it for another if it is as it was, else remove it."""

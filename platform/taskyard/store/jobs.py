@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -245,11 +246,17 @@ def _statements(transitions: Sequence[Transition]) -> list[UpdateOne | UpdateMan
     """One statement for all that are equal but for their jobs: MongoDB spends twice as much on
     one for each (``docs/performance.md``).
     """
-    alike: dict[str, list[Transition]] = defaultdict(list)
-    for t in transitions:
-        alike[repr((t.guard, t.changes, t.entry))].append(t)
+    groups: dict[Any, list[list[Transition]]] = defaultdict(list)
+    for transition in transitions:
+        # Most of what differs shows here; what is alike here is compared in full.
+        near = groups[transition.to, transition.entry["worker"], transition.entry["at"]]
+        group = next((group for group in near if _are_alike(group[0], transition)), None)
+        if group is None:
+            near.append([transition])
+        else:
+            group.append(transition)
     statements: list[UpdateOne | UpdateMany] = []
-    for group in alike.values():
+    for group in itertools.chain.from_iterable(groups.values()):
         first, update = group[0], _update(group[0])
         if len(group) == 1:
             statements.append(UpdateOne({"_id": first.job_id, **first.guard}, update))
@@ -257,6 +264,15 @@ def _statements(transitions: Sequence[Transition]) -> list[UpdateOne | UpdateMan
             ids = [transition.job_id for transition in group]
             statements.append(UpdateMany({"_id": {"$in": ids}, **first.guard}, update))
     return statements
+
+
+def _are_alike(one: Transition, other: Transition) -> bool:
+    return (
+        one.guard == other.guard
+        and one.changes == other.changes
+        and one.entry == other.entry
+        and one.cleared == other.cleared
+    )
 
 
 def _update(transition: Transition) -> dict[str, Any]:
