@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 
