@@ -102,6 +102,7 @@ class Store:
     def close(self) -> None:
         """Give back the connections."""
         self.feed.close()
+        self.counters.flush()
         self.client.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo import ReturnDocument, UpdateMany, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from taskyard import events
 from taskyard.documents import to_document, to_record
@@ -64,8 +64,14 @@ class JobStore:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Record new jobs on a majority; ids that are there already are left as they are."""
+        documents = [to_document(job) for job in jobs]
         try:
-            self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
+            if len(documents) == 1:
+                self._jobs.insert_one(documents[0])
+            else:
+                self._jobs.insert_many(documents, ordered=False)
+        except DuplicateKeyError:
+            pass
         except BulkWriteError as error:
             accept_duplicates(error)
         for job in jobs:

@@ -129,6 +129,8 @@ class OutputStore:
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
         """One stream's text, its first ``limit_bytes``."""
+        if job.is_terminal and not job.output_bytes:
+            return ""
         parts: list[str] = []
         size = 0
         for chunk in self.read(job):
