@@ -7,12 +7,12 @@ let feed = document.getElementById("feed");
 let source = null;
 let missed = false;
 
-const chosen = () => document.querySelector("input[name=job][type=checkbox]:checked") !== null;
+const chosen = () => document.querySelector("#list input[type=checkbox]:checked") !== null;
 const paused = () => pause.getAttribute("aria-pressed") === "true";
 
 function say() {
   const [kind, text] = paused() ? ["off", "Paused"]
-    : chosen() ? ["off", "Still while jobs are selected"]
+    : chosen() ? ["off", "Still while rows are selected"]
     : source?.readyState === EventSource.OPEN ? ["live", "Live"]
     : ["lost", "Connecting"];
   if (state.textContent !== text) state.textContent = text;
