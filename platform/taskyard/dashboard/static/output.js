@@ -299,7 +299,7 @@ function start() {
   stopping = new AbortController();
   follow(viewer.dataset.events, stopping.signal, handle, () => {});
 }
-setFollowing(!ENDED.includes(viewer.dataset.state.split(" ")[0]) && chosen < 0);
+setFollowing(viewer.dataset.over === undefined && !ENDED.includes(viewer.dataset.state.split(" ")[0]) && chosen < 0);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stop();
   else if (!ended) start();
