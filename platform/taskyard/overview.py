@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskyard.context import Platform
-from taskyard.jobs.search import EVERYTHING
+from taskyard.jobs.search import in_states
 from taskyard.jobs.states import JobStatus
 from taskyard.stats import alarms, common_errors
 from taskyard.stats.alarms import Alarm, Facts
@@ -77,13 +77,18 @@ class Overview:
         return self.total.failed / by_itself if by_itself else None
 
 
-def overview(platform: Platform, span: Span) -> Overview:
-    """The figures; each read is bounded, however many jobs are stored."""
+def overview(
+    platform: Platform, span: Span, *, counted: Collection[JobStatus] = tuple(JobStatus)
+) -> Overview:
+    """The figures; each read is bounded, however many jobs are stored.
+
+    Of the states that are not ``counted`` no job is: long states take most of the time.
+    """
     store, now = platform.store, platform.store.clock.now()
     begin = now - span.length
     kept = store.stats.read(span.stored, floor(begin, span.shown), now)
     points = series(kept, begin=begin, end=now, step=span.shown)
-    jobs = store.queries.tally(EVERYTHING)
+    jobs = store.queries.tally(in_states({*counted, JobStatus.QUEUED}))
     oldest = _oldest(platform, jobs, kept, now)
     workers, usage = store.workers.listed(), store.queries.usage()
     offline_after = timedelta(seconds=platform.settings.offline_seconds)
@@ -107,7 +112,7 @@ def overview(platform: Platform, span: Span) -> Overview:
 def current_alarms(platform: Platform) -> list[Alarm]:
     """The alarms alone."""
     now = platform.store.clock.now()
-    jobs = platform.store.queries.tally(EVERYTHING)
+    jobs = platform.store.queries.tally(in_states([JobStatus.QUEUED]))
     kept = platform.store.stats.read(MINUTE, floor(now - 5 * MINUTE, MINUTE), now)
     oldest = _oldest(platform, jobs, kept, now)
     return alarms.judge(_facts(platform, platform.store.workers.listed(), oldest, now))
