@@ -13,6 +13,7 @@ from typing import Literal
 from playwright.sync_api import Browser
 
 from tests.browser.chromium import chromium
+from tests.browser.history import live_through
 from tests.browser.scene import Scene, set_scene
 from tests.processes.conftest import Up
 
@@ -28,6 +29,7 @@ def main(folder: Path) -> None:
         up = Up(Path(home))
         try:
             with set_scene(up.await_ready()) as scene:
+                live_through(up, scene.client.workers()["workers"][0]["workerId"])
                 for colours in ("light", "dark"):
                     take(browser, scene, folder, colours)
         finally:
@@ -50,7 +52,7 @@ def take(browser: Browser, scene: Scene, folder: Path, colours: Colours) -> None
         "job-hostile": f"/jobs/{scene.jobs['hostile']}",
         "job-edit": f"/jobs/{scene.jobs['failed']}/edit",
         "workers": "/workers",
-        "overview": "/overview?range=15m",
+        "overview": "/overview?range=24h",
         "system": "/system",
         "worker": f"/worker?id={worker}",
     }
