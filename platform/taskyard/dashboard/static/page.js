@@ -105,6 +105,9 @@ function prepare() {
 }
 prepare();
 
+// --- work of several requests: the next begins by itself, unless its reader leaves
+document.querySelector("form[data-goes-on]")?.requestSubmit();
+
 // --- keys
 const keys = byId("keys");
 byId("keys-button").hidden = false;
