@@ -79,6 +79,18 @@ def test_a_new_job_comes_and_changes_without_a_reload(page: Page, scene: Scene) 
     assert is_marked(page)
 
 
+def test_the_counts_of_the_tabs_follow(page: Page, scene: Scene) -> None:
+    expect(page.locator("#live")).to_have_text("Live")
+    tab = page.get_by_role("link", name="Queued").locator("b")
+    before = int(tab.inner_text())
+    mark(page)
+    scene.submit("counted", "true", labels=["nowhere"])
+    expect(tab).to_have_text(str(before + 1))
+    scene.client.cancel(scene.jobs["counted"])
+    expect(tab).to_have_text(str(before))
+    assert is_marked(page)
+
+
 def test_two_browsers_see_the_same(opens: Opens, scene: Scene) -> None:
     one, other = opens("/"), opens("/")
     scene.submit("shared", "true", labels=["nowhere"])

@@ -207,6 +207,16 @@ def test_only_what_can_be_done_to_all_is_offered(
     assert {*re.findall(r'name="action" value="(\w+)"', form)} == offered
 
 
+def test_the_rows_alone_are_a_page_that_counts_nothing(
+    operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked for with each change; the counts follow every few seconds."""
+    job = stored(platform, JobStatus.QUEUED)
+    monkeypatch.setattr(type(platform.store.queries), "tally", None)
+    page = operator.get("/", headers={"Taskyard-Part": "rows"})
+    assert job.job_id in page.text.split('id="rows"')[1]
+
+
 def test_long_work_on_all_that_match_says_how_far_it_is_and_goes_on(
     operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

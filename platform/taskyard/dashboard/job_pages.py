@@ -17,10 +17,13 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Search
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
-from taskyard.store.queries import JobFilter, Page
+from taskyard.store.queries import JobFilter, Page, Tally
 from taskyard.waiting import explain
 
 PAGE = 50
+
+#: Header of a request for a part of a page; the part ``rows`` is a list without its counts.
+PART = "Taskyard-Part"
 
 #: Output that a page carries for browsers without scripts; the text route has all of it.
 SHOWN_CHARACTERS = 64 * 1024
@@ -61,7 +64,8 @@ def jobs() -> Any:
         after=request.args.get("after"),
         status=status,
         statuses=list(JobStatus),
-        tally=queries.tally(search),
+        # Rows change by the second; counting them all is most of a page's work.
+        tally=Tally() if request.headers.get(PART) == "rows" else queries.tally(search),
         q=q,
         wrong=wrong,
         done=_done(),

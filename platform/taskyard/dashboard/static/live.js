@@ -45,14 +45,14 @@ if (feed && state) {
   });
   document.addEventListener("htmx:sseError", () => setTimeout(say));
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (event.detail.elt.id !== "refresh") return;
+    if (!event.detail.elt.closest("#feed")) return;
     if (!document.hidden && !paused() && !chosen()) return;
     missed = true;
     event.preventDefault();
   });
   // An answer that was on its way when the reader chose something must not take the choice away.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.requestConfig.elt.id !== "refresh" || (!paused() && !chosen())) return;
+    if (!event.detail.requestConfig.elt.closest("#feed") || (!paused() && !chosen())) return;
     missed = true;
     event.detail.shouldSwap = false;
   });
