@@ -13,7 +13,7 @@ from taskyard.jobs.states import JobStatus
 from taskyard.stats import alarms, common_errors
 from taskyard.stats.alarms import Alarm, Facts
 from taskyard.stats.common_errors import CommonError
-from taskyard.stats.rollup import MINUTE, TEN_MINUTES, Rollup, floor, merge, series
+from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, Rollup, floor, merge, series
 from taskyard.store.queries import Tally
 from taskyard.store.stats import ERRORS_LOOKED_AT
 from taskyard.workers.model import NOTHING, Usage, Worker
@@ -37,9 +37,9 @@ class Span:
 SPANS: Mapping[str, Span] = {
     "15m": Span(length=timedelta(minutes=15), stored=MINUTE, shown=MINUTE),
     "1h": Span(length=timedelta(hours=1), stored=MINUTE, shown=MINUTE),
-    "6h": Span(length=timedelta(hours=6), stored=MINUTE, shown=timedelta(minutes=5)),
+    "6h": Span(length=timedelta(hours=6), stored=TEN_MINUTES, shown=TEN_MINUTES),
     "24h": Span(length=timedelta(hours=24), stored=TEN_MINUTES, shown=timedelta(minutes=20)),
-    "7d": Span(length=timedelta(days=7), stored=TEN_MINUTES, shown=timedelta(hours=2)),
+    "7d": Span(length=timedelta(days=7), stored=HOUR, shown=timedelta(hours=2)),
 }
 
 
