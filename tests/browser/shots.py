@@ -19,6 +19,9 @@ from tests.processes.conftest import Up
 
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 
+#: Lists of a day: their first rows are enough.
+LONG = ("jobs", "jobs-failed", "worker")
+
 Colours = Literal["light", "dark"]
 
 
@@ -64,7 +67,8 @@ def take(browser: Browser, scene: Scene, folder: Path, colours: Colours) -> None
         for name, path in pages.items():
             page.goto(scene.url + path)
             page.wait_for_timeout(400)
-            page.screenshot(path=folder / f"{name}-{kind}-{colours}.png", full_page=True)
+            picture = folder / f"{name}-{kind}-{colours}.png"
+            page.screenshot(path=picture, full_page=name not in LONG)
         context.close()
 
 
