@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from taskyard.jobs.states import JobStatus
 from taskyard.overview import SPANS
 from taskyard.scheduler import statistics
 from taskyard.settings import Settings
+from taskyard.stats.rollup import HOUR, floor, merge
 from taskyard.store import client
 from taskyard.store.client import Store
 from taskyard.store.output import pieces
@@ -114,9 +116,21 @@ def _fill(store: Store, count: int) -> Mapping[str, str]:
     insert_jobs(store, map(to_document, (_held(store, number) for number in range(HELD))))
     for _ in range(14):  # a day, two hours a tick
         statistics.tick(store, Settings())
+    _remember(store)
     store.locks.note_tick("statistics", now=now)
     middle = Position(created_at=now - WEEK / 2, job_id="job-")
     return _addresses(_printed(store), middle, _ends_of_queue(store))
+
+
+def _remember(store: Store) -> None:
+    """The hours of the week, as that many days of ticks would have left them."""
+    begin = floor(store.clock.now() - WEEK, HOUR)
+    for day in range(WEEK.days):
+        first = begin + timedelta(days=day)
+        minutes = store.stats.count(first, first + timedelta(days=1))
+        hours = [first + n * HOUR for n in range(24)]
+        merged = [merge(at, [m for m in minutes if floor(m.at, HOUR) == at]) for at in hours]
+        store.stats.save(HOUR, merged)
 
 
 def _held(store: Store, number: int) -> Job:
