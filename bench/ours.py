@@ -43,6 +43,10 @@ class TaskyardClient:
         ended = self._ended(job)
         return float(ended["completedAt"] - ended["startedAt"]) / 1000
 
+    def read_status(self, job: Any) -> Any:
+        """The job as it stands."""
+        return self._caller.call("GET", f"/api/jobs/status?jobId={job}")
+
     def read_all(self, job: Any) -> bytes:
         """All that the job printed, however much."""
         return self._caller.read("GET", f"/api/jobs/output?jobId={job}")
@@ -60,6 +64,8 @@ def taskyard(folder: Path, **env: str) -> Iterator[Side]:
     env = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "MONGODB_"))},
         "TASKYARD_CONFIG_DIR": str(folder),
+        # Another agent of this name on this host would clear the one that is there by default.
+        "TASKYARD_WORKSPACE_DIR": str(folder / "work"),
         "PYTHONUNBUFFERED": "1",
         **env,
     }

@@ -1,7 +1,7 @@
 """Output from the pipe to the store and to a follower: ``python bench/output.py``.
 
 One job that writes 100 MB, fifty at once that write 1 MB each, and one that prints the time while
-somebody follows it, on ``taskyard up``.
+one and then a hundred follow it, on ``taskyard up``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.common import median, peak_mb, print_table, quantile
+from bench.common import median, peak_mb, print_table, quantile, timed_ms
 from bench.following import STAMPS, Follower
 from bench.ours import TaskyardClient, taskyard
 from bench.side import Side
@@ -23,6 +23,7 @@ from bench.side import Side
 LARGE_BYTES, SMALL_BYTES, SMALL_JOBS = 100_000_000, 1_000_000, 50
 LINE = "one line of the log of a build, as long as many are " + 44 * "."
 CAP_BYTES = 256 * 1024 * 1024
+FOLLOWERS = 100
 
 
 @dataclass
@@ -33,6 +34,9 @@ class Figures:
     read_seconds: list[float] = field(default_factory=list)
     small_seconds: list[float] = field(default_factory=list)
     delays_ms: list[float] = field(default_factory=list)
+    served: list[int] = field(default_factory=list)
+    served_delays_ms: list[float] = field(default_factory=list)
+    answers_ms: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -52,6 +56,9 @@ def main() -> None:
         for _ in range(wanted.rounds):
             _follow(client, figures, wanted.stamps)
         peaks["after one was followed"] = _peaks(side)
+        for _ in range(wanted.rounds):
+            _follow_many(client, figures, wanted.stamps)
+        peaks[f"after {FOLLOWERS} followed"] = _peaks(side)
         for _ in range(wanted.rounds):
             _fifty(client, figures)
         peaks["after fifty of 1 MB"] = _peaks(side)
@@ -95,6 +102,22 @@ def _follow(client: TaskyardClient, figures: Figures, count: int) -> None:
     figures.delays_ms += follower.delays_ms
 
 
+def _follow_many(client: TaskyardClient, figures: Figures, count: int) -> None:
+    """A hundred follow one job, and the API is asked for it meanwhile."""
+    job = client.submit(STAMPS.format(count=count, pause=0.1))
+    followers = [Follower(client.url, client.token, job) for _ in range(FOLLOWERS)]
+    for follower in followers:
+        follower.start()
+    answers = []
+    while not all(follower.ended or not follower.is_alive() for follower in followers):
+        answers.append(timed_ms(lambda: client.read_status(job)))
+        time.sleep(0.1)
+    served = [follower for follower in followers if len(follower.delays_ms) == count]
+    figures.served.append(len(served))
+    figures.served_delays_ms += [delay for follower in served for delay in follower.delays_ms]
+    figures.answers_ms += answers
+
+
 def _writes(size: int) -> str:
     return f"yes '{LINE}' | head -c {size}"
 
@@ -114,6 +137,11 @@ def _print(figures: Figures, peaks: dict[str, dict[str, float]]) -> None:
         ("  MB/s", SMALL_JOBS * SMALL_BYTES / 1e6 / small),
         ("write to follower, p50 ms", quantile(figures.delays_ms, 0.5)),
         ("write to follower, p99 ms", quantile(figures.delays_ms, 0.99)),
+        (f"followers of {FOLLOWERS} that heard all", median(figures.served)),
+        ("  write to follower, p50 ms", quantile(figures.served_delays_ms, 0.5)),
+        ("  write to follower, p99 ms", quantile(figures.served_delays_ms, 0.99)),
+        ("  status of the job meanwhile, p50 ms", quantile(figures.answers_ms, 0.5)),
+        ("  status of the job meanwhile, p99 ms", quantile(figures.answers_ms, 0.99)),
     ]
     print_table(["", "median"], rows)
     print()

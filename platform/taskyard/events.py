@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import structlog
-
-_log = structlog.get_logger("taskyard")
+from taskyard import logs
 
 
-def emit(event: str, **facts: Any) -> None:
+def emit(event: str, **facts: object) -> None:
     """Tell that ``event`` (``part.verb_in_past_tense``) happened, with its facts.
 
     No secrets, no command text and no output belong in the facts.
     """
-    _log.info(event, **facts)
+    logs.write("info", event, facts)
 
 
-def warn(event: str, **facts: Any) -> None:
+def warn(event: str, **facts: object) -> None:
     """Tell of an event that an operator may have to act on."""
-    _log.warning(event, **facts)
+    logs.write("warning", event, facts)
 
 
-def error(event: str, cause: BaseException, **facts: Any) -> None:
+def error(event: str, cause: BaseException, **facts: object) -> None:
     """Tell of a defect, with its traceback."""
-    _log.error(event, exc_info=cause, **facts)
+    logs.write("error", event, facts, cause)

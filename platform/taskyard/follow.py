@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.store.failures import is_unavailable
-from taskyard.store.output import LIVE, Chunk, OutputStore
+from taskyard.store.output import LIVE, Chunk
 from taskyard.waiting import explain
 
 #: How often a follower looks when nothing wakes it: the change stream is a hint only.
 LOOK_SECONDS = 1.0
+
+#: Chunks that one look reads: about a MB, also of a job that prints much.
+_CHUNKS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +50,14 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
     Yields now and then while nothing is new, and waits for a database that goes away meanwhile.
     Raises NotFound.
     """
-    reader = _Reader(platform.store.output, start)
+    reader = _Reader(start)
     job: Job | None = None
     state: tuple[object, ...] = ()
     with platform.store.feed.waiting_for(job_id) as woken:
         while job is None or not job.is_terminal:
             woken.clear()
             try:
-                # The job is read before its output: what an ended job printed is stored by then.
-                found = platform.store.jobs.get(job_id)
-                yield from reader.read(found)
-                waiting = explain(platform, [found]).get(job_id)
+                look = woken.together(reader.place, partial(_look, platform, job_id, reader.place))
             except Exception as error:
                 if job is None or not is_unavailable(error):
                     raise
@@ -64,14 +65,17 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
                 yield Seen(job=job, place=reader.place)
                 woken.wait(LOOK_SECONDS)
                 continue
-            job, reason = found, waiting.reason if waiting else None
-            now_state = (job.status, job.attempts, job.cancel_requested, reason)
+            yield from reader.take(look)
+            if look.more:
+                continue
+            job = look.job
+            now_state = (job.status, job.attempts, job.cancel_requested, look.waiting_reason)
             changed, state = now_state != state, now_state
             yield Seen(
                 job=job,
                 place=reader.place,
                 changed=changed,
-                waiting_reason=reason,
+                waiting_reason=look.waiting_reason,
                 ended=job.is_terminal,
             )
             if not job.is_terminal:
@@ -94,7 +98,7 @@ def replay(
 def wait_until_ended(platform: Platform, job_id: str, seconds: float) -> Job:
     """The job as soon as it has ended, or as it is after ``seconds``. Raises NotFound."""
     deadline = time.monotonic() + seconds
-    with platform.store.feed.waiting_for(job_id) as woken:
+    with platform.store.feed.waiting_for_end(job_id) as woken:
         while True:
             woken.clear()
             job = platform.store.jobs.get(job_id)
@@ -104,25 +108,49 @@ def wait_until_ended(platform: Platform, job_id: str, seconds: float) -> Job:
             woken.wait(min(LOOK_SECONDS, left))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """A job and what it had printed behind a place, read once for all who are there."""
+
+    job: Job
+    chunks: Sequence[Chunk]
+    #: There is more output behind these chunks; nothing else is known yet.
+    more: bool
+    waiting_reason: str | None = None
+
+
+def _look(platform: Platform, job_id: str, place: Place) -> _Look:
+    # The job is read before its output: what an ended job printed is stored by then.
+    job = platform.store.jobs.get(job_id)
+    after = place.seq if _place_of(job) == (place.attempt, place.generation) else -1
+    chunks = list(platform.store.output.read(job, after=after, limit=_CHUNKS))
+    if len(chunks) == _CHUNKS:
+        return _Look(job=job, chunks=chunks, more=True)
+    waiting = explain(platform, [job]).get(job_id)
+    reason = waiting.reason if waiting else None
+    return _Look(job=job, chunks=chunks, more=False, waiting_reason=reason)
+
+
+def _place_of(job: Job) -> tuple[int, str]:
+    return job.output_attempt, job.output_generation
+
+
 class _Reader:
     """Reads a job's output on from where it was, however often it is interrupted."""
 
-    def __init__(self, output: OutputStore, start: Place | None) -> None:
+    def __init__(self, start: Place | None) -> None:
         self.place = start or Place()
-        self._output = output
         self._resumed = start is not None
         #: Characters of the text so far that were given out, and that are passed over in another.
         self._delivered = {"stdout": 0, "stderr": 0}
         self._skip = {"stdout": 0, "stderr": 0}
 
-    def read(self, job: Job) -> Iterator[Seen]:
+    def take(self, look: _Look) -> Iterator[Seen]:
         """What is new of the job's output; another attempt or text begins anew."""
-        if (job.output_attempt, job.output_generation) != (
-            self.place.attempt,
-            self.place.generation,
-        ):
+        job = look.job
+        if _place_of(job) != (self.place.attempt, self.place.generation):
             yield from self._turn_to(job)
-        for chunk in self._output.read(job, after=self.place.seq):
+        for chunk in look.chunks:
             self.place = replace(self.place, seq=chunk.seq)
             self._delivered[chunk.stream] += len(chunk.data)
             fresh = chunk.data[self._skip[chunk.stream] :]

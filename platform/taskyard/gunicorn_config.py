@@ -18,9 +18,10 @@ except TaskyardError as error:
 
 bind = _loaded.bind
 worker_class = "gthread"
-# One process: its threads wait (long polls, streams, MongoDB), they do not compute.
+# One process: its threads wait (long polls, streams, MongoDB), they do not compute. They are made
+# when they are needed; each that follows a job holds one, and costs about 0.1 MB.
 workers = 1
-threads = 64
+threads = 400
 keepalive = 30
 # Streams and long polls hold their connection: a stop does not wait for them.
 graceful_timeout = 2

@@ -1,32 +1,86 @@
-"""Log lines: one place renders events, as text on a terminal and as JSON elsewhere."""
+"""Log lines: one place renders events, as text on a terminal and as JSON elsewhere.
+
+A job has several lines, so a line must cost next to nothing: no library between, one write each.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
-import structlog
+#: Level, event, its facts and its traceback, as a line.
+Render = Callable[[str, str, Mapping[str, object], str], str]
+
+_LEVELS = logging.getLevelNamesMapping()
+
+#: What can stand in a line of text as it is.
+_PLAIN = re.compile(r"[^\s='\"\x00-\x1f\x7f-\x9f]+")
+
+_COLOURS = {"info": "32", "warning": "33", "error": "31"}
+
+_encode = json.JSONEncoder(default=repr).encode
 
 
 def configure(level: str = "INFO", line_format: str = "") -> None:
     """Send events to stderr, one line each: ``json`` or ``text``, as fits stderr if neither."""
+    global _threshold, _render
     on_terminal = sys.stderr.isatty()
-    as_text = line_format == "text" or (not line_format and on_terminal)
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=on_terminal)
-        if as_text
-        else structlog.processors.JSONRenderer()
+    _threshold = _LEVELS.get(level.upper(), logging.INFO)
+    if line_format == "text" or (not line_format and on_terminal):
+        _render = _as_coloured_text if on_terminal else _as_text
+    else:
+        _render = _as_json
+
+
+def write(
+    level: str, event: str, facts: Mapping[str, object], cause: BaseException | None = None
+) -> None:
+    """Write the line of an event, if its level is of interest."""
+    if _LEVELS[level.upper()] < _threshold:
+        return
+    trace = "".join(traceback.format_exception(cause)).rstrip() if cause else ""
+    # One write, so that the lines of several threads stay whole.
+    sys.stderr.write(_render(level, event, facts, trace) + "\n")
+
+
+def _as_json(level: str, event: str, facts: Mapping[str, object], trace: str) -> str:
+    line = {**facts, "event": event, "level": level, "timestamp": _now()}
+    if trace:
+        line["exception"] = trace
+    return _encode(line)
+
+
+def _as_text(level: str, event: str, facts: Mapping[str, object], trace: str) -> str:
+    shown = " ".join([f"{name}={_shown(facts[name])}" for name in sorted(facts)])
+    line = f"{_now()} [{level:<9}] {event:<30} {shown}".rstrip()
+    return f"{line}\n{trace}" if trace else line
+
+
+def _as_coloured_text(level: str, event: str, facts: Mapping[str, object], trace: str) -> str:
+    shown = " ".join(
+        [f"\x1b[36m{name}\x1b[0m=\x1b[35m{_shown(facts[name])}\x1b[0m" for name in sorted(facts)]
     )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+    mark = f"\x1b[{_COLOURS[level]}m{level:<9}\x1b[0m"
+    line = f"\x1b[2m{_now()}\x1b[0m [{mark}] \x1b[1m{event:<30}\x1b[0m {shown}"
+    return f"{line}\n{trace}" if trace else line
+
+
+def _shown(fact: object) -> str:
+    """A fact as it is, or quoted where it would be taken for more than one or steer a terminal."""
+    text = fact if isinstance(fact, str) else repr(fact)
+    return text if _PLAIN.fullmatch(text) else repr(text)
+
+
+def _now() -> str:
+    """When the line was written, by this host's clock."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+_threshold = logging.INFO
+_render: Render = _as_text

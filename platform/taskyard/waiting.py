@@ -22,15 +22,14 @@ def explain(here: Platform, jobs: Sequence[Job]) -> dict[str, Waiting]:
     offline_after = timedelta(seconds=here.settings.offline_seconds)
     # Counting what is ahead is a query of its own: done for one job, not for a page of them.
     ahead = store.queries.ahead_of(queued[0]) if len(jobs) == 1 else None
+    sight = explanation.look(workers, usage, now=now, offline_after=offline_after)
     reserving = {worker.reserved_for for worker in workers}
     alike: dict[Hashable, Waiting] = {}
     found: dict[str, Waiting] = {}
     for job in queued:
         kind = _kind(job, reserving)
         if kind not in alike:
-            alike[kind] = explanation.explain(
-                job, workers, usage, now=now, offline_after=offline_after, ahead=ahead
-            )
+            alike[kind] = sight.explain(job, ahead=ahead)
         found[job.job_id] = alike[kind]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import signal
 import time
@@ -75,8 +76,10 @@ def test_a_batch_of_assignments_that_reached_no_majority_is_unknown(
     job = factories.queued_job()
     store.jobs.submit([job])
     fail(["update"], collection="jobs", writeConcernError=TOO_FEW)
+    assignment = assigned(store, job)
     with pytest.raises(Exception, match="not confirmed"):
-        store.jobs.assign_all([assigned(store, job)])
+        store.jobs.apply_all([assignment])
+    assert store.jobs.apply_all([assignment]) == [assignment], "it is known by its line"
 
 
 def test_output_that_reached_no_majority_is_sent_again_and_there_once(
@@ -207,11 +210,12 @@ def test_the_feed_comes_back_after_an_election(
 ) -> None:
     job = factories.queued_job()
     store.jobs.submit([job])
+    values = itertools.cycle([True, False])
     with store.feed.waiting_for(job.job_id) as woken:
 
         def wakes() -> bool:
             woken.clear()
-            change = {"$inc": {"priority": 1}}
+            change = {"$set": {"cancelRequested": next(values)}}
             changed = _answered(
                 lambda: store.database["jobs"].update_one({"_id": job.job_id}, change)
             )

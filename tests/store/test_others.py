@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import secrets
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 
@@ -21,13 +22,17 @@ from taskyard.errors import (
     StoreUnavailable,
     TooLarge,
 )
+from taskyard.jobs import lifecycle
+from taskyard.jobs.model import Job
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
+from taskyard.store import feed as feed_module
 from taskyard.store.client import Store
-from taskyard.store.feed import Feed
+from taskyard.store.feed import ANY_JOB, Feed
 from tests import factories
 from tests.conftest import Racing, TestClock
 from tests.factories import NOW
+from tests.helpers import eventually
 
 FACTS = {"hostname": "h", "cpuCount": 4, "ramTotalMb": 8192, "kind": "celery", "bootId": "b1"}
 HOLD = timedelta(seconds=10)
@@ -157,14 +162,17 @@ def test_a_file_over_the_cap_is_not_kept(store: Store) -> None:
     assert store.database["files.chunks"].count_documents({}) == 0
 
 
-def test_who_waits_for_a_job_is_woken_when_it_changes(store: Store, settings: Settings) -> None:
+@pytest.fixture
+def feed(store: Store, settings: Settings) -> Iterator[Feed]:
+    made = Feed(lambda: store_client.open_watching_client(settings.mongodb_uri), store.database)
+    with closing(made):
+        yield made
+
+
+def test_who_waits_for_a_job_is_woken_when_it_changes(store: Store, feed: Feed) -> None:
     job = factories.queued_job()
     store.jobs.submit([job])
-    feed = Feed(
-        lambda: store_client.open_client(settings.mongodb_uri, app_name="feed"), store.database
-    )
     with (
-        closing(feed),
         feed.waiting_for(job.job_id) as woken,
         feed.waiting_for("other") as other,
     ):
@@ -172,9 +180,85 @@ def test_who_waits_for_a_job_is_woken_when_it_changes(store: Store, settings: Se
         assert other.wait(5)
         woken.clear()
         other.clear()
-        store.database["jobs"].update_one({"_id": job.job_id}, {"$set": {"priority": 6}})
+        _assign(store, job)
         assert woken.wait(5)
         assert not other.is_set()
+
+
+def test_who_waits_for_the_end_of_a_job_is_woken_by_that_alone(store: Store, feed: Feed) -> None:
+    jobs = [factories.queued_job() for _ in range(2)]
+    store.jobs.submit(jobs)
+    with (
+        feed.waiting_for_end(jobs[0].job_id) as first,
+        feed.waiting_for_end(jobs[1].job_id) as second,
+    ):
+        assert first.wait(5), "the opened stream wakes everybody once"
+        assert second.wait(5)
+        first.clear()
+        second.clear()
+        _assign(store, jobs[0])
+        cancelled = lifecycle.cancel(jobs[1], by="me", reason=None, at=lifecycle.Moment(now=NOW))
+        store.jobs.apply(cancelled)
+        assert second.wait(5)
+        assert not first.is_set()
+
+
+def test_a_renewed_lease_is_no_news(store: Store, feed: Feed) -> None:
+    job = factories.queued_job()
+    store.jobs.submit([job])
+    with feed.waiting_for(job.job_id) as woken, feed.waiting_for(ANY_JOB) as any_job:
+        assert woken.wait(5)
+        woken.clear()
+        store.database["jobs"].update_one({"_id": job.job_id}, {"$set": {"leaseUntil": NOW}})
+        store.jobs.submit([factories.queued_job()])
+        eventually(any_job.is_set)
+        assert not woken.is_set()
+
+
+def test_a_stream_is_closed_when_nobody_waits_and_opened_for_the_next_who_does(
+    store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "IDLE_SECONDS", 0.0)
+    job = factories.queued_job()
+    store.jobs.submit([job])
+    for number in range(2):
+        with feed.waiting_for(job.job_id) as woken:
+            assert woken.wait(5), number
+        eventually(lambda: not feed.is_open)
+
+
+def test_of_many_who_read_the_same_one_reads(store: Store, feed: Feed) -> None:
+    reads: list[str] = []
+
+    def read() -> str:
+        reads.append("read")
+        return "value"
+
+    with feed.waiting_for("job") as one, feed.waiting_for("job") as other:
+        assert one.wait(5)
+        assert {one.together("here", read), other.together("here", read)} == {"value"}
+        assert len(reads) == 1
+        other.together("elsewhere", read)
+        assert len(reads) == 2
+
+
+def test_what_was_read_before_a_change_is_read_again(store: Store, feed: Feed) -> None:
+    job = factories.queued_job()
+    store.jobs.submit([job])
+    with feed.waiting_for(job.job_id) as one, feed.waiting_for(job.job_id) as other:
+        assert one.wait(5)
+        one.clear()
+        assert one.together("here", lambda: "old") == "old"
+        _assign(store, job)
+        assert one.wait(5)
+        assert other.together("here", lambda: "new") == "new"
+
+
+def _assign(store: Store, job: Job) -> None:
+    moment = lifecycle.Moment(now=NOW)
+    store.jobs.apply(
+        lifecycle.assign(job, worker_id="w1", lease_id="l1", at=moment, start_by=NOW + HOLD)
+    )
 
 
 def test_a_server_that_is_not_there_is_told_soon() -> None:

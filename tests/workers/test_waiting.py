@@ -20,13 +20,13 @@ FACTS: dict[str, Any] = {"kind": "http", "bootId": "b1", "cpuCount": 1, "ramTota
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The jobs for which all workers were looked at."""
     seen: list[str] = []
-    really = explanation.explain
+    really = explanation.Sight.explain
 
-    def noted(job: Job, *arguments: Any, **named: Any) -> Any:
+    def noted(self: explanation.Sight, job: Job, **named: Any) -> explanation.Waiting:
         seen.append(job.job_id)
-        return really(job, *arguments, **named)
+        return really(self, job, **named)
 
-    monkeypatch.setattr(explanation, "explain", noted)
+    monkeypatch.setattr(explanation.Sight, "explain", noted)
     return seen
 
 

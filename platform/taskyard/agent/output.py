@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import sys
 
-from taskyard.store.output import CHUNK_BYTES, Chunk
+from taskyard.store.output import Chunk, pieces
 
 
 class OutputBuffer:
@@ -22,6 +23,7 @@ class OutputBuffer:
         }
         self._waiting: list[tuple[str, str]] = []
         self._seq = 0
+        #: Memory that waits to be taken.
         self.pending_bytes = 0
         self.kept_bytes = 0
         self.dropped_bytes = 0
@@ -30,6 +32,11 @@ class OutputBuffer:
     def truncated(self) -> bool:
         """Whether something was dropped."""
         return self.dropped_bytes > 0
+
+    @property
+    def given_out(self) -> bool:
+        """Whether some of it was taken already."""
+        return self._seq > 0
 
     def feed(self, stream: str, data: bytes) -> None:
         """Take what a pipe gave."""
@@ -51,10 +58,8 @@ class OutputBuffer:
         """The chunks that are ready; neighbours of one stream are put together."""
         chunks: list[Chunk] = []
         for stream, text in _joined(self._waiting):
-            step = CHUNK_BYTES // 4
-            for start in range(0, len(text), step):
-                chunks.append(Chunk(seq=self._seq, stream=stream, data=text[start : start + step]))
-                self._seq += 1
+            chunks += pieces(stream, text, self._seq + len(chunks))
+        self._seq += len(chunks)
         self._waiting.clear()
         self.pending_bytes = 0
         return chunks
@@ -62,7 +67,7 @@ class OutputBuffer:
     def _wait(self, stream: str, text: str) -> None:
         if text:
             self._waiting.append((stream, text))
-            self.pending_bytes += len(text)
+            self.pending_bytes += sys.getsizeof(text)
 
 
 def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:

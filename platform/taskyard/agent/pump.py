@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -12,8 +13,15 @@ from taskyard.store.output import Chunk
 
 _READ_BYTES = 64 * 1024
 
-#: Output of one job that waits for the store before its pipes are left unread.
-BACKLOG_BYTES = 1024 * 1024
+#: Output of one job that is stored at once, and past which its pipes are left unread while an
+#: earlier piece is still being stored.
+BACKLOG_BYTES = 512 * 1024
+
+#: What all jobs together may have waiting: many that print much have a smaller part each.
+TOTAL_BACKLOG_BYTES = 4 * BACKLOG_BYTES
+
+#: Output waits at least so long: if its job is over by then, it is written with the job's end.
+LINGER_SECONDS = 0.02
 
 Store = Callable[[Attempt, list[Chunk]], None]
 
@@ -28,22 +36,30 @@ class Pump:
         self._helpers = helpers
         self._store = store
         self._flush_seconds = flush_seconds
+        self._open_pipes = 0
 
     def open(self, attempt: Attempt, stdout_fd: int, stderr_fd: int) -> None:
         """Read the pipes of a line from now on."""
         for fd, stream in ((stdout_fd, "stdout"), (stderr_fd, "stderr")):
             attempt.pipes[fd] = stream
-            self._watch(attempt, fd)
+            self._open_pipes += 1
+            # What an earlier line printed may still be waiting: then all are read again together.
+            if not attempt.paused:
+                self._watch(attempt, fd)
 
     def flush(self, attempt: Attempt, now: float) -> None:
         """Have what was printed stored, one write at a time, so that the order stays; and read
-        on once the store has caught up.
+        on once it is on its way.
+
+        The first of it is stored almost at once, what follows closely is gathered for a while or
+        until it is much.
         """
-        if not attempt.flushing and now >= attempt.flush_due and (chunks := attempt.output.take()):
+        due = now >= attempt.flush_due or attempt.output.pending_bytes >= self._backlog_bytes
+        if due and not attempt.flushing and (chunks := attempt.output.take()):
             attempt.flushing = True
             attempt.flush_due = now + self._flush_seconds
             self._helpers.submit(self._write, attempt, chunks)
-        if attempt.paused and attempt.output.pending_bytes <= BACKLOG_BYTES // 2:
+        if attempt.paused and attempt.output.pending_bytes < self._backlog_bytes:
             attempt.paused = False
             for fd in attempt.pipes:
                 self._watch(attempt, fd)
@@ -51,9 +67,13 @@ class Pump:
     def close(self, attempt: Attempt) -> None:
         """Read no more."""
         for fd in list(attempt.pipes):
-            self._loop.unwatch(fd)
-            os.close(fd)
-        attempt.pipes.clear()
+            self._close(attempt, fd)
+
+    @property
+    def _backlog_bytes(self) -> int:
+        """One job's part, which has two pipes."""
+        part = TOTAL_BACKLOG_BYTES // max(1, self._open_pipes // 2)
+        return min(BACKLOG_BYTES, max(_READ_BYTES, part))
 
     def _watch(self, attempt: Attempt, fd: int) -> None:
         self._loop.watch(fd, lambda: self._read(attempt, fd))
@@ -66,15 +86,21 @@ class Pump:
         except OSError:
             data = b""
         if not data:
-            self._loop.unwatch(fd)
-            attempt.pipes.pop(fd, None)
-            os.close(fd)
+            self._close(attempt, fd)
             return
+        if not attempt.output.pending_bytes:
+            attempt.flush_due = max(attempt.flush_due, time.monotonic() + LINGER_SECONDS)
         attempt.output.feed(attempt.pipes[fd], data)
-        if attempt.output.pending_bytes > BACKLOG_BYTES:
+        if attempt.output.pending_bytes >= self._backlog_bytes:
             attempt.paused = True
             for other in attempt.pipes:
                 self._loop.unwatch(other)
+
+    def _close(self, attempt: Attempt, fd: int) -> None:
+        self._loop.unwatch(fd)
+        if attempt.pipes.pop(fd, None):
+            self._open_pipes -= 1
+            os.close(fd)
 
     def _write(self, attempt: Attempt, chunks: list[Chunk]) -> None:
         """On a helper."""

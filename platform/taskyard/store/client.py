@@ -25,6 +25,7 @@ from taskyard.store.idempotency import IdempotencyStore
 from taskyard.store.indexes import ensure_indexes
 from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
+from taskyard.store.offers import OfferStream
 from taskyard.store.output import OutputStore
 from taskyard.store.passes import PassLog
 from taskyard.store.queries import JobQueries
@@ -78,6 +79,7 @@ class Store:
     stats: StatsStore
     passes: PassLog
     feed: Feed
+    offers: OfferStream
 
     def reach(self, *, silence_seconds: float) -> Reach:
         """How far this process reaches into the set now (``store.reach``)."""
@@ -147,7 +149,8 @@ def build(
         refusals=RefusalStore(database, counters),
         stats=StatsStore(database),
         passes=PassLog(database),
-        feed=Feed(lambda: open_client(feed_uri, app_name="taskyard-feed", maxPoolSize=2), database),
+        feed=Feed(lambda: open_watching_client(feed_uri), database),
+        offers=OfferStream(lambda: open_watching_client(feed_uri), database),
     )
 
 
@@ -160,15 +163,27 @@ def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Docum
             uri,
             appname=app_name,
             w="majority",
-            timeoutMS=OPERATION_TIMEOUT_MS,
             serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
             connectTimeoutMS=CONNECT_TIMEOUT_MS,
             heartbeatFrequencyMS=MONITOR_MS,
             tz_aware=True,
-            **options,
+            **{"timeoutMS": OPERATION_TIMEOUT_MS, **options},
         )
     except (PyMongoError, ValueError) as error:
         raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
+
+
+def open_watching_client(uri: str) -> MongoClient[Document]:
+    """A client for change streams: the server may take its time for an answer, which a timeout
+    of the whole call would replace.
+    """
+    return open_client(
+        uri,
+        app_name="taskyard-feed",
+        timeoutMS=None,
+        socketTimeoutMS=OPERATION_TIMEOUT_MS,
+        maxPoolSize=4,
+    )
 
 
 def server_time(client: MongoClient[Document]) -> datetime:

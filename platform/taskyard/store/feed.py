@@ -1,108 +1,250 @@
-"""Wake-ups: one change stream per process tells who waits for a job that something changed.
+"""Wake-ups: change streams tell who waits for a job that something changed.
 
-It is a hint and never the data: whoever wakes reads the collections, and whoever does not is
-woken by its own time-out (``broker-notes.md``: one stream, on a client of its own).
+They are hints and never the data: whoever wakes reads the collections, and whoever does not is
+woken by its own time-out (``broker-notes.md``: one stream, on a client of its own). A stream is
+open only while somebody waits, and for a while after that: each change costs it something.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
+from bson import Int64
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import InvalidOperation, PyMongoError
 
 from taskyard import events
+from taskyard.jobs.states import TERMINAL
 
-_REOPEN_SECONDS = 0.5
+T = TypeVar("T")
+Document = dict[str, Any]
 
 #: Waits for a change of any job; output alone is none.
 ANY_JOB = ""
 
-_PIPELINE: list[dict[str, Any]] = [
+#: What one of many who wait for the same has read serves the others for so long, unless they
+#: were woken since.
+SHARED_SECONDS = 0.5
+
+#: A stream that nobody has waited for so long is closed.
+IDLE_SECONDS = 10.0
+
+_AWAIT_MS = 1000
+_REOPEN_SECONDS = 0.5
+
+#: News that come closer together than this are taken in groups: an answer costs the server as
+#: much as several changes do. What comes first is always told at once.
+_GATHER_SECONDS = 0.01
+
+_STATUS = "updateDescription.updatedFields.status"
+
+#: What a follower or a list shows; neither renewals nor the notes of output that was stored.
+_CHANGES: list[Document] = [
     {
         "$match": {
-            "ns.coll": {"$in": ["jobs", "output"]},
-            "operationType": {"$in": ["insert", "update", "replace"]},
+            "$or": [
+                {"ns.coll": {"$in": ["jobs", "output"]}, "operationType": "insert"},
+                {"ns.coll": "jobs", _STATUS: {"$exists": True}},
+                {
+                    "ns.coll": "jobs",
+                    "updateDescription.updatedFields.cancelRequested": {"$exists": True},
+                },
+            ]
         }
     },
     {"$project": {"documentKey": 1}},
 ]
 
+#: The ends of jobs, and nothing on the way there.
+_ENDS: list[Document] = [
+    {"$match": {_STATUS: {"$in": [str(status) for status in TERMINAL]}}},
+    {"$project": {"documentKey": 1}},
+]
+
+
+class Waiter(threading.Event):
+    """Set whenever what it waits for has changed."""
+
+    def __init__(self, company: _Company) -> None:
+        super().__init__()
+        self._company = company
+
+    def together(self, key: Hashable, read: Callable[[], T]) -> T:
+        """What ``read`` reads now. Of all who wait for the same and ask for the same at about the
+        same time, one reads.
+        """
+        return self._company.read(key, read)
+
 
 class Feed:
-    """Wakes waiters of jobs; the stream is opened with the first of them."""
+    """Wakes waiters of jobs."""
 
     def __init__(
-        self,
-        open_client: Callable[[], MongoClient[dict[str, Any]]],
-        database: Database[dict[str, Any]],
+        self, open_client: Callable[[], MongoClient[Document]], database: Database[Document]
     ) -> None:
         self._open_client = open_client
-        self._database_name = database.name
-        self._waiters: dict[str, set[threading.Event]] = defaultdict(set)
+        self._client: MongoClient[Document] | None = None
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closed = threading.Event()
+        self._changes = _Stream(self._connect, database.name, 1, _CHANGES)
+        self._ends = _Stream(self._connect, database.name, "jobs", _ENDS)
 
-    @contextmanager
-    def waiting_for(self, job_id: str) -> Iterator[threading.Event]:
-        """An event that is set whenever the job or its output changed; or ``ANY_JOB``."""
-        woken = threading.Event()
-        with self._lock:
-            self._waiters[job_id].add(woken)
-            self._ensure_thread()
-        try:
-            yield woken
-        finally:
-            with self._lock:
-                self._waiters[job_id].discard(woken)
-                if not self._waiters[job_id]:
-                    del self._waiters[job_id]
+    def waiting_for(self, job_id: str) -> AbstractContextManager[Waiter]:
+        """A waiter that is set whenever the job's state or output changed; or ``ANY_JOB``."""
+        return self._changes.waiting_for(job_id)
+
+    def waiting_for_end(self, job_id: str) -> AbstractContextManager[Waiter]:
+        """A waiter that is set when the job has ended."""
+        return self._ends.waiting_for(job_id)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream is open, or about to be."""
+        return self._changes.is_open or self._ends.is_open
 
     def close(self) -> None:
         """Stop listening."""
-        self._closed.set()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
 
-    def _ensure_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._listen, name="feed", daemon=True)
-            self._thread.start()
+    def _connect(self) -> MongoClient[Document]:
+        with self._lock:
+            if self._client is None:
+                self._client = self._open_client()
+            return self._client
+
+
+class _Company:
+    """Those who wait for the same thing."""
+
+    def __init__(self) -> None:
+        self.waiters: set[Waiter] = set()
+        self._lock = threading.Lock()
+        self._woken_at = 0.0
+        self._key: Hashable = None
+        self._value: Any = None
+        self._read_at = 0.0
+
+    def wake(self) -> None:
+        """Tell them; what was read before is not shared any more."""
+        self._woken_at = time.monotonic()
+        for waiter in self.waiters:
+            waiter.set()
+
+    def read(self, key: Hashable, read: Callable[[], T]) -> T:
+        """See ``Waiter.together``."""
+        if len(self.waiters) == 1:
+            return read()
+        with self._lock:
+            fresh = self._read_at > max(self._woken_at, time.monotonic() - SHARED_SECONDS)
+            if not fresh or self._key != key:
+                began = time.monotonic()
+                self._value, self._key, self._read_at = read(), key, began
+            value: T = self._value
+            return value
+
+
+class _Stream:
+    """One change stream, on a thread of its own; open while somebody waits."""
+
+    def __init__(
+        self,
+        connect: Callable[[], MongoClient[Document]],
+        database: str,
+        source: str | int,
+        pipeline: list[Document],
+    ) -> None:
+        self._connect = connect
+        self._database = database
+        self._source = source
+        self._pipeline = pipeline
+        self._companies: dict[str, _Company] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._waited_at = 0.0
+
+    @contextmanager
+    def waiting_for(self, job_id: str) -> Iterator[Waiter]:
+        """A waiter, for as long as it waits."""
+        with self._lock:
+            company = self._companies.setdefault(job_id, _Company())
+            waiter = Waiter(company)
+            company.waiters.add(waiter)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._listen, name="feed", daemon=True)
+                self._thread.start()
+        try:
+            yield waiter
+        finally:
+            with self._lock:
+                company.waiters.discard(waiter)
+                if not company.waiters:
+                    del self._companies[job_id]
+                self._waited_at = time.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, or about to be."""
+        return self._thread is not None
 
     def _listen(self) -> None:
-        client = self._open_client()
-        while not self._closed.is_set():
+        while self._thread is threading.current_thread():
             try:
-                self._follow(client)
+                self._follow()
+            except InvalidOperation:
+                return  # the client was closed: nobody listens any more
             except PyMongoError as error:
                 events.warn("feed.interrupted", error=type(error).__name__)
                 time.sleep(_REOPEN_SECONDS)
-        client.close()
 
-    def _follow(self, client: MongoClient[dict[str, Any]]) -> None:
-        with client[self._database_name].watch(_PIPELINE, max_await_time_ms=1000) as stream:
+    def _is_left(self) -> bool:
+        """Whether nobody waits, for a while now; then the next who waits opens it again."""
+        with self._lock:
+            left = not self._companies and time.monotonic() > self._waited_at + IDLE_SECONDS
+            if left:
+                self._thread = None
+            return left
+
+    def _follow(self) -> None:
+        """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""
+        database = self._connect()[self._database]
+        with database.client.start_session() as session:
+            command = partial(database.command, session=session)
+            pipeline = [{"$changeStream": {}}, *self._pipeline]
+            opened = command("aggregate", self._source, pipeline=pipeline, cursor={})["cursor"]
+            cursor, told_at = opened["id"], 0.0
+            asking = {"collection": opened["ns"].partition(".")[2], "maxTimeMS": _AWAIT_MS}
             # What changed before the stream was open has woken nobody: all look once.
             self._wake_all()
-            while stream.alive and not self._closed.is_set():
-                change = stream.try_next()
-                if change is not None:
-                    self._wake(change["documentKey"]["_id"])
+            while cursor and not self._is_left():
+                answer = command("getMore", Int64(cursor), **asking)["cursor"]
+                cursor = answer["id"]
+                if answer["nextBatch"]:
+                    self._wake(change["documentKey"]["_id"] for change in answer["nextBatch"])
+                    if time.monotonic() < told_at + _GATHER_SECONDS:
+                        time.sleep(_GATHER_SECONDS)
+                    told_at = time.monotonic()
+            if cursor:
+                command("killCursors", asking["collection"], cursors=[Int64(cursor)])
 
-    def _wake(self, key: Any) -> None:
-        job_id = key["j"] if isinstance(key, dict) else key
-        listening = (job_id, ANY_JOB) if key == job_id else (job_id,)
+    def _wake(self, keys: Iterable[Any]) -> None:
+        """Wake those who wait for the jobs of these documents, and once those who wait for any."""
+        changed: set[str] = set()
+        for key in keys:
+            # Output is known by more than its job.
+            changed |= {key["j"]} if isinstance(key, dict) else {key, ANY_JOB}
         with self._lock:
-            for name in listening:
-                for woken in self._waiters.get(name, ()):
-                    woken.set()
+            for job_id in changed:
+                if company := self._companies.get(job_id):
+                    company.wake()
 
     def _wake_all(self) -> None:
         with self._lock:
-            for waiters in self._waiters.values():
-                for woken in waiters:
-                    woken.set()
+            for company in self._companies.values():
+                company.wake()

@@ -26,8 +26,15 @@ from taskyard.store.failures import accept_duplicates
 #: Generation of what is streamed while the job runs.
 LIVE = "live"
 
+#: Output of at most so much is kept in its job, and written with the job's end.
+SMALL_BYTES = 2048
+
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
+
+#: Chunks that are fetched at once: a reader of any output holds a MB or two, not the 16 MB that
+#: MongoDB would answer with.
+_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +110,21 @@ class OutputStore:
         }
         return self._jobs.update_one(_held(job), update).matched_count == 1
 
-    def read(self, job: Job, *, after: int = -1, attempt: int | None = None) -> Iterator[Chunk]:
-        """The chunks of an attempt (default: the last) in order, behind sequence ``after``."""
+    def read(
+        self, job: Job, *, after: int = -1, attempt: int | None = None, limit: int = 0
+    ) -> Iterator[Chunk]:
+        """The chunks of an attempt (default: the last) in order, behind sequence ``after``; the
+        first ``limit`` of them, or all.
+        """
         number = job.output_attempt if attempt is None else attempt
+        if job.small_output and number == job.output_attempt:
+            yield from (chunk for chunk in _small(job) if chunk.seq > after)
+            return
         generation = job.output_generation if number == job.output_attempt else LIVE
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
-        for found in self._output.find({"_id": within}).sort("_id", 1):
+        batches = self._output.find({"_id": within}, sort=[("_id", 1)], limit=limit)
+        for found in batches.batch_size(_BATCH):
             yield Chunk(seq=found["_id"]["s"], stream=found["stream"], data=found["data"])
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
@@ -146,7 +161,8 @@ class OutputStore:
 
 def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
     """A whole text as chunks; characters are never split."""
-    step = CHUNK_BYTES // 4
+    # No character takes more than four bytes.
+    step = CHUNK_BYTES if text.isascii() else CHUNK_BYTES // 4
     for number, start in enumerate(range(0, len(text), step)):
         yield Chunk(seq=first_seq + number, stream=stream, data=text[start : start + step])
 
@@ -155,6 +171,11 @@ def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
     """The text's first ``room_bytes`` and the mark that more was printed."""
     kept = text.encode()[:room_bytes].decode(errors="ignore")
     return f"{kept}\n[taskyard: output cut at {cap_bytes} bytes]\n"
+
+
+def _small(job: Job) -> Iterator[Chunk]:
+    for seq, piece in enumerate(job.small_output):
+        yield Chunk(seq=seq, stream=piece["stream"], data=piece["data"])
 
 
 def _held(job: Job) -> dict[str, Any]:

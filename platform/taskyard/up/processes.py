@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import shlex
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from taskyard.embedded import dies_with_us
 
@@ -29,16 +30,22 @@ COMMANDS: Mapping[str, str] = {
 #: Lines kept of a child that nobody watches yet, to show should it end.
 KEPT_LINES = 40
 
-Print = Callable[[str, str], None]
+#: After lines were passed on, those that follow closely are passed on together.
+_GATHER_SECONDS = 0.02
+
+_READ_BYTES = 64 * 1024
+
+#: Called with a child's name and lines of its log.
+Print = Callable[[str, Sequence[str]], None]
 
 
 class Child:
     """One process in a session of its own, so that Ctrl-C in the terminal is ours to handle."""
 
-    def __init__(self, name: str, env: Mapping[str, str], on_line: Print) -> None:
+    def __init__(self, name: str, env: Mapping[str, str], on_lines: Print) -> None:
         self.name = name
         self.kept: deque[str] = deque(maxlen=KEPT_LINES)
-        self._on_line = on_line
+        self._on_lines = on_lines
         program, *arguments = shlex.split(COMMANDS[name])
         self._popen = subprocess.Popen(
             [*dies_with_us(), sys.executable, "-m", program, *arguments],
@@ -46,8 +53,6 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, name=f"log-{name}", daemon=True)
@@ -74,17 +79,30 @@ class Child:
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
-        for line in self._popen.stdout:
-            self.kept.append(line.rstrip())
-            self._on_line(self.name, line.rstrip())
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with self._popen.stdout as pipe:
+            begun = ""
+            while data := os.read(pipe.fileno(), _READ_BYTES):
+                *lines, begun = (begun + decoder.decode(data)).split("\n")
+                if len(begun) > _READ_BYTES:
+                    lines, begun = [*lines, begun], ""
+                self._pass_on(lines)
+                time.sleep(_GATHER_SECONDS)
+            if begun:
+                self._pass_on([begun])
+
+    def _pass_on(self, lines: Sequence[str]) -> None:
+        self.kept.extend(lines)
+        if lines:
+            self._on_lines(self.name, lines)
 
 
 class Children:
     """All four."""
 
-    def __init__(self, env: Mapping[str, str], on_line: Print) -> None:
+    def __init__(self, env: Mapping[str, str], on_lines: Print) -> None:
         self._env = env
-        self._on_line = on_line
+        self._on_lines = on_lines
         self._children: dict[str, Child] = {}
 
     def start(self) -> None:
@@ -110,4 +128,4 @@ class Children:
         self._children.clear()
 
     def _start(self, name: str) -> None:
-        self._children[name] = Child(name, self._env, self._on_line)
+        self._children[name] = Child(name, self._env, self._on_lines)

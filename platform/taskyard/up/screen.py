@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from taskyard.up.access import Access
 
-_COLOURS = {"web": "blue", "beat": "magenta", "scheduler": "yellow", "agent": "green"}
+_COLOURS = {"web": "34", "beat": "35", "scheduler": "33", "agent": "32"}
 
 
 class Screen:
@@ -26,11 +28,17 @@ class Screen:
         elapsed = time.monotonic() - self._began
         self._stderr.print(Text.assemble((f"{elapsed:6.1f} s  ", "dim"), text))
 
-    def log(self, name: str, line: str) -> None:
-        """A line of a child's log; kept to itself while we start."""
-        if self._show_logs:
-            prefix = (f"{name:>9} | ", _COLOURS.get(name, ""))
-            self._stderr.print(Text.assemble(prefix, Text.from_ansi(line)))
+    def logs(self, name: str, lines: Sequence[str]) -> None:
+        """Lines of a child's log, in one write: a job has several. While we start they are kept
+        from sight.
+        """
+        if not self._show_logs:
+            return
+        prefix = f"{name:>9} | "
+        if self._stderr.color_system:
+            prefix = f"\x1b[{_COLOURS.get(name, '0')}m{prefix}\x1b[0m"
+        sys.stderr.write("".join([f"{prefix}{_safe(line)}\n" for line in lines]))
+        sys.stderr.flush()
 
     def welcome(self, granted: Access) -> None:
         """Say where it is and how to use it; from here on the logs are shown."""
@@ -58,3 +66,8 @@ class Screen:
 
     def _say(self, name: str, text: str) -> None:
         self._stdout.print(Text.assemble((f"{name:>17}  ", "bold"), text))
+
+
+def _safe(line: str) -> str:
+    """The line without what would steer a terminal."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)

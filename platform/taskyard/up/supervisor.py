@@ -52,7 +52,7 @@ def run(*, port: int | None, data_dir: Path | None, ephemeral: bool, screen: Scr
 
 def _run_on(settings: Settings, screen: Screen, asked_to_stop: threading.Event) -> None:
     granted = _access(settings)
-    children = Children(_environment(settings), screen.log)
+    children = Children(_environment(settings), screen.logs)
     try:
         children.start()
         _check(granted, children, screen)

@@ -1,0 +1,188 @@
+"""The pump between a job's pipes and the store, with a store that answers when it is told to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskyard.agent import pump
+from taskyard.agent.attempt import Attempt
+from taskyard.agent.loop import Loop
+from taskyard.agent.output import OutputBuffer
+from taskyard.agent.pump import Pump
+from taskyard.agent.workspace import Workspace
+from taskyard.jobs.model import lease_of
+from taskyard.store.output import CHUNK_BYTES, Chunk
+from tests import factories
+
+PIECE = b"x" * 64 * 1024
+
+
+class HandLoop(Loop):
+    """Reads when the test says so."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        assert fd not in self.watched
+        self.watched[fd] = action
+
+    def unwatch(self, fd: int) -> None:
+        self.watched.pop(fd, None)
+
+    def post(self, action: Callable[[], None]) -> None:
+        action()
+
+
+class LaterExecutor(Executor):
+    """Runs what it was given when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.waiting.append(lambda: fn(*args, **kwargs))
+        return Future()
+
+    def run(self) -> None:
+        """All of it."""
+        waiting, self.waiting = self.waiting, []
+        for act in waiting:
+            act()
+
+
+class Yard:
+    """A pump, and jobs whose pipes the test writes to."""
+
+    def __init__(self) -> None:
+        self.loop, self.store_thread = HandLoop(), LaterExecutor()
+        self.stored: list[Chunk] = []
+        self.pump = Pump(
+            self.loop,
+            self.store_thread,
+            lambda _, chunks: self.stored.extend(chunks),
+            flush_seconds=60,
+        )
+        self._attempts: list[Attempt] = []
+        self._ends: dict[int, tuple[int, int]] = {}
+
+    def attempt(self) -> Attempt:
+        """A job that runs its first line."""
+        job = factories.running_job()
+        made = Attempt(
+            job=job,
+            lease=lease_of(job),
+            workspace=Workspace(base=Path("unused")),
+            env={},
+            output=OutputBuffer(cap_bytes=1 << 30),
+            deadline=float("inf"),
+        )
+        self._attempts.append(made)
+        self.line(made)
+        return made
+
+    def line(self, attempt: Attempt) -> None:
+        """Its next line begins."""
+        reads = []
+        for read, write in (os.pipe(), os.pipe()):
+            os.set_blocking(read, False)
+            # The pump closes its own copy of the end that is read.
+            reads.append(os.dup(read))
+            self._ends[reads[-1]] = (read, write)
+        self.pump.open(attempt, *reads)
+
+    def print(self, attempt: Attempt, count: int = 1) -> int:
+        """Print pieces for as long as they are read; returns how many were."""
+        for number in range(count):
+            fd = next(iter(attempt.pipes))
+            if fd not in self.loop.watched:
+                return number
+            os.write(self._ends[fd][1], PIECE)
+            self.loop.watched[fd]()
+        return count
+
+    def end(self) -> None:
+        for attempt in self._attempts:
+            self.pump.close(attempt)
+        for ends in self._ends.values():
+            for fd in ends:
+                os.close(fd)
+
+
+@pytest.fixture
+def yard() -> Iterator[Yard]:
+    made = Yard()
+    yield made
+    made.end()
+
+
+def test_the_first_output_is_stored_at_once_and_what_follows_is_gathered(yard: Yard) -> None:
+    attempt = yard.attempt()
+    yard.print(attempt)
+    yard.pump.flush(attempt, now=0)
+    yard.store_thread.run()
+    yard.print(attempt, 2)
+    yard.pump.flush(attempt, now=1)
+    assert not yard.store_thread.waiting
+    yard.pump.flush(attempt, now=60)
+    yard.store_thread.run()
+    assert [chunk.seq for chunk in yard.stored] == [0, 1, 2]
+
+
+def test_much_output_does_not_wait_for_the_next_flush(yard: Yard) -> None:
+    attempt = yard.attempt()
+    for _ in range(4):
+        yard.print(attempt, 100)
+        yard.pump.flush(attempt, now=0)
+        yard.store_thread.run()
+    assert sum(len(chunk.data) for chunk in yard.stored) == 4 * pump.BACKLOG_BYTES
+    assert all(len(chunk.data) == CHUNK_BYTES for chunk in yard.stored)
+
+
+def test_a_job_is_not_read_while_the_store_is_behind(yard: Yard) -> None:
+    attempt = yard.attempt()
+    yard.print(attempt, 100)
+    yard.pump.flush(attempt, now=0)
+    assert yard.print(attempt, 100) * len(PIECE) <= pump.BACKLOG_BYTES
+    yard.pump.flush(attempt, now=60)
+    assert yard.print(attempt, 100) == 0
+    yard.store_thread.run()
+    yard.pump.flush(attempt, now=60)
+    assert yard.print(attempt, 100) > 0
+
+
+def test_many_jobs_share_what_may_wait(yard: Yard) -> None:
+    attempts = [yard.attempt() for _ in range(16)]
+    for attempt in attempts:
+        yard.print(attempt, 100)
+    waiting = sum(attempt.output.pending_bytes for attempt in attempts)
+    assert waiting < 1.5 * pump.TOTAL_BACKLOG_BYTES
+    for attempt in attempts[1:]:
+        yard.pump.close(attempt)
+    yard.pump.flush(attempts[0], now=0)
+    assert yard.print(attempts[0], 100) * len(PIECE) == pump.BACKLOG_BYTES
+
+
+def test_a_line_that_begins_while_the_store_is_behind_is_read_with_the_others(yard: Yard) -> None:
+    attempt = yard.attempt()
+    yard.print(attempt, 100)
+    assert not yard.loop.watched
+    yard.line(attempt)
+    yard.pump.flush(attempt, now=0)
+    assert set(yard.loop.watched) == set(attempt.pipes)
+
+
+def test_characters_are_stored_whole_and_in_chunks_that_are_bounded(yard: Yard) -> None:
+    attempt = yard.attempt()
+    text = "\N{SLIGHTLY SMILING FACE}" * 20_000
+    attempt.output.feed("stdout", text.encode())
+    yard.pump.flush(attempt, now=0)
+    yard.store_thread.run()
+    assert "".join(chunk.data for chunk in yard.stored) == text
+    assert all(len(chunk.data.encode()) <= CHUNK_BYTES for chunk in yard.stored)

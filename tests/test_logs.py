@@ -1,0 +1,93 @@
+"""Events as lines: as JSON for machines, as text for people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from taskyard import events, logs
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_threshold", "_render"):
+        monkeypatch.setattr(logs, name, getattr(logs, name))
+
+
+def test_an_event_is_one_json_line_with_its_facts(capsys: Capture) -> None:
+    logs.configure("INFO", "json")
+    events.emit("job.assigned", job="job-1", attempt=2, worker=None)
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert told.pop("timestamp").endswith("Z")
+    assert told == {
+        "event": "job.assigned",
+        "level": "info",
+        "job": "job-1",
+        "attempt": 2,
+        "worker": None,
+    }
+
+
+def test_a_fact_that_json_does_not_know_is_told_all_the_same(capsys: Capture) -> None:
+    logs.configure("INFO", "json")
+    events.warn("odd", what={1, 2}, why=ValueError("x"))
+    told = json.loads(capsys.readouterr().err)
+    assert (told["what"], told["why"], told["level"]) == ("{1, 2}", "ValueError('x')", "warning")
+
+
+def test_text_has_the_same_in_columns(capsys: Capture) -> None:
+    logs.configure("INFO", "text")
+    events.emit("job.started", verb="start", job="job-1")
+    line = capsys.readouterr().err
+    assert line.endswith("Z [info     ] job.started                    job=job-1 verb=start\n")
+
+
+@pytest.mark.parametrize("hostile", ["a b", "a=b", "a\nb", "\x1b[2J", "\x9b2J", '"'])
+def test_a_fact_can_neither_forge_a_line_nor_steer_a_terminal(
+    capsys: Capture, hostile: str
+) -> None:
+    logs.configure("INFO", "text")
+    events.emit("job.started", job=hostile)
+    line = capsys.readouterr().err
+    assert line.rstrip("\n").endswith(f"job={hostile!r}")
+    assert line.rstrip("\n").isprintable()
+
+
+def test_a_defect_comes_with_its_traceback(capsys: Capture) -> None:
+    for line_format in ("json", "text"):
+        logs.configure("INFO", line_format)
+        try:
+            raise RuntimeError("a defect")
+        except RuntimeError as cause:
+            events.error("agent.failed", cause, job="job-1")
+        told = capsys.readouterr().err
+        assert "Traceback" in told
+        assert "RuntimeError: a defect" in told
+
+
+def test_what_is_below_the_level_is_not_written(capsys: Capture) -> None:
+    logs.configure("WARNING", "text")
+    events.emit("quiet")
+    events.warn("loud")
+    assert "quiet" not in (told := capsys.readouterr().err)
+    assert "loud" in told
+
+
+def test_lines_are_json_and_without_colours_where_nobody_looks(capsys: Capture) -> None:
+    logs.configure()
+    events.emit("job.started")
+    assert json.loads(capsys.readouterr().err)["event"] == "job.started"
+    logs.configure(line_format="text")
+    events.emit("job.started")
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_person_sees_colours(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    logs.configure()
+    events.emit("job.started", job="job-1")
+    assert "\x1b[36mjob\x1b[0m=\x1b[35mjob-1\x1b[0m" in capsys.readouterr().err
