@@ -61,14 +61,7 @@ class TaskyardClient:
 @contextlib.contextmanager
 def taskyard(folder: Path, **env: str) -> Iterator[Side]:
     """Ourselves: ``taskyard up`` as a user starts it, on its embedded server."""
-    env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "MONGODB_"))},
-        "TASKYARD_CONFIG_DIR": str(folder),
-        # Another agent of this name on this host would clear the one that is there by default.
-        "TASKYARD_WORKSPACE_DIR": str(folder / "work"),
-        "PYTHONUNBUFFERED": "1",
-        **env,
-    }
+    env = {**environment(folder), **env}
     data, log = folder / "data", folder / "up.log"
     program = Path(sys.executable).with_name("taskyard")
     command = [str(program), "up", "--port", "0", "--data-dir", str(data)]
@@ -93,6 +86,17 @@ def taskyard(folder: Path, **env: str) -> Iterator[Side]:
                 processes=_parts_of(up.pid),
                 workers=("agent", "keeper"),
             )
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of ``taskyard up`` and of the commands beside it."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "MONGODB_"))},
+        "TASKYARD_CONFIG_DIR": str(folder),
+        # Another agent of this name on this host would clear the one that is there by default.
+        "TASKYARD_WORKSPACE_DIR": str(folder / "work"),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _parts_of(pid: int) -> dict[str, list[psutil.Process]]:

@@ -6,13 +6,14 @@ expect. Durations carry their unit in the name. ``docs/operations.md`` lists the
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import environs
 import platformdirs
 
 from taskyard.errors import ConfigurationError
@@ -89,26 +90,17 @@ def load() -> Settings:
 
     Raises ConfigurationError that names the variable.
     """
-    env = environs.Env(prefix="TASKYARD_")
-    readers: dict[str, Callable[..., Any]] = {
-        "bool": env.bool,
-        "str": env.str,
-        "float": env.float,
-        "int": env.int,
-        "Path": env.path,
-        "Path | None": env.path,
-        "tuple[str, ...]": env.list,
-    }
-    values: dict[str, Any] = {"mongodb_uri": environs.Env().str("MONGODB_URI", "")}
+    values: dict[str, Any] = {"mongodb_uri": os.environ.get("MONGODB_URI", "")}
     for setting in fields(Settings):
-        if setting.name == "mongodb_uri":
+        name = f"TASKYARD_{setting.name.upper()}"
+        if setting.name == "mongodb_uri" or name not in os.environ:
             continue
+        read, kind = _READERS[str(setting.type)]
         try:
-            value = readers[str(setting.type)](setting.name.upper(), None)
-        except environs.EnvError as error:
-            raise ConfigurationError(str(error)) from None
-        if value is not None:
-            values[setting.name] = tuple(value) if isinstance(value, list) else value
+            values[setting.name] = read(os.environ[name])
+        except (ValueError, OverflowError):
+            given = os.environ[name]
+            raise ConfigurationError(f"{name} must be {kind}, not {given!r}.") from None
     return check(Settings(**values))
 
 
@@ -140,3 +132,35 @@ def is_loopback(bind: str) -> bool:
         return True
     host = urlsplit(f"//{bind}").hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _truth(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "t", "yes", "y", "on"):
+        return True
+    if word in ("0", "false", "f", "no", "n", "off"):
+        return False
+    raise ValueError
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()
+
+
+#: How each type of setting is read, and what it is called.
+_READERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "bool": (_truth, "on or off"),
+    "str": (str, "text"),
+    "float": (_number, "a number"),
+    "int": (int, "a whole number"),
+    "Path": (Path, "a path"),
+    "Path | None": (Path, "a path"),
+    "tuple[str, ...]": (_words, "words with commas between"),
+}

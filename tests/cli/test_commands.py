@@ -336,3 +336,26 @@ def _on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
         pass  # the terminal is closed
     os.close(ours)
     return seen.decode()
+
+
+SLOW = {"bson", "celery", "flask", "kombu", "marshmallow", "pymongo", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--help"], {*SLOW, "httpx2"}),
+        (["run", "--help"], SLOW),
+        (["status", "--help"], SLOW),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
+    """Whoever types it waits for what is loaded."""
+    source = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
+        f"sys.argv = ['taskyard', *{arguments}]; from taskyard.cli import main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert "Usage: taskyard" in ran.stdout
+    assert unwanted & {name.partition(".")[0] for name in ran.stderr.split()} == set()

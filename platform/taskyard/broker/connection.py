@@ -24,6 +24,7 @@ OPERATION_TIMEOUT_MS = 5000
 
 #: How often the driver looks at each member, and how long it waits for it.
 MONITOR_MS = 2000
+WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
 
 
@@ -74,6 +75,8 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
         # The server may take its time for an answer; a timeout of the whole call would replace it.
         options["timeoutMS"] = None
         options |= {"maxPoolSize": 2, "socketTimeoutMS": OPERATION_TIMEOUT_MS}
+        # Its one call notices by itself what becomes of its member, so it is looked at rarely.
+        options |= {"serverMonitoringMode": "poll", "heartbeatFrequencyMS": WATCH_MONITOR_MS}
     return MongoClient(address.uri, **options)
 
 

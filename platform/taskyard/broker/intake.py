@@ -119,7 +119,9 @@ class Intake:
         return bool(back)
 
     def due_seconds(self, within_seconds: float) -> float:
-        """When the next message becomes due, of which the stream says nothing; or the limit."""
+        """When the next message becomes due, of which the stream says nothing; or the limit. It
+        is 0 when there is something to claim now.
+        """
         queues = self._inbox.consumed
         if not queues or not self._broker.may_write():
             return within_seconds
@@ -128,6 +130,8 @@ class Intake:
         except PyMongoError as error:
             self._tell(error)
             return within_seconds
+        if self._broker.messages.has_unknown or (due is not None and due <= 0):
+            return 0.0
         return within_seconds if due is None else max(due / 1000, _SOONEST_SECONDS)
 
     def _return(self, sources: Iterable[_Source]) -> None:

@@ -163,11 +163,18 @@ class Messages:
             raise
 
     def next_due_ms(self, queues: Iterable[str], *, within_ms: int) -> int | None:
-        """In how many milliseconds the next message of these queues becomes due, or None."""
+        """In how many milliseconds the next message of these queues becomes due, or None; not
+        more than 0 when one is due.
+        """
         soon = {"queue": {"$in": list(queues)}, **_due_within(within_ms)}
         left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
         found = self._all.find_one(soon, left, sort=[("visibleAt", 1)])
         return int(found["ms"]) if found else None
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether a claim may have leased what only the queue's next claim finds."""
+        return any(self._unknown.values())
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
@@ -292,14 +299,11 @@ class Messages:
 
 
 def _due_within(ms: int) -> Document:
-    """Not due yet, and so soon."""
+    """Due, or so soon."""
     return {
-        # Every one, so that the index leads past all that is due.
+        # Every one, so that the index leads to the first of each.
         "priority": {"$in": list(range(10))},
-        "$and": [
-            {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}},
-            {"$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", ms]}]}},
-        ],
+        "$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", ms]}]},
     }
 
 

@@ -145,10 +145,16 @@ class Transport(virtual.Transport):
             self.inbox.ring()
 
     def _look(self) -> float:
-        """Look at everything; returns in how many seconds to do so again."""
+        """Look whether anything can be claimed; returns in how many seconds to do so again.
+
+        One question for all queues: an idle worker asks little.
+        """
         self.intake.give_back(older_than_seconds=KEPT_SECONDS)
+        due_seconds = self.intake.due_seconds(LOOK_SECONDS)
+        if due_seconds:
+            return due_seconds
         self.inbox.wake(None)
-        return self.intake.due_seconds(LOOK_SECONDS)
+        return LOOK_SECONDS
 
 
 def _uri(client: Any) -> str:

@@ -26,7 +26,8 @@ Wake = Callable[[str | None, ObjectId | None], bool]
 
 logger = logging.getLogger(__name__)
 
-_AWAIT_MS = 1000
+#: How long the server waits for news; less than the client waits for the server.
+_AWAIT_MS = 3000
 _REOPEN_SECONDS = 1.0
 
 #: After an answer of the server the next one is asked for so much later: then all that came in

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: Rich honours NO_COLOR and sees pipes by itself.
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 STYLES = {
     "COMPLETED": "green",
@@ -53,6 +48,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         for row in (columns, *shown):
             print("\t".join(row))
         return
+    # Loaded where a table is drawn alone: it takes as long as all else of a short command.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
         drawn.add_column(name, overflow="ellipsis", no_wrap=True)
@@ -68,9 +68,12 @@ def pairs(values: Iterable[tuple[str, object]]) -> None:
             print(f"{name + ':':<16} {_plain(value)}")
 
 
-def progress(text: str, style: str = "dim") -> None:
+def progress(text: str, colour: str | None = None) -> None:
     """A line for the person who waits."""
-    _stderr.print(Text(text, style=style))
+    lines = "\n".join(_plain(line) for line in text.splitlines())
+    styled = click.style(lines, fg=colour, dim=colour is None)
+    # Click sees pipes by itself; NO_COLOR is asked for here.
+    click.echo(styled, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def _plain(value: object) -> str:

@@ -49,6 +49,7 @@ OPERATION_TIMEOUT_MS = 5000
 #: tell of their changes at once; this bounds when silence is noticed: after the sum of the two,
 #: well before an agent's lease of 15 s ends.
 MONITOR_MS = 2000
+WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
 
 #: How long the server's clock is waited for: an older measurement is better than a late one.
@@ -166,9 +167,12 @@ def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Docum
             w="majority",
             serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
             connectTimeoutMS=CONNECT_TIMEOUT_MS,
-            heartbeatFrequencyMS=MONITOR_MS,
             tz_aware=True,
-            **{"timeoutMS": OPERATION_TIMEOUT_MS, **options},
+            **{
+                "timeoutMS": OPERATION_TIMEOUT_MS,
+                "heartbeatFrequencyMS": MONITOR_MS,
+                **options,
+            },
         )
     except (PyMongoError, ValueError) as error:
         raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
@@ -184,6 +188,9 @@ def open_watching_client(uri: str) -> MongoClient[Document]:
         timeoutMS=None,
         socketTimeoutMS=OPERATION_TIMEOUT_MS,
         maxPoolSize=4,
+        # Its calls notice by themselves what becomes of their member, so it is looked at rarely.
+        serverMonitoringMode="poll",
+        heartbeatFrequencyMS=WATCH_MONITOR_MS,
     )
 
 

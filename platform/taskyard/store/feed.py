@@ -35,7 +35,8 @@ SHARED_SECONDS = 0.5
 #: A stream that nobody has waited for so long is closed.
 IDLE_SECONDS = 10.0
 
-_AWAIT_MS = 1000
+#: How long the server waits for news; less than the client waits for the server.
+_AWAIT_MS = 3000
 _REOPEN_SECONDS = 0.5
 
 #: News that come closer together than this are taken in groups: an answer costs the server as
