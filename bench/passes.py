@@ -127,7 +127,7 @@ def one_pass(store: Store) -> float:
     began = time.perf_counter()
     report = assignment.tick(store, Settings())
     taken = (time.perf_counter() - began) * 1000
-    if report.queued != QUEUED or not report.assigned:
+    if not report.assigned:
         raise SystemExit(f"not the pass that was to be measured: {report}")
     return taken
 

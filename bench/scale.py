@@ -20,13 +20,13 @@ from bench import questions
 from bench.common import median, quantile, timed_ms, wait_until
 from bench.following import STAMPS, Follower
 from bench.ours import TaskyardClient, taskyard
-from bench.passes import prepared
+from bench.passes import WORKERS, prepared
 
 from taskyard import ids, logs
 from taskyard.embedded import EmbeddedServer
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
 from taskyard.settings import Settings
 from taskyard.store.client import Store
@@ -68,11 +68,18 @@ def _writes(store: Store, size: int) -> None:
     jobs = [_job(number, ids.new("job", now), store) for number in range(WRITTEN)]
     store.jobs.submit(jobs)
     at, start_by = Moment(now=now), now + timedelta(minutes=5)
+    leases = [ids.lease() for _ in range(WORKERS)]
     transitions = [
-        lifecycle.assign(job, worker_id="agent0", lease_id=ids.lease(), at=at, start_by=start_by)
-        for job in jobs
+        lifecycle.assign(
+            job,
+            worker_id=f"agent{number % WORKERS}",
+            lease_id=leases[number % WORKERS],
+            at=at,
+            start_by=start_by,
+        )
+        for number, job in enumerate(jobs)
     ]
-    seconds = timed_ms(lambda: store.jobs.assign_all(transitions)) / 1000
+    seconds = timed_ms(lambda: store.jobs.apply_all(transitions)) / 1000
     print(f"{WRITTEN:,} assignments of one pass: {WRITTEN / seconds:,.0f} a second")
 
 
@@ -81,7 +88,7 @@ def _beat(store: Store, worker_id: str) -> None:
     now = store.clock.now()
     store.workers.heartbeat(worker_id, {"cpuUsage": 1.0, "ramFreeMb": 9_000}, now=now)
     held = store.queries.held_by(worker_id)
-    leases = [job.lease_id or "" for job in held[:10]]
+    leases = [lease_of(job) for job in held[:10]]
     lease = timedelta(seconds=15)
     store.jobs.renew(worker_id, leases, now=now, lease=lease, grace=lease)
     store.queries.held_by(worker_id, JobStatus.ASSIGNED)

@@ -62,7 +62,7 @@ def main() -> None:
     logs.configure("ERROR")
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         store = client.connect(Settings(mongodb_uri=server.uri, database="search"))
-        insert_jobs(store, _jobs(store, wanted.jobs))
+        insert_jobs(store, week_of_jobs(store, wanted.jobs))
         print(f"{wanted.jobs:,} jobs, median (and worst) of {wanted.rounds} in ms")
         print(f"{'':52} {'page':>13} {'next page':>13} {'counts':>13}")
         for text in SEARCHES:
@@ -71,7 +71,7 @@ def main() -> None:
         store.close()
 
 
-def _jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
+def week_of_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
     """A week of jobs: of a hundred one is queued, seven failed and three were cancelled."""
     now, chosen = store.clock.now(), random.Random(1)
     kinds = [JobStatus.COMPLETED] * 89 + [JobStatus.FAILED] * 7 + [JobStatus.CANCELLED] * 3

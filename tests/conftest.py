@@ -69,14 +69,16 @@ def clock(_connected: Store) -> TestClock:
 
 
 @pytest.fixture
-def store(_connected: Store, settings: Settings, clock: TestClock) -> Store:
+def store(_connected: Store, settings: Settings, clock: TestClock) -> Iterator[Store]:
     """The real store over an empty database."""
     for name in _connected.database.list_collection_names():
         _connected.database[name].delete_many({})
     built = store_client.build(
         _connected.client, settings, feed_uri=settings.mongodb_uri, clock=clock
     )
-    return dataclasses.replace(built, feed=_connected.feed)
+    yield dataclasses.replace(built, feed=_connected.feed)
+    # What was counted belongs to this test and not to the next one's database.
+    built.counters.flush()
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ HARD_CASES = (
     HardCase(
         name="a large job that waited long keeps a worker for itself",
         module="workers/placement.py",
-        rule="_reserve(available, needed, job.job_id)",
+        rule="floor.reserve(job)",
         without="pass",
         test="workers/test_placement.py::test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself",
     ),

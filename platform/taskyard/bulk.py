@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,6 +23,8 @@ from taskyard.store.searches import Position
 
 #: Jobs that one batch acts on: a batch is one request, and each cancel waits for a majority.
 BATCH = 200
+
+CANCELS_AT_ONCE = 16
 
 
 class Action(StrEnum):
@@ -82,14 +85,17 @@ def act(platform: Platform, task: Task, *, after: Position | None = None) -> Bat
 
 
 def _cancel(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
-    done = []
-    for job in jobs:
+    def cancel(job: Job) -> bool:
         try:
             operations.cancel(platform, job.job_id, by=task.by, reason=task.reason)
         except (Conflict, NotFound):
-            continue
-        done.append(job.job_id)
-    return done
+            return False
+        return True
+
+    # Each waits until a majority has it, and those that wait together wait once.
+    with ThreadPoolExecutor(CANCELS_AT_ONCE) as threads:
+        done = list(threads.map(cancel, jobs))
+    return [job.job_id for job, is_done in zip(jobs, done, strict=True) if is_done]
 
 
 def _retry(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from taskyard import events
 from taskyard.jobs.lifecycle import Moment, Transition
+from taskyard.nudges import Act, at_once
 from taskyard.scheduler import assignment
 from taskyard.scheduler.assignment import PassReport
+from taskyard.scheduler.offers import Offers
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.failures import is_unavailable
@@ -25,6 +27,9 @@ class Platform:
     settings: Settings
     store: Store
     announce: Announce
+    #: Does soon what whoever asks need not wait for.
+    soon: Callable[[Act], None] = at_once
+    offers: Offers = field(default_factory=Offers)
 
     def moment(self) -> Moment:
         """Now, by the database's clock, with how long an ended job is kept."""
@@ -45,9 +50,15 @@ class Platform:
         return report
 
     def nudge(self, trigger: str) -> None:
-        """Run a pass if it can be run now; whoever asks has done its own work already."""
+        """Have a pass run soon; whoever asks has done its own work already."""
+        self.soon(lambda: self._try_pass(trigger))
+
+    def _try_pass(self, trigger: str) -> None:
         try:
-            self.run_pass(trigger)
+            self.offers.look_again(self.store, self.settings)
+            if self.store.queries.waiting_shapes():
+                self.offers.look(self.store, self.settings)
+                self.run_pass(trigger)
         except Exception as error:
             if not is_unavailable(error):
                 raise

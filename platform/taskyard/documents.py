@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -44,3 +44,15 @@ def to_document(record: Any) -> dict[str, Any]:
         if value is not None:
             document[stored] = list(value) if isinstance(value, tuple) else value
     return document
+
+
+def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str] = ()) -> Record:
+    """``record`` with some stored fields set anew, and some gone."""
+    names = _names(type(record))
+    values = {
+        names[stored]: tuple(value) if isinstance(value, list) else value
+        for stored, value in changes.items()
+        if stored in names
+    }
+    values |= {names[stored]: None for stored in cleared if stored in names}
+    return replace(record, **values)  # type: ignore[type-var] # every record is a dataclass

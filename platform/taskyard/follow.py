@@ -82,6 +82,19 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
                 woken.wait(LOOK_SECONDS)
 
 
+def replay(
+    platform: Platform, job: Job, attempt: int, start: Place | None = None
+) -> Iterator[Seen]:
+    """All that an attempt printed which is over, behind ``start``, and then the job as it is."""
+    place = Place(attempt=attempt)
+    if start is not None and start.attempt == attempt:
+        place = start
+    for chunk in platform.store.output.read(job, after=place.seq, attempt=attempt):
+        place = replace(place, seq=chunk.seq)
+        yield Seen(job=job, chunk=chunk, place=place)
+    yield Seen(job=job, place=place, ended=True)
+
+
 def wait_until_ended(platform: Platform, job_id: str, seconds: float) -> Job:
     """The job as soon as it has ended, or as it is after ``seconds``. Raises NotFound."""
     deadline = time.monotonic() + seconds

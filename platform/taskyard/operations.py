@@ -41,7 +41,7 @@ def submit(
         _new_job(job_id, {**request, **source}, now=now, by=by)
         for job_id, request, source in zip(job_ids, wanted, inputs, strict=True)
     ]
-    platform.store.jobs.submit(jobs)
+    platform.store.jobs.submit(platform.offers.made(jobs))
     platform.nudge("create")
     return job_ids
 
@@ -69,7 +69,7 @@ def retry(
     if edits:
         fresh = replace(fresh, **edits)
         fresh = replace(fresh, shape=fresh.requirement.shape)
-    platform.store.jobs.submit([fresh])
+    platform.store.jobs.submit(platform.offers.made([fresh]))
     platform.nudge("retry")
     return fresh
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskyard.context import Platform
-from taskyard.jobs.search import EVERYTHING
+from taskyard.jobs.search import in_states
 from taskyard.jobs.states import JobStatus
 from taskyard.stats import alarms, common_errors
 from taskyard.stats.alarms import Alarm, Facts
 from taskyard.stats.common_errors import CommonError
-from taskyard.stats.rollup import MINUTE, TEN_MINUTES, Rollup, floor, merge, series
+from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, Rollup, floor, merge, series
 from taskyard.store.queries import Tally
 from taskyard.store.stats import ERRORS_LOOKED_AT
 from taskyard.workers.model import NOTHING, Usage, Worker
@@ -37,9 +37,9 @@ class Span:
 SPANS: Mapping[str, Span] = {
     "15m": Span(length=timedelta(minutes=15), stored=MINUTE, shown=MINUTE),
     "1h": Span(length=timedelta(hours=1), stored=MINUTE, shown=MINUTE),
-    "6h": Span(length=timedelta(hours=6), stored=MINUTE, shown=timedelta(minutes=5)),
+    "6h": Span(length=timedelta(hours=6), stored=TEN_MINUTES, shown=TEN_MINUTES),
     "24h": Span(length=timedelta(hours=24), stored=TEN_MINUTES, shown=timedelta(minutes=20)),
-    "7d": Span(length=timedelta(days=7), stored=TEN_MINUTES, shown=timedelta(hours=2)),
+    "7d": Span(length=timedelta(days=7), stored=HOUR, shown=timedelta(hours=2)),
 }
 
 
@@ -77,13 +77,18 @@ class Overview:
         return self.total.failed / by_itself if by_itself else None
 
 
-def overview(platform: Platform, span: Span) -> Overview:
-    """The figures; each read is bounded, however many jobs are stored."""
+def overview(
+    platform: Platform, span: Span, *, counted: Collection[JobStatus] = tuple(JobStatus)
+) -> Overview:
+    """The figures; each read is bounded, however many jobs are stored.
+
+    Of the states that are not ``counted`` no job is: long states take most of the time.
+    """
     store, now = platform.store, platform.store.clock.now()
     begin = now - span.length
     kept = store.stats.read(span.stored, floor(begin, span.shown), now)
     points = series(kept, begin=begin, end=now, step=span.shown)
-    jobs = store.queries.tally(EVERYTHING)
+    jobs = store.queries.tally(in_states({*counted, JobStatus.QUEUED}))
     oldest = _oldest(platform, jobs, kept, now)
     workers, usage = store.workers.listed(), store.queries.usage()
     offline_after = timedelta(seconds=platform.settings.offline_seconds)
@@ -107,7 +112,7 @@ def overview(platform: Platform, span: Span) -> Overview:
 def current_alarms(platform: Platform) -> list[Alarm]:
     """The alarms alone."""
     now = platform.store.clock.now()
-    jobs = platform.store.queries.tally(EVERYTHING)
+    jobs = platform.store.queries.tally(in_states([JobStatus.QUEUED]))
     kept = platform.store.stats.read(MINUTE, floor(now - 5 * MINUTE, MINUTE), now)
     oldest = _oldest(platform, jobs, kept, now)
     return alarms.judge(_facts(platform, platform.store.workers.listed(), oldest, now))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from datetime import timedelta
 
 from taskyard.context import Platform
@@ -22,9 +22,22 @@ def explain(here: Platform, jobs: Sequence[Job]) -> dict[str, Waiting]:
     offline_after = timedelta(seconds=here.settings.offline_seconds)
     # Counting what is ahead is a query of its own: done for one job, not for a page of them.
     ahead = store.queries.ahead_of(queued[0]) if len(jobs) == 1 else None
-    return {
-        job.job_id: explanation.explain(
-            job, workers, usage, now=now, offline_after=offline_after, ahead=ahead
-        )
-        for job in queued
-    }
+    sight = explanation.look(workers, usage, now=now, offline_after=offline_after)
+    reserving = {worker.reserved_for for worker in workers}
+    alike: dict[Hashable, Waiting] = {}
+    found: dict[str, Waiting] = {}
+    for job in queued:
+        kind = _kind(job, reserving)
+        if kind not in alike:
+            alike[kind] = sight.explain(job, ahead=ahead)
+        found[job.job_id] = alike[kind]
+    return found
+
+
+def _kind(job: Job, reserving: Collection[str | None]) -> Hashable:
+    """Jobs of one kind wait for one reason: all that a worker is judged by is the same of them.
+
+    A page of queued jobs is mostly one or two kinds, and each look at all workers costs.
+    """
+    kept_for = job.job_id if job.job_id in reserving else None
+    return job.shape, job.is_suspect, job.lost_on, kept_for

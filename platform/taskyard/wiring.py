@@ -9,6 +9,7 @@ from taskyard import settings as settings_module
 from taskyard.celery_names import queue_of
 from taskyard.context import Platform
 from taskyard.jobs.lifecycle import Transition
+from taskyard.nudges import Nudges
 from taskyard.store.client import connect
 
 
@@ -16,7 +17,7 @@ from taskyard.store.client import connect
 def platform() -> Platform:
     """This process's platform. Raises ConfigurationError, StoreUnavailable."""
     settings = settings_module.load()
-    return Platform(settings=settings, store=connect(settings), announce=announce)
+    return Platform(settings=settings, store=connect(settings), announce=announce, soon=Nudges())
 
 
 def announce(assigned: Sequence[Transition]) -> None:

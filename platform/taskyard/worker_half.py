@@ -71,12 +71,12 @@ def heartbeat(
     worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
     lease = timedelta(seconds=platform.settings.http_lease_seconds)
     held = store.jobs.renew_seen(worker, job_ids, now=store.clock.now(), lease=lease)
-    lost = sorted(set(job_ids) - {renewed.job_id for renewed in held})
+    lost = sorted(set(job_ids) - {renewed.lease.job_id for renewed in held})
     for job_id in lost[:LOST_NOTED]:
         _note(platform, Lease(job_id=job_id, worker_id=worker_id), Write.HEARTBEAT)
     return Beat(
         worker=worker,
-        cancel=[renewed.job_id for renewed in held if renewed.cancel_requested],
+        cancel=[renewed.lease.job_id for renewed in held if renewed.cancel_requested],
         lost=lost,
     )
 

@@ -15,6 +15,7 @@ from taskyard.agent.admission import Admission, Capacity
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.runner import Runner
 from taskyard.agent.stages import Stages
+from taskyard.agent.turns import Turns
 from taskyard.agent.workspace import WorkspaceRoot
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
@@ -35,8 +36,8 @@ class Bench:
         self.folder = folder
         capacity = Capacity(cpu_count=8, ram_total_mb=8192, max_jobs=0)
         self.reporter = Reporter(self.platform)
-        stages = Stages(self.platform, self.reporter, WorkspaceRoot(folder), Admission(capacity))
-        self.runner = Runner(stages, self.platform.settings)
+        stages = Stages(self.platform, self.reporter, WorkspaceRoot(folder))
+        self.runner = Runner(stages, Admission(capacity), Turns(), self.platform.settings)
         self.runner.start()
         self.store.workers.register(
             "w1", {"kind": "celery", "bootId": "b1", "hostname": "h"}, now=self.store.clock.now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 import pytest
@@ -15,6 +15,8 @@ from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.reach import Reach
 from tests.helpers import eventually
+
+_LEASE = Lease(job_id="job", worker_id="w1", attempt=1, lease_id="lease")
 
 
 class Set:
@@ -35,21 +37,21 @@ class Running:
     def __init__(self) -> None:
         self.until: list[float] = []
 
-    def leases(self) -> dict[str, str]:
-        return {"lease": "job"}
+    def leases(self) -> list[Lease]:
+        return [_LEASE]
 
-    def extend(self, lease_ids: Sequence[str], until: float) -> None:
-        assert list(lease_ids) == ["lease"]
+    def extend(self, leases: Collection[Lease], until: float) -> None:
+        assert list(leases) == [_LEASE]
         self.until.append(until)
 
     def offer(self, lease: Lease) -> None:
         raise AssertionError(lease)
 
-    def cancel(self, lease_id: str) -> None:
-        raise AssertionError(lease_id)
+    def cancel(self, lease: Lease) -> None:
+        raise AssertionError(lease)
 
-    def abandon(self, lease_id: str) -> None:
-        raise AssertionError(lease_id)
+    def abandon(self, lease: Lease) -> None:
+        raise AssertionError(lease)
 
     def give_back(self, reason: str) -> None:
         raise AssertionError(reason)

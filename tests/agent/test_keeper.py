@@ -123,7 +123,7 @@ def test_a_daemon_without_environment_ends_with_its_job_and_spares_others(
     assert job.status == "COMPLETED"
     assert sleepers("4101") == []
     assert sleepers("4102"), "the daemon of a job that still runs"
-    bench.runner.cancel(other.lease_id or "")
+    bench.runner.cancel(other)
     assert bench.ended(other).status == "FAILED"
     assert sleepers("4102") == []
 
@@ -141,7 +141,7 @@ def test_sigterm_reaches_what_called_setsid(platform: Platform, tmp_path: Path) 
     script.write_text(f"trap 'echo term > {mark}; exit' TERM\necho ready\nsleep 60 & wait\n")
     lease = bench.offer(f"setsid sh {script}", timeout_ms=60_000)
     eventually(lambda: bench.printed(lease))
-    bench.runner.cancel(lease.lease_id or "")
+    bench.runner.cancel(lease)
     bench.ended(lease)
     bench.runner.drain(0)
     assert mark.read_text() == "term\n"

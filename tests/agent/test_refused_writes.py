@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
@@ -112,25 +112,25 @@ class _Running:
     """An agent's jobs as presence sees them: one that runs until it is abandoned."""
 
     def __init__(self, job: Job) -> None:
-        self.running = {job.lease_id or "": job.job_id}
+        self.running = [lease_of(job)]
 
-    def leases(self) -> dict[str, str]:
-        return dict(self.running)
+    def leases(self) -> list[Lease]:
+        return list(self.running)
 
     def offer(self, lease: Lease) -> None:
         raise AssertionError(lease)
 
-    def extend(self, lease_ids: Sequence[str], until: float) -> None:
-        assert lease_ids == []
+    def extend(self, leases: Collection[Lease], until: float) -> None:
+        assert leases == []
 
-    def cancel(self, lease_id: str) -> None:
-        raise AssertionError(lease_id)
+    def cancel(self, lease: Lease) -> None:
+        raise AssertionError(lease)
 
     def give_back(self, reason: str) -> None:
         raise AssertionError(reason)
 
-    def abandon(self, lease_id: str) -> None:
-        del self.running[lease_id]
+    def abandon(self, lease: Lease) -> None:
+        self.running.remove(lease)
 
 
 def test_a_heartbeat_for_a_lease_that_is_over_is_noted(platform: Platform, lost: Job) -> None:
@@ -142,6 +142,6 @@ def test_a_heartbeat_for_a_lease_that_is_over_is_noted(platform: Platform, lost:
     eventually(lambda: kinds(platform, lost.job_id))
     presence.stop()
     assert kinds(platform, lost.job_id) == ["heartbeat"]
-    assert jobs.running == {}
+    assert jobs.running == []
     entry = platform.store.jobs.get(lost.job_id).history[-1]
     assert (entry["attempt"], entry["worker"]) == (1, "w1")

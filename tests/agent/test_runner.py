@@ -58,7 +58,7 @@ def test_output_is_stored_within_a_quarter_of_a_second(bench: Bench) -> None:
     lease = bench.offer("sleep .5; date +%s%N; sleep 5")
     text = eventually(lambda: bench.printed(lease))
     assert time.time() - int(text) / 1e9 < 0.25
-    bench.runner.cancel(lease.lease_id or "")
+    bench.runner.cancel(lease)
 
 
 def test_lines_share_the_workspace_and_its_archive_is_kept(bench: Bench) -> None:
@@ -104,7 +104,7 @@ def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
     moment = bench.platform.moment()
     bench.store.jobs.apply(lifecycle.cancel(job, by="op", reason=None, at=moment))
     began = time.monotonic()
-    bench.runner.cancel(lease.lease_id or "")
+    bench.runner.cancel(lease)
     ended = bench.ended(lease)
     assert time.monotonic() - began < 1
     assert ended.status == "CANCELLED"
@@ -118,7 +118,7 @@ def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -
     # The note of its output follows the output itself.
     eventually(lambda: bench.store.jobs.get(lease.job_id).output_bytes)
     before = bench.store.jobs.get(lease.job_id)
-    bench.runner.abandon(lease.lease_id or "")
+    bench.runner.abandon(lease)
     eventually(lambda: not _runs(pid))
     eventually(lambda: not bench.runner.leases())
     assert bench.store.jobs.get(lease.job_id) == before
@@ -160,11 +160,26 @@ def test_a_drain_past_the_grace_puts_the_job_back(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["true", "exit 1", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a"]
+    "command",
+    [
+        *("touch a", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a", "echo x > ../x; exit 1"),
+        *("touch $TMPDIR/a", "pip --version > $VIRTUAL_ENV/bin/a", "echo exit > $(which pip)"),
+    ],
 )
 def test_the_workspace_is_removed_whatever_the_job_did(bench: Bench, command: str) -> None:
     bench.run(command)
     eventually(lambda: not list(bench.folder.iterdir()))
+
+
+def test_a_workspace_that_a_job_left_as_it_was_is_the_next_jobs_under_a_new_name(
+    bench: Bench,
+) -> None:
+    look = "stat -c %i ."
+    first, second = (bench.run(f"{look}; pwd; ls -A . $HOME $TMPDIR") for _ in range(2))
+    one, two = (bench.printed(job).split("\n", 2) for job in (first, second))
+    assert one[0] == two[0], "the same folder"
+    assert first.job_id in one[1]
+    assert second.job_id in two[1]
 
 
 def test_a_job_sees_a_clean_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,12 @@ def agent(api: FlaskClient) -> HttpAgent:
 
 
 def events(
-    api: FlaskClient, job_id: str, last: str | None = None
+    api: FlaskClient, job_id: str, last: str | None = None, **query: int
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Events as (name, id, data), read one by one as they come."""
     headers = {"Last-Event-ID": last} if last else {}
-    answer = api.get(f"/api/jobs/events?jobId={job_id}", headers=headers)
+    asked = {"jobId": job_id, **query}
+    answer = api.get("/api/jobs/events", query_string=asked, headers=headers)
     assert answer.status_code == 200
     assert answer.mimetype == "text/event-stream"
     for part in answer.response:
@@ -105,6 +106,25 @@ def test_a_new_attempt_starts_the_text_anew(
     agent.stream("second try")
     _, data = until(stream, "stdout")
     assert (data["attempt"], data["data"]) == (2, "second try")
+
+
+def test_an_attempt_that_is_over_is_read_to_its_end(api: FlaskClient, agent: HttpAgent) -> None:
+    """While the next one runs, and from where a reader left off."""
+    job_id = submit_job(api)
+    agent.poll()
+    for text, stream in (("first ", "stdout"), ("oops", "stderr"), ("try", "stdout")):
+        agent.stream(text, type=stream)
+    agent.fail("disk full")
+    agent.register()
+    agent.poll()
+    agent.stream("second")
+    told = list(events(api, job_id, attempt=1))
+    printed = [(name, data["data"]) for name, _, data in told if "data" in data]
+    assert printed == [("stdout", "first "), ("stderr", "oops"), ("stdout", "try")]
+    assert [(told[-1][0], told[-1][2]["status"])] == [("end", "RUNNING")]
+    rest = list(events(api, job_id, told[1][1], attempt=1))
+    assert [data.get("data") for _, _, data in rest] == ["try", None]
+    assert until(events(api, job_id, attempt=2), "stdout")[1]["data"] == "second"
 
 
 def test_a_made_up_event_id_is_422(api: FlaskClient) -> None:

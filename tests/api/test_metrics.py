@@ -93,7 +93,8 @@ def test_a_pass_counts_what_it_assigned_and_how_long_it_took(
         submit_job(api)
     found = read(api)
     assert found["taskyard_assignments_total{celery}"] == 2
-    assert found["taskyard_pass_duration_seconds_count"] == 3
+    # The third found nothing free and did not look at the queue.
+    assert found["taskyard_pass_duration_seconds_count"] == 2
     assert 0 < found["taskyard_pass_duration_seconds_sum"] < 30
     assert (found["taskyard_jobs{ASSIGNED}"], found["taskyard_jobs{QUEUED}"]) == (2, 1)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.chromium import chromium
-from tests.browser.scene import Scene, set_scene
+from tests.browser.scene import HOSTILE, Scene, set_scene
 from tests.processes.conftest import Up
 
 PATIENCE_MS = 30_000
@@ -22,6 +23,18 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             yield scene
     finally:
         up.stop()
+
+
+@pytest.fixture
+def dead_letter(scene: Scene) -> str:
+    """A message for a task that no worker knows; returns its arguments, which are hostile."""
+    arguments = json.dumps([HOSTILE])
+    sent = scene.up.run(
+        *("celery", "-A", "taskyard.celery_app", "call", "nobody.knows", "--queue", "scheduler"),
+        *("--args", arguments),
+    )
+    assert sent.returncode == 0, sent.stderr
+    return arguments
 
 
 @pytest.fixture(scope="package")

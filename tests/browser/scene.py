@@ -61,7 +61,9 @@ def fill(scene: Scene) -> None:
     scene.submit("build", BUILD)
     scene.submit("failed", "echo looking; echo 'no such part' >&2; exit 3")
     scene.submit("hostile", HOSTILE_OUTPUT)
-    scene.submit("retried", "echo try; exit 1", maxRetries=2, retryOnExit=True)
+    scene.submit(
+        "retried", "echo try $TASKYARD_ATTEMPT; echo no >&2; exit 1", maxRetries=2, retryOnExit=True
+    )
     scene.submit("late", "sleep 60", timeoutMs=300, maxRetries=0)
     for name in list(scene.jobs):
         scene.client.wait(scene.jobs[name])

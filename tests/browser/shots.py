@@ -13,10 +13,14 @@ from typing import Literal
 from playwright.sync_api import Browser
 
 from tests.browser.chromium import chromium
+from tests.browser.history import live_through
 from tests.browser.scene import Scene, set_scene
 from tests.processes.conftest import Up
 
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
+
+#: Lists of a day: their first rows are enough.
+LONG = ("jobs", "jobs-failed", "worker")
 
 Colours = Literal["light", "dark"]
 
@@ -28,6 +32,7 @@ def main(folder: Path) -> None:
         up = Up(Path(home))
         try:
             with set_scene(up.await_ready()) as scene:
+                live_through(up, scene.client.workers()["workers"][0]["workerId"])
                 for colours in ("light", "dark"):
                     take(browser, scene, folder, colours)
         finally:
@@ -50,7 +55,7 @@ def take(browser: Browser, scene: Scene, folder: Path, colours: Colours) -> None
         "job-hostile": f"/jobs/{scene.jobs['hostile']}",
         "job-edit": f"/jobs/{scene.jobs['failed']}/edit",
         "workers": "/workers",
-        "overview": "/overview?range=15m",
+        "overview": "/overview?range=24h",
         "system": "/system",
         "worker": f"/worker?id={worker}",
     }
@@ -62,7 +67,8 @@ def take(browser: Browser, scene: Scene, folder: Path, colours: Colours) -> None
         for name, path in pages.items():
             page.goto(scene.url + path)
             page.wait_for_timeout(400)
-            page.screenshot(path=folder / f"{name}-{kind}-{colours}.png", full_page=True)
+            picture = folder / f"{name}-{kind}-{colours}.png"
+            page.screenshot(path=picture, full_page=name not in LONG)
         context.close()
 
 

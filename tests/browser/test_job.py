@@ -126,6 +126,25 @@ def test_all_attempts_are_drawn(opens: Opens, scene: Scene) -> None:
     expect(page.locator(".rails .bar.running")).to_have_count(3)
 
 
+def test_the_output_of_an_earlier_attempt_is_looked_at_like_the_last(
+    opens: Opens, scene: Scene
+) -> None:
+    page = open_job(opens, scene, "retried")
+    attempts = page.get_by_role("navigation", name="Output of attempt")
+    expect(page.locator(ROWS).first).to_contain_text("try 3")
+    attempts.get_by_role("link", name="1").click()
+    expect(page.locator(ROWS).first).to_contain_text("try 1")
+    expect(attempts.locator("[aria-current]")).to_have_text("Attempt 1")
+    page.get_by_role("button", name="stderr").click()
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.locator(ROWS)).to_contain_text("no")
+    expect(page.get_by_role("link", name="As text")).to_have_attribute(
+        "href", re.compile("attempt=1")
+    )
+    page.go_back()
+    expect(page.locator(ROWS).first).to_contain_text("try 3")
+
+
 def test_it_is_edited_and_run_again_and_both_know_of_it(
     opens: Opens, scene: Scene, complaints: list[str]
 ) -> None:

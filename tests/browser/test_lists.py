@@ -79,6 +79,18 @@ def test_a_new_job_comes_and_changes_without_a_reload(page: Page, scene: Scene) 
     assert is_marked(page)
 
 
+def test_the_counts_of_the_tabs_follow(page: Page, scene: Scene) -> None:
+    expect(page.locator("#live")).to_have_text("Live")
+    tab = page.get_by_role("link", name="Queued").locator("b")
+    before = int(tab.inner_text())
+    mark(page)
+    scene.submit("counted", "true", labels=["nowhere"])
+    expect(tab).to_have_text(str(before + 1))
+    scene.client.cancel(scene.jobs["counted"])
+    expect(tab).to_have_text(str(before))
+    assert is_marked(page)
+
+
 def test_two_browsers_see_the_same(opens: Opens, scene: Scene) -> None:
     one, other = opens("/"), opens("/")
     scene.submit("shared", "true", labels=["nowhere"])
@@ -99,7 +111,7 @@ def test_several_are_run_again_from_the_list(page: Page, scene: Scene) -> None:
     for name in ("failed", "build"):
         page.get_by_label(f"Select {scene.jobs[name]}").check()
     expect(page.locator("#selected")).to_have_text("2 selected")
-    expect(page.locator("#live")).to_have_text("Still while jobs are selected")
+    expect(page.locator("#live")).to_have_text("Still while rows are selected")
     page.get_by_role("button", name="Run again…").click()
     expect(page.locator("h1")).to_have_text("Run again 2 jobs?")
     page.get_by_role("button", name="Run 2 jobs again").click()
@@ -242,5 +254,5 @@ def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: S
     page.route(lambda address: address.rstrip("/") == scene.url, answer_late, times=1)
     with page.expect_response(lambda answer: answer.url.rstrip("/") == scene.url):
         scene.submit("meanwhile", "true")
-    expect(page.locator("#live")).to_have_text("Still while jobs are selected")
+    expect(page.locator("#live")).to_have_text("Still while rows are selected")
     expect(box).to_be_checked()

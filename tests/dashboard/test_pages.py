@@ -207,20 +207,39 @@ def test_only_what_can_be_done_to_all_is_offered(
     assert {*re.findall(r'name="action" value="(\w+)"', form)} == offered
 
 
-def test_long_work_on_all_that_match_goes_on_with_the_next_press(
+def test_the_rows_alone_are_a_page_that_counts_nothing(
+    operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked for with each change; the counts follow every few seconds."""
+    job = stored(platform, JobStatus.QUEUED)
+    monkeypatch.setattr(type(platform.store.queries), "tally", None)
+    page = operator.get("/", headers={"Taskyard-Part": "rows"})
+    assert job.job_id in page.text.split('id="rows"')[1]
+
+
+def test_long_work_on_all_that_match_says_how_far_it_is_and_goes_on(
     operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
         stored(platform, JobStatus.QUEUED, labels=["gpu"])
     monkeypatch.setattr(matching, "WORK_SECONDS", -1)
     monkeypatch.setattr(bulk, "BATCH", 2)
-    form = {"action": "cancel", "q": "label:gpu", "sure": "yes"}
-    page = operator.post("/jobs/act-on-all", data=form, headers=OWN_SITE).text
-    assert "2 done, more to go" in page
-    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
-    fields.pop("next", None)
+    form = {"action": "cancel", "q": "label:gpu"}
+    asked = operator.post("/jobs/act-on-all", data=form, headers=OWN_SITE).text
+    assert "data-goes-on" not in asked, "nothing is done before the reader is sure"
+    page = operator.post("/jobs/act-on-all", data=_hidden(asked), headers=OWN_SITE).text
+    assert "2 of 3 done, more to go" in page
+    assert "data-goes-on" in page
+    fields = _hidden(page)
     answer = operator.post("/jobs/act-on-all", data=fields, headers=OWN_SITE)
     assert "3 jobs cancelled" in operator.get(answer.headers["Location"]).text
+
+
+def _hidden(page: str) -> dict[str, str]:
+    """What the page's form sends by itself."""
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    fields.pop("next", None)
+    return fields
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def _calm(load: Load) -> None:
 
 
 def _waiting(running: Platform, token: str) -> list[str]:
-    """Why jobs still wait; an agent on a host that is over 90 % busy takes none."""
+    """Why jobs still wait."""
     answer = httpx2.get(
         f"{running.url}/api/jobs/list?status=QUEUED&limit=5",
         headers={"Authorization": f"Bearer {token}"},

@@ -76,8 +76,10 @@ def test_a_batch_of_assignments_that_reached_no_majority_is_unknown(
     job = factories.queued_job()
     store.jobs.submit([job])
     fail(["update"], collection="jobs", writeConcernError=TOO_FEW)
+    assignment = assigned(store, job)
     with pytest.raises(Exception, match="not confirmed"):
-        store.jobs.assign_all([assigned(store, job)])
+        store.jobs.apply_all([assignment])
+    assert store.jobs.apply_all([assignment]) == [assignment], "it is known by its line"
 
 
 def test_output_that_reached_no_majority_is_sent_again_and_there_once(

@@ -175,10 +175,8 @@ def renew(world: World, fault: Break) -> None:
     store = world.platform.store
     fault()
     now = store.clock.now() + LEASE
-    held = world.again(
-        lambda: store.jobs.renew("w1", [lease.lease_id or ""], now=now, lease=LEASE, grace=LEASE)
-    )
-    assert [renewed.lease_id for renewed in held] == [lease.lease_id]
+    held = world.again(lambda: store.jobs.renew("w1", [lease], now=now, lease=LEASE, grace=LEASE))
+    assert [renewed.lease for renewed in held] == [lease]
     assert world.job(lease).lease_until == now + LEASE
 
 

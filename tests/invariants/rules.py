@@ -8,7 +8,7 @@ from typing import Any
 from taskyard.agent.admission import Admission
 from taskyard.jobs.counters import Counter
 from taskyard.jobs.lifecycle import HISTORY_KEPT
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import HELD, TERMINAL, JobStatus, Verb
 from taskyard.store.client import Store
 
@@ -44,7 +44,7 @@ def check_running(store: Store, admissions: Mapping[str, Admission]) -> None:
     """What runs under leases that the agents of now admitted fits their hosts."""
     for worker_id, admission in admissions.items():
         running = store.queries.held_by(worker_id, JobStatus.RUNNING)
-        admitted = [job for job in running if admission.has(job.lease_id or "")]
+        admitted = [job for job in running if admission.has(lease_of(job).key)]
         assert sum(job.required_cpu for job in admitted) <= admission.capacity.cpu_count + _EPSILON
         assert sum(job.required_ram_mb for job in admitted) <= admission.capacity.ram_total_mb
 

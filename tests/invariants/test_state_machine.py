@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hypothesis
@@ -24,11 +24,13 @@ from hypothesis.stateful import (
 
 from taskyard import operations, worker_half
 from taskyard.agent.admission import Admission, Capacity
+from taskyard.agent.claims import Claims
 from taskyard.agent.reporting import Reporter
+from taskyard.agent.turns import Turns
 from taskyard.context import Platform
 from taskyard.errors import Conflict, Forbidden, Gone, NotFound, StaleAttempt
 from taskyard.jobs.lifecycle import Outcome, Transition
-from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.scheduler import assignment, ticks
 from taskyard.scheduler.assignment import Decision
@@ -55,6 +57,23 @@ WORKERS = st.sampled_from([*CELERY, *HTTP])
 CAUSES = st.sampled_from([None, *Cause])
 
 REFUSALS = (Conflict, Forbidden, Gone, NotFound, StaleAttempt)
+
+
+class _Agent:
+    """Runs all that it claims."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.claimed: list[Lease] = []
+        self._admission = admission
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            lease = lease_of(job)
+            assert self._admission.admit(lease.key, job), "claimed without a place"
+            self.claimed.append(lease)
+
+    def job_ids(self) -> set[str]:
+        return self._admission.job_ids()
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -178,7 +197,7 @@ class Lifecycle(RuleBasedStateMachine):
         settings_ = self.platform.settings
         self.store.jobs.renew(
             worker_id,
-            [lease.lease_id or "" for lease in named],
+            named,
             now=self.clock.now(),
             lease=_seconds(settings_.lease_seconds),
             grace=_seconds(settings_.finish_grace_seconds),
@@ -199,17 +218,29 @@ class Lifecycle(RuleBasedStateMachine):
         )
         before = self.store.jobs.find(hint.job_id)
         admission = self.admissions.get(lease.worker_id)
-        if admission is None or before is None or admission.has(lease.lease_id or ""):
+        if admission is None or before is None or admission.has(lease.key):
             return
-        if not admission.admit(lease.lease_id or "", before.requirement):
+        if not admission.admit(lease.key, before):
             self.reporter.release(lease, "does not fit beside what runs on the agent")
             return
         if self.reporter.start(lease) is None:
-            admission.leave(lease.lease_id or "")
+            admission.leave(lease.key)
         else:
-            assert lease.lease_id not in self.started, "one lease started twice"
-            self.started.add(str(lease.lease_id))
+            assert lease.key not in self.started, "one lease started twice"
+            self.started.add(lease.key)
             self.believed.append(lease)
+
+    @rule(worker_id=st.sampled_from(CELERY))
+    def an_agent_claims(self, worker_id: str) -> None:
+        """What has a place on it, without a pass."""
+        if (admission := self.admissions.get(worker_id)) is None:
+            return
+
+        boot = f"{worker_id}/{self.boots[worker_id]}"
+        agent = _Agent(admission)
+        Claims(self.platform, boot, admission, Turns(), agent).claim()
+        self.started.update(lease.key for lease in agent.claimed)
+        self.believed.extend(agent.claimed)
 
     @rule(data=st.data(), cause=CAUSES)
     def an_agent_reports(self, data: st.DataObject, cause: Cause | None) -> None:
@@ -312,7 +343,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _leave(self, lease: Lease) -> None:
         if admission := self.admissions.get(lease.worker_id):
-            admission.leave(lease.lease_id or "")
+            admission.leave(lease.key)
 
     def _check_fenced(self, before: Job | None, lease: Lease, accepted: Job | None) -> None:
         """A write is accepted exactly when its attempt is the one that runs."""

@@ -18,7 +18,8 @@ LATER = Moment(now=NOW + timedelta(hours=1))
 
 def moved(job: Job, transition: Transition | None) -> dict[str, float]:
     assert transition is not None
-    return moved_by(transition, after(job, transition))
+    assert transition.moved() == after(job, transition)
+    return moved_by(transition)
 
 
 def claim(job: Job, kind: str) -> Transition:

@@ -58,7 +58,7 @@ class Fleet:
             running = self.store.queries.held_by(worker_id, JobStatus.RUNNING)
             self.store.jobs.renew(
                 worker_id,
-                [job.lease_id or "" for job in running],
+                [lease_of(job) for job in running],
                 now=self.clock.now(),
                 lease=timedelta(seconds=15),
                 grace=timedelta(seconds=60),

@@ -48,11 +48,10 @@ class Running:
         return self._store.jobs.get(self.lease.job_id)
 
     def renew(self) -> bool:
-        lease_id = self.lease.lease_id or ""
         held = self._store.jobs.renew(
-            "w1", [lease_id], now=self._store.clock.now(), lease=LEASE, grace=GRACE
+            "w1", [self.lease], now=self._store.clock.now(), lease=LEASE, grace=GRACE
         )
-        return [renewed.lease_id for renewed in held] == [lease_id]
+        return [renewed.lease for renewed in held] == [self.lease]
 
 
 @pytest.fixture

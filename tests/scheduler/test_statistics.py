@@ -12,7 +12,7 @@ from taskyard.documents import to_document
 from taskyard.jobs.states import JobStatus
 from taskyard.overview import SPANS, overview
 from taskyard.stats.histogram import bucket
-from taskyard.stats.rollup import MINUTE, TEN_MINUTES, Rollup, floor
+from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, Rollup, floor
 from taskyard.store.client import Store
 from tests import factories
 from tests.conftest import TestClock
@@ -83,8 +83,9 @@ def test_after_an_outage_nothing_is_missing(store: Store, clock: TestClock, tick
         tick("statistics")
     assert sum(r.completed for r in minutes(store, clock).values()) == 5
     now = clock.now()
-    tens = store.stats.read(TEN_MINUTES, now - timedelta(hours=26), now)
-    assert sum(r.completed for r in tens) == 5
+    for step in (TEN_MINUTES, HOUR):
+        kept = store.stats.read(step, now - timedelta(hours=26), now)
+        assert sum(r.completed for r in kept) == 5, step
 
 
 def test_queue_and_workers_are_looked_at(

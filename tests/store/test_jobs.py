@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,8 +13,10 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.store import queries
 from taskyard.store.client import Store
-from taskyard.store.queries import JobFilter
+from taskyard.store.indexes import ensure_indexes
+from taskyard.store.queries import Depth, JobFilter
 from taskyard.store.searches import Position
 from tests import factories
 from tests.conftest import Racing
@@ -85,7 +88,7 @@ def test_a_decision_is_taken_anew_when_somebody_was_faster(any_store: Store) -> 
 def test_a_batch_of_assignments_tells_which_were_won(store: Store) -> None:
     jobs = [stored(store, factories.queued_job()) for _ in range(5)]
     store.jobs.apply(lifecycle.cancel(jobs[2], by="op", reason=None, at=AT))
-    won = store.jobs.assign_all([assignment(job) for job in jobs])
+    won = store.jobs.apply_all([assignment(job) for job in jobs])
     assert {t.job_id for t in won} == {job.job_id for n, job in enumerate(jobs) if n != 2}
     assert store.jobs.get(jobs[2].job_id).status is JobStatus.CANCELLED
 
@@ -95,9 +98,9 @@ def test_renewal_moves_the_lease_of_what_is_named_and_held(store: Store) -> None
     # A start whose answer was lost: the agent does not run it and does not name it.
     unheard = stored(store, factories.running_job("w1"))
     later = NOW + timedelta(seconds=5)
-    leases = [str(mine.lease_id), str(other.lease_id), "unknown"]
+    leases = [lease_of(mine), lease_of(other), replace(lease_of(mine), lease_id="unknown")]
     held = store.jobs.renew("w1", leases, now=later, lease=LEASE, grace=LEASE)
-    assert [renewed.lease_id for renewed in held] == [mine.lease_id]
+    assert [renewed.lease for renewed in held] == [lease_of(mine)]
     assert store.jobs.get(mine.job_id).lease_until == later + LEASE
     for job in (other, unheard):
         assert store.jobs.get(job.job_id).lease_until == job.lease_until
@@ -110,11 +113,11 @@ def test_a_lease_that_is_over_is_renewed_while_nobody_has_expired_it(
     job = stored(store, factories.running_job(kind=kind))
     late = NOW + 4 * LEASE
     if kind == "celery":
-        held = store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE)
+        held = store.jobs.renew("w1", [lease_of(job)], now=late, lease=LEASE, grace=LEASE)
     else:
         holder = factories.worker(kind="http")
         held = store.jobs.renew_seen(holder, [job.job_id], now=late, lease=LEASE)
-    assert [renewed.job_id for renewed in held] == [job.job_id]
+    assert [renewed.lease.job_id for renewed in held] == [job.job_id]
     assert store.jobs.get(job.job_id).lease_until == late + LEASE
     expired = lifecycle.expire(job, at=Moment(now=late))
     assert expired is not None
@@ -127,20 +130,20 @@ def test_a_lease_that_was_expired_is_not_renewed(store: Store) -> None:
     expired = lifecycle.expire(job, at=Moment(now=late))
     assert expired is not None
     assert store.jobs.apply(expired)
-    assert store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE) == []
+    assert store.jobs.renew("w1", [lease_of(job)], now=late, lease=LEASE, grace=LEASE) == []
 
 
 def test_a_lease_that_has_reached_its_jobs_limit_is_over(store: Store) -> None:
     job = stored(store, factories.running_job(timeout_ms=10_000))
     limit = NOW + timedelta(seconds=10) + LEASE
     late = limit + timedelta(seconds=1)
-    assert store.jobs.renew("w1", [str(job.lease_id)], now=late, lease=LEASE, grace=LEASE) == []
+    assert store.jobs.renew("w1", [lease_of(job)], now=late, lease=LEASE, grace=LEASE) == []
     assert store.jobs.get(job.job_id).lease_until == limit
 
 
 def test_a_lease_never_moves_back_nor_past_the_jobs_timeout(store: Store) -> None:
     job = stored(store, factories.running_job(timeout_ms=10_000))
-    leases = [str(job.lease_id)]
+    leases = [lease_of(job)]
     earlier = NOW - timedelta(seconds=100)
     store.jobs.renew("w1", leases, now=earlier, lease=LEASE, grace=LEASE)
     assert store.jobs.get(job.job_id).lease_until == job.lease_until
@@ -247,12 +250,39 @@ def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:
     assert set(any_store.queries.usage(["w2"])) == {"w2"}
 
 
+def test_the_longest_waiting_job_is_told_whatever_its_shape_and_priority(store: Store) -> None:
+    assert store.queries.depth() == Depth()
+    for cpu in (1, 2):
+        for priority in (1, 9):
+            at = NOW - timedelta(seconds=10 * cpu - priority)
+            stored(store, factories.queued_job(now=at, required_cpu=cpu, priority=priority))
+            stored(store, factories.queued_job(required_cpu=cpu, priority=priority))
+    longest = NOW - timedelta(seconds=19)
+    assert store.queries.depth() == Depth(jobs=8, oldest_queued_at=longest)
+
+
+def test_counting_what_is_live_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "COUNTED_FIRST", 3)
+    store.jobs.submit([factories.queued_job() for _ in range(5)])
+    assert (store.queries.depth().jobs, store.queries.counts()["QUEUED"]) == (3, 3)
+
+
+def test_an_index_that_was_replaced_is_dropped(store: Store) -> None:
+    jobs = store.database["jobs"]
+    jobs.create_index([("assignedAgentId", 1), ("leaseUntil", 1)], name="held")
+    ensure_indexes(store.database)
+    names = set(jobs.index_information())
+    assert "held" not in names
+    assert "held_by" in names
+
+
 def test_the_live_queries_use_an_index(store: Store) -> None:
     jobs = store.database["jobs"]
     for query in (
         {"status": "QUEUED", "shape": "1/256/"},
         {"leaseUntil": {"$lt": NOW}},
         {"leaseUntil": {"$exists": True}},
+        {"leaseUntil": {"$exists": True}, "assignedAgentId": "w1"},
         {"expireAt": {"$lt": NOW}},
         {"fileId": "x"},
         {"resultFileId": "x"},

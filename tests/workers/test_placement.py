@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from taskyard.jobs.model import Job
 from taskyard.workers import explanation, placement, places
-from taskyard.workers.model import Usage, Worker
+from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.placement import Plan
 from tests.factories import NOW, queued_job, worker
 
@@ -22,12 +22,26 @@ RESERVE_AFTER = timedelta(seconds=60)
 
 
 def placed(
-    jobs: Sequence[Job], workers: Sequence[Worker], usage: dict[str, Usage] | None = None
+    jobs: Sequence[Job],
+    workers: Sequence[Worker],
+    usage: dict[str, Usage] | None = None,
+    *,
+    reserve_after: timedelta = RESERVE_AFTER,
+    still_queued: Collection[str] = (),
 ) -> Plan:
     """One pass over jobs in the scheduler's order."""
-    queue = sorted(jobs, key=lambda job: (-job.priority, job.queued_at))
     available = places.places(workers, usage or {}, NOW, OFFLINE_AFTER)
-    return placement.place(queue, available, now=NOW, reserve_after=RESERVE_AFTER)
+    return placement.place(
+        in_order(jobs),
+        available,
+        now=NOW,
+        reserve_after=reserve_after,
+        still_queued=still_queued,
+    )
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: (-job.priority, job.queued_at))
 
 
 def where(plan: Plan) -> dict[str, str]:
@@ -45,6 +59,16 @@ def test_a_job_goes_to_the_worker_with_the_least_load() -> None:
     job = queued_job()
     idle, busy = worker("idle", cpu_usage=5), worker("busy", cpu_usage=80)
     assert where(placed([job], [busy, idle])) == {job.job_id: "idle"}
+
+
+def test_a_host_that_is_busy_is_chosen_when_no_other_has_room() -> None:
+    busy = worker("busy", cpu_usage=91, cpu_count=64, ram_free_mb=500_000)
+    calm = worker("calm", cpu_usage=90, cpu_count=2)
+    usage = {"calm": Usage(cpu=1, ram_mb=8192 - 256, job_ids=("x",))}
+    first, second = queued_job(), queued_job(now=NOW + timedelta(seconds=1))
+    plan = placed([first, second], [busy, calm], usage)
+    assert where(plan) == {first.job_id: "calm", second.job_id: "busy"}
+    assert why(queued_job(), [busy]) == "about to be placed"
 
 
 def test_higher_priority_and_then_age_go_first() -> None:
@@ -79,7 +103,6 @@ def test_ten_tenths_of_a_cpu_fill_one() -> None:
         ({"cooldown_until": NOW + timedelta(seconds=1)}, {}, "cooling down"),
         ({"health": "UNHEALTHY", "health_reason": "disk is full"}, {}, "disk is full"),
         ({"suspended_at": NOW}, {}, "lost a job"),
-        ({"cpu_usage": 95}, {}, "busy"),
         ({"reserved_for": "another"}, {}, "busy"),
     ],
 )
@@ -122,6 +145,37 @@ def test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself() -> None:
     assert plan.placements == []
     kept = worker(reserved_for=large.job_id)
     assert where(placed([large], [kept])) == {large.job_id: "w1"}
+
+
+def test_jobs_of_one_size_wait_for_their_turn_and_keep_no_place_free() -> None:
+    usage = {"w1": Usage(cpu=4, ram_mb=1, job_ids=("x",))}
+    jobs = [queued_job(now=NOW - 2 * RESERVE_AFTER, priority=n) for n in range(3)]
+    assert placed(jobs, [worker()], usage).reservations == {}
+    more_memory = queued_job(now=NOW - 2 * RESERVE_AFTER, required_ram_mb=512)
+    assert placed([*jobs, more_memory], [worker()], usage).reservations == {
+        "w1": more_memory.job_id
+    }
+
+
+def test_a_job_goes_to_the_place_that_is_kept_for_it_once_it_has_room() -> None:
+    large = queued_job(required_cpu=4)
+    kept, better = worker("kept", cpu_usage=50, reserved_for=large.job_id), worker("better")
+    assert where(placed([large], [better, kept], still_queued=[large.job_id])) == {
+        large.job_id: "kept"
+    }
+
+
+def test_what_was_kept_for_a_job_that_went_elsewhere_is_anybodys_in_the_same_pass() -> None:
+    before, large, after = (
+        queued_job(now=NOW + timedelta(seconds=n), required_cpu=cpu)
+        for n, cpu in enumerate((1, 4, 1))
+    )
+    kept = worker("kept", reserved_for=large.job_id)
+    other = worker("other", cpu_count=5, cpu_usage=50)
+    usage = {"kept": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
+    plan = placed([before, large, after], [kept, other], usage, still_queued=[large.job_id])
+    assert where(plan) == {before.job_id: "other", large.job_id: "other", after.job_id: "kept"}
+    assert plan.reservations == {}
 
 
 def test_a_reservation_for_a_job_that_is_gone_binds_nobody() -> None:
@@ -189,8 +243,21 @@ def test_no_worker_is_given_more_than_it_has_or_what_it_may_not_have(
         assert sum(job.required_ram_mb for job in held) <= one.ram_total_mb
         assert not one.max_jobs or len(held) <= one.max_jobs
         assert not one.draining
-        assert one.cpu_usage <= places.CPU_USAGE_LIMIT_PERCENT
         assert all(set(job.labels) <= set(one.labels) for job in held)
+
+
+@given(jobs=JOBS, workers=WORKERS)
+def test_each_job_in_its_turn_gets_the_best_place_that_has_room(
+    jobs: list[Job], workers: list[Worker]
+) -> None:
+    given_to = where(placed(jobs, workers, reserve_after=timedelta(days=1)))
+    spots = places.places(workers, {}, NOW, OFFLINE_AFTER)
+    for job in in_order(jobs):
+        fit = [spot for spot in spots if places.fits(spot, job) is None]
+        best = min(fit, key=lambda spot: spot.score, default=None)
+        assert given_to.get(job.job_id) == (best and best.worker.worker_id)
+        if best:
+            best.take(job)
 
 
 @given(jobs=JOBS, workers=WORKERS)
@@ -229,5 +296,37 @@ def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> 
 def test_a_suspect_that_is_large_reserves_a_place_like_any_other() -> None:
     large = queued_job(losses=2, required_cpu=8, now=NOW - 2 * RESERVE_AFTER)
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",))}
-    plan = placed([large], [worker(cpu_count=8)], usage)
+    plan = placed([large, queued_job()], [worker(cpu_count=8)], usage)
     assert plan.reservations == {"w1": large.job_id}
+
+
+@given(job=JOBS.filter(bool).map(lambda jobs: jobs[0]), workers=WORKERS)
+def test_there_is_room_for_as_many_of_a_kind_as_are_placed(job: Job, workers: list[Worker]) -> None:
+    alike = [replace(job, job_id=f"job-{n}", queued_at=NOW) for n in range(20)]
+    spots = places.places(workers, {}, NOW, OFFLINE_AFTER)
+    room = places.room_on(spots, Requirement.of_shape(job.requirement.shape), at_most=20)
+    assert room == len(placed(alike, workers).placements)
+
+
+def test_a_place_is_full_when_not_even_the_smallest_job_fits() -> None:
+    (spot,) = places.places([worker(cpu_count=1)], {}, NOW, OFFLINE_AFTER)
+    for _ in range(10):
+        assert not spot.is_full
+        spot.take(queued_job(required_cpu=0.1))
+    assert spot.is_full
+    (slots,) = places.places(
+        [worker(max_jobs=1)], {"w1": Usage(cpu=0.1, ram_mb=1, job_ids=("x",))}, NOW, OFFLINE_AFTER
+    )
+    assert slots.is_full
+
+
+@given(
+    cpu=st.floats(1e-6, 1024),
+    ram_mb=st.integers(1, 2**24),
+    labels=st.sets(st.sampled_from(["gpu", "a/b", "x:1"])),
+)
+def test_a_shape_tells_no_more_than_is_needed(cpu: float, ram_mb: int, labels: set[str]) -> None:
+    needed = Requirement(cpu=cpu, ram_mb=ram_mb, labels=frozenset(labels))
+    told = Requirement.of_shape(needed.shape)
+    assert (told.ram_mb, told.labels) == (needed.ram_mb, needed.labels)
+    assert cpu * (1 - 2e-5) < told.cpu <= cpu

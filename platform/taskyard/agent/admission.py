@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taskyard.agent.host import Host
+from taskyard.jobs.model import Job
 from taskyard.settings import Settings
-from taskyard.workers.model import Requirement
-from taskyard.workers.places import CPU_SLACK
+from taskyard.workers.model import Worker
+from taskyard.workers.places import CPU_SLACK, Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,27 +36,57 @@ class Admission:
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self._admitted: dict[str, Requirement] = {}
+        self._admitted: dict[str, Job] = {}
+        #: What they were promised together.
+        self._cpu = 0.0
+        self._ram_mb = 0
         self._lock = threading.Lock()
 
-    def admit(self, lease_id: str, needed: Requirement) -> bool:
+    def admit(self, key: str, job: Job) -> bool:
         """Take the job in if it fits beside the others."""
         with self._lock:
-            cpu = sum(admitted.cpu for admitted in self._admitted.values()) + needed.cpu
-            ram_mb = sum(admitted.ram_mb for admitted in self._admitted.values()) + needed.ram_mb
-            most = self.capacity.max_jobs
-            full = most and len(self._admitted) >= most
-            over = cpu > self.capacity.cpu_count + CPU_SLACK or ram_mb > self.capacity.ram_total_mb
-            if full or over:
+            over_cpu = self._cpu + job.required_cpu > self.capacity.cpu_count + CPU_SLACK
+            over_ram = self._ram_mb + job.required_ram_mb > self.capacity.ram_total_mb
+            if over_cpu or over_ram or not self.has_room:
                 return False
-            self._admitted[lease_id] = needed
+            self._admitted[key] = job
+            self._add_up()
             return True
 
-    def has(self, lease_id: str) -> bool:
-        """Whether it was admitted and has not left."""
-        return lease_id in self._admitted
+    @property
+    def has_room(self) -> bool:
+        """Whether the smallest job might be admitted."""
+        most = self.capacity.max_jobs
+        slots = not most or len(self._admitted) < most
+        return slots and self.capacity.cpu_count - self._cpu > CPU_SLACK
 
-    def leave(self, lease_id: str) -> None:
-        """Give its place back; one that was not admitted is no error."""
+    def has(self, key: str) -> bool:
+        """Whether it was admitted and has not left."""
+        return key in self._admitted
+
+    def job_ids(self) -> set[str]:
+        """The jobs that are admitted."""
         with self._lock:
-            self._admitted.pop(lease_id, None)
+            return {job.job_id for job in self._admitted.values()}
+
+    def leave(self, key: str) -> bool:
+        """Give its place back; whether it had one."""
+        with self._lock:
+            had = self._admitted.pop(key, None) is not None
+            self._add_up()
+            return had
+
+    def place(self, worker: Worker, waiting: Sequence[Job]) -> Place:
+        """This worker with what is admitted here now, and what waits to be."""
+        spot = Place(worker=worker)
+        spot.reserved_for = worker.reserved_for
+        with self._lock:
+            held = list(self._admitted.values())
+        for job in [*held, *waiting]:
+            spot.take(job)
+        return spot
+
+    def _add_up(self) -> None:
+        """Anew each time: fractions that are added and taken away leave dust."""
+        self._cpu = sum(job.required_cpu for job in self._admitted.values())
+        self._ram_mb = sum(job.required_ram_mb for job in self._admitted.values())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from taskyard import events
 from taskyard.agent.admission import Admission, capacity_of
+from taskyard.agent.claims import Claims
 from taskyard.agent.host import Host
 from taskyard.agent.presence import Presence
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.runner import Runner
 from taskyard.agent.stages import Stages
+from taskyard.agent.turns import Turns
 from taskyard.agent.workspace import WorkspaceRoot, default_root
 from taskyard.context import Platform
 
@@ -24,14 +26,21 @@ class Agent:
         workspaces.clean_leftovers()
         host = Host()
         capacity = capacity_of(host, settings)
-        stages = Stages(platform, Reporter(platform), workspaces, Admission(capacity))
-        self.runner = Runner(stages, settings)
+        admission, turns = Admission(capacity), Turns()
+        stages = Stages(platform, Reporter(platform), workspaces)
+        self.runner = Runner(stages, admission, turns, settings)
+        boot = f"{worker_id}/{host.boot_id}"
+        self._claims = Claims(platform, boot, admission, turns, self.runner)
         self._presence = Presence(platform, worker_id, host, capacity, self.runner)
 
     def start(self) -> None:
         """Register and run what is assigned."""
-        self.runner.start()
+        self.runner.start(freed=self._claims.freed)
         self._presence.start()
+        self._claims.start()
+        self._stop_offers = self._platform.store.offers.listen(
+            self.worker_id, self._claims.offer, self._claims.look
+        )
         events.emit("agent.started", worker=self.worker_id)
 
     def drain(self, grace_seconds: float | None = None) -> None:
@@ -40,6 +49,8 @@ class Agent:
         grace = settings.drain_grace_seconds if grace_seconds is None else grace_seconds
         events.emit("agent.draining", worker=self.worker_id, grace_seconds=grace)
         self._presence.refuse_work()
+        self._stop_offers()
+        self._claims.stop()
         self.runner.drain(grace)
         self._presence.stop()
         events.emit("agent.stopped", worker=self.worker_id)

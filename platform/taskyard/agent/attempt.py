@@ -56,6 +56,16 @@ class Attempt:
     flushing: bool = False
     flush_due: float = 0.0
 
+    def begin(self, now: float) -> None:
+        """Its first line is spawned; the time that its input took to come is part of its own."""
+        if not self.job.has_input:
+            self.deadline = now + self.job.timeout_ms / 1000
+
+    def end(self, now: float) -> None:
+        """Its last process is gone."""
+        self.running = False
+        self.drained_by = now + DRAIN_SECONDS
+
     def next_line(self) -> str | None:
         """The next line to run, or None when the job has ended."""
         if self.stopping or self.exit_code or not self.lines:

@@ -65,4 +65,4 @@ class Bridge:
             events.warn("agent.election", jobs=len(self._jobs.leases()))
             self._bridging = True
         until = fence(time.monotonic(), self._settings.lease_seconds)
-        self._jobs.extend(list(self._jobs.leases()), until)
+        self._jobs.extend(self._jobs.leases(), until)

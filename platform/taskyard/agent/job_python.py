@@ -14,8 +14,8 @@ from pathlib import Path
 _PIP = '#!/bin/sh\nexec "$(dirname "$0")/python" -m pip "$@"\n'
 
 
-def install(base: Path, agent_path: str) -> dict[str, str]:
-    """Lay out the environment below ``base``; returns the variables that select it."""
+def lay_out(base: Path) -> None:
+    """Put an environment below ``base``; nothing in it tells where that is."""
     venv = base / "venv"
     binaries = venv / "bin"
     packages = _packages_below(venv)
@@ -32,9 +32,13 @@ def install(base: Path, agent_path: str) -> dict[str, str]:
         f"home = {interpreter.parent}\ninclude-system-site-packages = false\n"
     )
     (packages / "agent-host.pth").write_text("\n".join(_agent_packages()) + "\n")
+
+
+def variables(base: Path, agent_path: str) -> dict[str, str]:
+    """The variables that select the environment below ``base``."""
     return {
-        "VIRTUAL_ENV": str(venv),
-        "PATH": os.pathsep.join([str(binaries), *_without_agent(agent_path)]),
+        "VIRTUAL_ENV": f"{base}/venv",
+        "PATH": os.pathsep.join([f"{base}/venv/bin", *_without_agent(agent_path)]),
     }
 
 

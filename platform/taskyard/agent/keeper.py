@@ -62,6 +62,7 @@ class Keeper:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._tags = tree.Tags()
+        self._children = tree.OwnChildren()
         self._lines: dict[str, _Line] = {}
         #: Never waited for: a stopped agent reads nothing, and deadlines pass all the same.
         self._outbox: deque[bytes] = deque()
@@ -169,7 +170,7 @@ class Keeper:
         shells = {other.popen.pid for other in self._lines.values()}
         roots = [
             pid
-            for pid in tree.children(os.getpid())
+            for pid in self._children()
             if (pid == line.popen.pid or (pid not in shells and self._tags.of(pid) == line.tag))
             and not _has_ended(pid)
         ]

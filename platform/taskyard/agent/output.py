@@ -33,6 +33,11 @@ class OutputBuffer:
         """Whether something was dropped."""
         return self.dropped_bytes > 0
 
+    @property
+    def given_out(self) -> bool:
+        """Whether some of it was taken already."""
+        return self._seq > 0
+
     def feed(self, stream: str, data: bytes) -> None:
         """Take what a pipe gave."""
         room = self._cap_bytes - self.kept_bytes

@@ -19,15 +19,10 @@ from taskyard.agent.host import Host
 from taskyard.agent.jobs import Jobs
 from taskyard.context import Platform
 from taskyard.errors import Gone, NotFound, StaleAttempt, TaskyardError
-from taskyard.jobs.model import Lease, lease_of
+from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
 from taskyard.store.failures import is_unavailable
-from taskyard.workers.places import CPU_USAGE_LIMIT_PERCENT
-
-#: An agent that is too busy to be given anything says so again after this, and not only with its
-#: next renewal: what keeps it busy may be its own start.
-BUSY_BEAT_SECONDS = 1.0
 
 
 class Presence:
@@ -45,7 +40,6 @@ class Presence:
         self._jobs = jobs
         self._stopped = threading.Event()
         self._beat_due = 0.0
-        self._too_busy = False
         self._bridge = Bridge(self._store, self._settings, jobs)
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -113,15 +107,14 @@ class Presence:
         """Heartbeat when it is due, and look for cancels in between."""
         if time.monotonic() >= self._beat_due:
             self._beat()
-            pause = self._settings.renewal_seconds
-            pause = min(pause, BUSY_BEAT_SECONDS) if self._too_busy else pause
-            self._beat_due = time.monotonic() + pause
+            self._beat_due = time.monotonic() + self._settings.renewal_seconds
         elif running := self._jobs.leases():
-            for lease_id in self._store.queries.cancels_among(list(running.values())):
-                self._jobs.cancel(lease_id)
+            asked = self._store.queries.cancels_among([lease.job_id for lease in running])
+            for lease in running:
+                if lease.job_id in asked:
+                    self._jobs.cancel(lease)
 
     def _beat(self) -> None:
-        was_too_busy = self._too_busy
         try:
             self._store.workers.heartbeat(
                 self.worker_id,
@@ -140,8 +133,6 @@ class Presence:
         self._renew()
         for job in self._store.queries.held_by(self.worker_id, JobStatus.ASSIGNED):
             self._jobs.offer(lease_of(job))
-        if was_too_busy and not self._too_busy:
-            self._platform.nudge("idle")
 
     def _renew(self) -> None:
         """Renew the leases of what really runs; what is not renewed is lost."""
@@ -150,21 +141,19 @@ class Presence:
         settings = self._settings
         held = self._store.jobs.renew(
             self.worker_id,
-            list(running),
+            running,
             now=self._store.clock.now(),
             lease=timedelta(seconds=settings.lease_seconds),
             grace=timedelta(seconds=settings.kill_grace_seconds + settings.finish_grace_seconds),
         )
         self._bridge.renewed()
-        self._jobs.extend(
-            [renewed.lease_id for renewed in held], fence(before, settings.lease_seconds)
-        )
+        ours = [renewed.lease for renewed in held]
+        self._jobs.extend(ours, fence(before, settings.lease_seconds))
         for renewed in held:
             if renewed.cancel_requested:
-                self._jobs.cancel(renewed.lease_id)
-        for lease_id in set(running) - {renewed.lease_id for renewed in held}:
-            self._jobs.abandon(lease_id)
-            lost = Lease(job_id=running[lease_id], worker_id=self.worker_id, lease_id=lease_id)
+                self._jobs.cancel(renewed.lease)
+        for lost in set(running) - set(ours):
+            self._jobs.abandon(lost)
             self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _give_up(self, reason: str) -> None:
@@ -175,6 +164,7 @@ class Presence:
         self._jobs.give_back(f"its worker {reason}")
 
     def _measured_load(self) -> dict[str, Any]:
-        cpu_usage = self._host.cpu_usage_percent()
-        self._too_busy = cpu_usage > CPU_USAGE_LIMIT_PERCENT
-        return {"cpuUsage": cpu_usage, "ramFreeMb": self._host.ram_free_mb()}
+        return {
+            "cpuUsage": self._host.cpu_usage_percent(),
+            "ramFreeMb": self._host.ram_free_mb(),
+        }

@@ -25,7 +25,7 @@ def clean_environment(
     kept = {name: os.environ[name] for name in passed if name in os.environ}
     return {
         **kept,
-        **job_python.install(workspace.base, kept.get("PATH", os.defpath)),
+        **job_python.variables(workspace.base, kept.get("PATH", os.defpath)),
         "HOME": str(workspace.home),
         "TMPDIR": str(workspace.tmp),
         "PYTHONUNBUFFERED": "1",

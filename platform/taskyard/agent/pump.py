@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -18,6 +19,9 @@ BACKLOG_BYTES = 512 * 1024
 
 #: What all jobs together may have waiting: many that print much have a smaller part each.
 TOTAL_BACKLOG_BYTES = 4 * BACKLOG_BYTES
+
+#: Output waits at least so long: if its job is over by then, it is written with the job's end.
+LINGER_SECONDS = 0.02
 
 Store = Callable[[Attempt, list[Chunk]], None]
 
@@ -47,8 +51,8 @@ class Pump:
         """Have what was printed stored, one write at a time, so that the order stays; and read
         on once it is on its way.
 
-        The first of it is stored at once, what follows closely is gathered for a while or until
-        it is much.
+        The first of it is stored almost at once, what follows closely is gathered for a while or
+        until it is much.
         """
         due = now >= attempt.flush_due or attempt.output.pending_bytes >= self._backlog_bytes
         if due and not attempt.flushing and (chunks := attempt.output.take()):
@@ -84,6 +88,8 @@ class Pump:
         if not data:
             self._close(attempt, fd)
             return
+        if not attempt.output.pending_bytes:
+            attempt.flush_due = max(attempt.flush_due, time.monotonic() + LINGER_SECONDS)
         attempt.output.feed(attempt.pipes[fd], data)
         if attempt.output.pending_bytes >= self._backlog_bytes:
             attempt.paused = True

@@ -88,6 +88,13 @@ class Reporter:
 
         return self._persist(lease_of(job), Write.OUTPUT, write)
 
+    def end_all(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Perform those whose jobs are as they were decided upon; none once we are closed."""
+        try:
+            return self.insist(lambda: self._store.jobs.apply_all(transitions))
+        except StoreUnavailable:
+            return []
+
     def finish(self, lease: Lease, outcome: Outcome) -> Job | None:
         """Record how the attempt ended."""
 

@@ -4,72 +4,90 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, BinaryIO
 
-from taskyard import events, packing
+from taskyard import packing
 from taskyard.agent import inputs
-from taskyard.agent.admission import Admission
 from taskyard.agent.attempt import Attempt, fence
+from taskyard.agent.held import Held
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.process import clean_environment
 from taskyard.agent.reporting import Reporter
+from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot
 from taskyard.context import Platform
 from taskyard.errors import BadArchive
-from taskyard.jobs.lifecycle import Outcome
-from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.lifecycle import Moment, Outcome
+from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.store.files import StoredFile
-from taskyard.store.output import Chunk
+from taskyard.store.output import SMALL_BYTES, Chunk
 
 
 class Refused(Exception):
-    """The attempt is not run, and that has been reported already."""
+    """The attempt is not run: it is another's by now."""
 
 
 class Stages:
-    """Prepares attempts and reports them; called by the runner's helpers."""
+    """Prepares attempts and winds them up."""
 
-    def __init__(
-        self,
-        platform: Platform,
-        reporter: Reporter,
-        workspaces: WorkspaceRoot,
-        admission: Admission,
-    ) -> None:
+    def __init__(self, platform: Platform, reporter: Reporter, workspaces: WorkspaceRoot) -> None:
         self._platform = platform
         self._settings = platform.settings
-        self._reporter = reporter
+        self.reporter = reporter
         self._workspaces = workspaces
-        self._admission = admission
 
-    def prepare(self, lease: Lease, *, on_started: Callable[[float], None]) -> Attempt:
-        """Start the attempt and lay out its workspace. Raises Refused.
+    # --- before the first line
 
-        ``on_started`` is told the monotonic instant past which nothing of it may run.
-        """
-        self._admit(lease)
-        started = self._reporter.start(lease)
-        if started is None:
-            self._admission.leave(lease.lease_id or "")
+    def assigned(self, lease: Lease) -> Job:
+        """The job that a hint is about. Raises Refused."""
+        job = self.reporter.insist(lambda: self._platform.store.jobs.find(lease.job_id))
+        if job is None or job.status is not JobStatus.ASSIGNED or not lease.covers(job):
             raise Refused("it is not assigned to this agent any more")
-        on_started(self._fence(started))
+        return job
+
+    def start(self, lease: Lease) -> Job:
+        """Have the assigned job RUNNING. Raises Refused."""
+        started = self.reporter.start(lease)
+        if started is None:
+            raise Refused("it is not assigned to this agent any more")
+        return started
+
+    def until(self, job: Job) -> float:
+        """The monotonic instant past which nothing of a running job may live."""
+        assert job.lease_until is not None
+        left = job.lease_until - self._platform.store.clock.now()
+        return fence(time.monotonic(), left.total_seconds())
+
+    def lay_out(self, job: Job) -> Attempt:
+        """A running job with its workspace, and its input in it."""
         began = time.monotonic()
-        workspace = self._reporter.insist(lambda: self._laid_out(started))
-        return self._attempt(started, lease, workspace, began)
+        workspace = self.reporter.insist(lambda: self._workspace(job))
+        env = clean_environment(
+            self._settings.job_env_pass, workspace, job.env, job.job_id, job.attempts
+        )
+        return Attempt(
+            job=job,
+            lease=lease_of(job),
+            workspace=workspace,
+            env=env,
+            output=OutputBuffer(cap_bytes=self._settings.output_cap_bytes),
+            deadline=began + job.timeout_ms / 1000,
+            lines=deque(line for line in job.command.splitlines() if line.strip()),
+        )
+
+    # --- instead of it
 
     def release(self, lease: Lease, reason: str) -> None:
         """Give back what was not spawned."""
-        self._reporter.release(lease, reason)
-        self._admission.leave(lease.lease_id or "")
+        self.reporter.release(lease, reason)
         self._platform.nudge("release")
 
-    def fail(self, lease: Lease, error: Exception) -> None:
-        """Report that an attempt could not be prepared.
+    def failed(self, held: Held, error: Exception) -> Result:
+        """How an attempt ends that could not be prepared.
 
         A bad archive is the job's own fault. Anything else is this host's: it cools down, and
         the job is tried elsewhere.
@@ -78,46 +96,56 @@ class Stages:
             outcome = Outcome(cause=Cause.EXIT, detail=f"input archive: {error}")
         else:
             outcome = Outcome(cause=Cause.AGENT, detail=f"agent error: {error}")
-            self._reporter.insist(lambda: self._cool_down(lease.worker_id, outcome.detail))
-        self._end(lease, outcome)
+            self.reporter.insist(lambda: self._cool_down(held.lease.worker_id, outcome.detail))
+        return Result(held=held, outcome=outcome, at=self.moment())
+
+    # --- after the last line
 
     def store_output(self, attempt: Attempt, chunks: Sequence[Chunk]) -> None:
         """Store a piece of the output, in its order."""
-        self._reporter.output(
+        self.reporter.output(
             attempt.job,
             chunks,
             total_bytes=attempt.output.kept_bytes,
             truncated=attempt.output.truncated,
         )
 
-    def finish(self, attempt: Attempt) -> None:
-        """Store the rest of the output, pack what the job left, and report how it ended."""
-        try:
-            if chunks := attempt.output.take():
-                self.store_output(attempt, chunks)
-            outcome = attempt.outcome()
-            fields = self._pack(attempt)
-            self._end(attempt.lease, replace(outcome, fields=fields))
-        finally:
-            attempt.workspace.remove()
+    def is_small(self, attempt: Attempt) -> bool:
+        """Whether all that it left can be told in the write that ends it."""
+        output = attempt.output
+        unsaved = output.kept_bytes <= SMALL_BYTES and not output.given_out
+        return unsaved and attempt.workspace.is_empty()
 
-    def leave(self, lease: Lease) -> None:
-        """Give back the place of an attempt that is reported no more."""
-        self._admission.leave(lease.lease_id or "")
+    def small_result(self, held: Held, attempt: Attempt) -> Result:
+        """The result of an attempt that left little."""
+        return Result(
+            held=held,
+            outcome=attempt.outcome(),
+            at=self.moment(),
+            chunks=attempt.output.take(),
+            output_bytes=attempt.output.kept_bytes,
+        )
+
+    def wind_up(self, held: Held, attempt: Attempt) -> Result:
+        """The result of any other, once the rest of its output and what it left are stored."""
+        at = self.moment()
+        if chunks := attempt.output.take():
+            self.store_output(attempt, chunks)
+        return Result(held=held, outcome=attempt.outcome(), at=at, fields=self._pack(attempt))
+
+    def clear(self, attempt: Attempt) -> None:
+        """Nothing of the attempt stays on this host."""
+        self._workspaces.give_back(attempt.workspace)
+
+    def moment(self) -> Moment:
+        """Now, by the database's clock."""
+        return self._platform.moment()
 
     def close(self) -> None:
         """Stop trying to write: the process is about to end."""
-        self._reporter.close()
+        self.reporter.close()
 
-    def _admit(self, lease: Lease) -> None:
-        job = self._reporter.insist(lambda: self._platform.store.jobs.find(lease.job_id))
-        if job is None or job.status is not JobStatus.ASSIGNED or not lease.covers(job):
-            raise Refused("it is not assigned to this agent any more")
-        if not self._admission.admit(lease.lease_id or "", job.requirement):
-            self._reporter.release(lease, "does not fit beside what runs on the agent")
-            raise Refused("it does not fit beside what runs here")
-
-    def _laid_out(self, job: Job) -> Workspace:
+    def _workspace(self, job: Job) -> Workspace:
         """A workspace with the job's input in it; nothing is left of one that fails."""
         workspace = self._workspaces.create(job.job_id, job.attempts)
         try:
@@ -135,27 +163,10 @@ class Stages:
             cooldown=timedelta(seconds=self._settings.cooldown_seconds),
         )
 
-    def _fence(self, started: Job) -> float:
-        assert started.lease_until is not None
-        left = started.lease_until - self._platform.store.clock.now()
-        return fence(time.monotonic(), left.total_seconds())
-
-    def _attempt(self, job: Job, lease: Lease, workspace: Workspace, began: float) -> Attempt:
-        env = clean_environment(
-            self._settings.job_env_pass, workspace, job.env, job.job_id, job.attempts
-        )
-        return Attempt(
-            job=job,
-            lease=lease,
-            workspace=workspace,
-            env=env,
-            output=OutputBuffer(cap_bytes=self._settings.output_cap_bytes),
-            deadline=began + job.timeout_ms / 1000,
-            lines=deque(line for line in job.command.splitlines() if line.strip()),
-        )
-
     def _pack(self, attempt: Attempt) -> dict[str, Any]:
         """The result archive's fields; none when the job left nothing."""
+        if attempt.workspace.is_empty():
+            return {}
         target = attempt.workspace.tmp / "result.zip"
         with target.open("w+b") as packed:
             report = packing.pack(
@@ -167,7 +178,7 @@ class Stages:
             if not report.entries:
                 return {}
             name = f"{attempt.job.job_id}-result.zip"
-            stored = self._reporter.insist(lambda: self._stored(packed, name))
+            stored = self.reporter.insist(lambda: self._stored(packed, name))
         return {
             "resultFileId": stored.file_id,
             "resultFilename": stored.filename,
@@ -182,10 +193,3 @@ class Stages:
             cap_bytes=self._settings.result_cap_bytes * 2,
             keep=timedelta(days=self._settings.job_retention_days),
         )
-
-    def _end(self, lease: Lease, outcome: Outcome) -> None:
-        ended = self._reporter.finish(lease, outcome)
-        self._admission.leave(lease.lease_id or "")
-        if ended is not None:
-            events.emit("agent.job_ended", job=lease.job_id, status=str(ended.status))
-        self._platform.nudge("finish")

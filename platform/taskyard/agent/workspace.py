@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from taskyard import events
+from taskyard.agent import job_python
 from taskyard.errors import ConfigurationError
 
 
@@ -22,26 +26,56 @@ def default_root(worker_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}" / safe
 
 
+#: Every file and folder of a fresh workspace is from this moment (seconds since 1970), which no
+#: clock will show again: what a job wrote, added or took away is told by its time.
+_LAID_OUT_AT = (1, 1)
+
+#: Unused workspaces that are kept for the next jobs.
+_SPARES = 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """The folders of one attempt."""
 
     base: Path
+    #: What is in it when it is fresh, with each one's mode.
+    fresh: Mapping[str, int] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the job runs and its archive is unpacked; what it leaves here is its result."""
         return self.base / "work"
 
-    @property
+    @cached_property
     def home(self) -> Path:
         """The job's HOME."""
         return self.base / "home"
 
-    @property
+    @cached_property
     def tmp(self) -> Path:
         """The job's TMPDIR."""
         return self.base / "tmp"
+
+    def is_empty(self) -> bool:
+        """Whether the job left nothing where it ran."""
+        try:
+            with os.scandir(self.folder) as entries:
+                return next(entries, None) is None
+        except OSError:
+            return False
+
+    def is_fresh(self) -> bool:
+        """Whether the job has changed nothing in it."""
+        try:
+            base = str(self.base)
+            return bool(self.fresh) and all(
+                (status := os.lstat(f"{base}/{name}")).st_mtime == _LAID_OUT_AT[1]
+                and status.st_mode == mode
+                for name, mode in self.fresh.items()
+            )
+        except OSError:
+            return False
 
     def remove(self) -> bool:
         """Remove all of it, whatever the job did to it; False when something is left."""
@@ -55,21 +89,35 @@ class Workspace:
 
 
 class WorkspaceRoot:
-    """The folder that holds the workspaces of one agent."""
+    """The folder that holds the workspaces of one agent.
+
+    Most short jobs use little of a workspace. One that is given back as it was laid out is handed
+    to the next job under a new name: laying out and removing cost more than many a job.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._spares: deque[Workspace] = deque()
         for folder in (root.parent, root):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_ours(root)
 
     def create(self, job_id: str, attempt: int) -> Workspace:
         """A fresh workspace for one attempt."""
-        base = Path(tempfile.mkdtemp(prefix=f"{job_id}.{attempt}.", dir=self._root))
-        workspace = Workspace(base=base)
-        for folder in (workspace.folder, workspace.home, workspace.tmp):
-            folder.mkdir(mode=0o700)
-        return workspace
+        base = self._root / f"{job_id}.{attempt}.{secrets.token_hex(4)}"
+        try:
+            spare = self._spares.popleft()
+            spare.base.rename(base)
+        except (IndexError, OSError):
+            return _laid_out(base)
+        return Workspace(base=base, fresh=spare.fresh)
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Its job is over: keep it for another if it is as it was, else remove it."""
+        if len(self._spares) < _SPARES and workspace.is_fresh():
+            self._spares.append(workspace)
+        else:
+            workspace.remove()
 
     def clean_leftovers(self) -> int:
         """Remove what earlier boots of this agent left; returns how many there were."""
@@ -77,6 +125,19 @@ class WorkspaceRoot:
         for workspace in leftovers:
             workspace.remove()
         return len(leftovers)
+
+
+def _laid_out(base: Path) -> Workspace:
+    base.mkdir(mode=0o700)
+    workspace = Workspace(base=base)
+    for folder in (workspace.folder, workspace.home, workspace.tmp):
+        folder.mkdir(mode=0o700)
+    job_python.lay_out(base)
+    fresh: dict[str, int] = {}
+    for path in [*base.rglob("*"), base]:
+        os.utime(path, _LAID_OUT_AT, follow_symlinks=False)
+        fresh[str(path.relative_to(base))] = path.lstat().st_mode
+    return replace(workspace, fresh=fresh)
 
 
 def _require_ours(root: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from flask import Response, json, request
 
+from taskyard.api import fields as f
 from taskyard.api import schemas
 from taskyard.api.base import Blueprint, platform
-from taskyard.context import Platform
 from taskyard.errors import InvalidRequest
-from taskyard.follow import Place, Seen, follow
+from taskyard.follow import Place, Seen, follow, replay
 
 #: A comment this often keeps proxies from closing a silent stream.
 HEARTBEAT_SECONDS = 15.0
@@ -23,16 +23,26 @@ blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="E
 _ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,12})")
 
 
+class EventsQuery(schemas.JobName):
+    """Whom to follow; an attempt before the last one is over, and is read to its end."""
+
+    attempt = f.QueryWhole(1, 10_000)
+
+
 @blueprint.get("/events")
 @blueprint.doc(operationId="followJob")
-@blueprint.arguments(schemas.JobName, location="query")
+@blueprint.arguments(EventsQuery, location="query")
 @blueprint.response(200, {"type": "string"}, content_type="text/event-stream")
 def follow_job(query: dict[str, Any]) -> Any:
     """Follow a job. Events: stdout, stderr, state, reset, end. Resumes at Last-Event-ID."""
-    platform().store.jobs.get(query["job_id"])
-    stream = _stream(platform(), query["job_id"], _resume_at())
+    found, start = platform().store.jobs.get(query["job_id"]), _resume_at()
+    attempt = query.get("attempt")
+    if attempt is not None and attempt < found.output_attempt:
+        seen = replay(platform(), found, attempt, start)
+    else:
+        seen = follow(platform(), found.job_id, start)
     return Response(
-        stream,
+        _stream(seen),
         mimetype="text/event-stream",
         # nginx would collect the stream before it passes it on.
         headers={"X-Accel-Buffering": "no"},
@@ -49,10 +59,10 @@ def _resume_at() -> Place | None:
     return Place(attempt=int(match[1]), generation=match[2], seq=int(match[3]))
 
 
-def _stream(here: Platform, job_id: str, start: Place | None) -> Iterator[str]:
+def _stream(all_seen: Iterator[Seen]) -> Iterator[str]:
     yield "retry: 1000\n\n"
     told = time.monotonic()
-    for seen in follow(here, job_id, start):
+    for seen in all_seen:
         text = _event(seen)
         if not text and time.monotonic() - told > HEARTBEAT_SECONDS:
             text = ": still here\n\n"

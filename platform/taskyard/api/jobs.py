@@ -54,6 +54,9 @@ _CREATE_DOC = {
 }
 
 
+_JOB_REQUEST = schemas.JobRequest()
+
+
 @blueprint.post("/create")
 @blueprint.doc(operationId="createJobs", **_CREATE_DOC)
 @blueprint.response(201, schemas.Done)
@@ -162,12 +165,11 @@ def _requests(body: Any) -> list[dict[str, Any]]:
     """One request or many, all seen to be right before anything is written."""
     if isinstance(body, list) and not 1 <= len(body) <= AT_ONCE:
         raise InvalidRequest(f"A list has 1 to {AT_ONCE} jobs.", field="jobs")
-    schema = schemas.JobRequest()
     loaded: list[dict[str, Any]] = []
     problems: dict[str, Any] = {}
     for number, entry in enumerate(body if isinstance(body, list) else [body]):
         try:
-            loaded.append({**schema.load(entry), "labels": tuple(entry.get("labels", ()))})
+            loaded.append({**_JOB_REQUEST.load(entry), "labels": tuple(entry.get("labels", ()))})
         except ma.ValidationError as error:
             problems[f"jobs.{number}" if isinstance(body, list) else ""] = error.messages
     if problems:

@@ -17,13 +17,19 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Search
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
-from taskyard.store.queries import JobFilter, Page
+from taskyard.store.queries import JobFilter, Page, Tally
 from taskyard.waiting import explain
 
 PAGE = 50
 
+#: Header of a request for a part of a page; the part ``rows`` is a list without its counts.
+PART = "Taskyard-Part"
+
 #: Output that a page carries for browsers without scripts; the text route has all of it.
 SHOWN_CHARACTERS = 64 * 1024
+
+#: The last attempts whose output it links to.
+SHOWN_ATTEMPTS = 20
 
 #: Retries of one job that its page links to.
 SHOWN_RETRIES = 20
@@ -58,7 +64,8 @@ def jobs() -> Any:
         after=request.args.get("after"),
         status=status,
         statuses=list(JobStatus),
-        tally=queries.tally(search),
+        # Rows change by the second; counting them all is most of a page's work.
+        tally=Tally() if request.headers.get(PART) == "rows" else queries.tally(search),
         q=q,
         wrong=wrong,
         done=_done(),
@@ -71,12 +78,17 @@ def job(job_id: str) -> str:
     """One job: where it stands, why it waits, its timeline, inputs and output."""
     store = platform().store
     found, now = store.jobs.get(job_id), store.clock.now()
-    chunks, more = _head_of_output(found)
+    attempt = _shown_attempt(found)
+    chunks, more = _head_of_output(found, attempt)
     return render_template(
         "job.html",
         job=found,
         waiting=explain(platform(), [found]).get(job_id),
         timeline=timeline.draw(found, now),
+        attempt=attempt,
+        attempts_shown=range(
+            max(1, found.output_attempt - SHOWN_ATTEMPTS + 1), found.output_attempt + 1
+        ),
         chunks=chunks,
         more=more,
         curl=snippets.as_curl(found, base_url()),
@@ -100,11 +112,17 @@ def _done() -> dict[str, Any] | None:
     return {"did": did, **{n: request.args.get(n, 0, type=int) for n in ("count", "refused")}}
 
 
-def _head_of_output(found: Job) -> tuple[Sequence[Chunk], bool]:
+def _shown_attempt(found: Job) -> int | None:
+    """The earlier attempt whose output was asked for; None for the last one, which may go on."""
+    asked = request.args.get("attempt", type=int)
+    return asked if asked is not None and 1 <= asked < found.output_attempt else None
+
+
+def _head_of_output(found: Job, attempt: int | None) -> tuple[Sequence[Chunk], bool]:
     """The first characters of the output, and whether there are more."""
     chunks: list[Chunk] = []
     room = SHOWN_CHARACTERS
-    for chunk in platform().store.output.read(found):
+    for chunk in platform().store.output.read(found, attempt=attempt):
         if room <= 0:
             return chunks, True
         cut = chunk.data[:room]

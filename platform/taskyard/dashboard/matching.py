@@ -19,8 +19,8 @@ from taskyard.errors import InvalidRequest, NotFound
 from taskyard.jobs import search_terms
 from taskyard.store.searches import Position
 
-#: One request works for so long; the page then offers to go on.
-WORK_SECONDS = 10.0
+#: One request works for so long; the page then says how far it is, and goes on.
+WORK_SECONDS = 3.0
 
 
 @blueprint.post("/jobs/act-on-all")
@@ -35,7 +35,8 @@ def act_on_matching() -> Any:
     done += form.get("done", 0, type=int)
     skipped += form.get("skipped", 0, type=int)
     if after is not None:
-        return _page(task, after=paging.encode(after), done=done, skipped=skipped)
+        meant = form.get("meant", 0, type=int)
+        return _page(task, after=paging.encode(after), done=done, skipped=skipped, meant=meant)
     return redirect(
         url_for("dashboard.jobs", did=str(task.action), count=done, refused=skipped), 303
     )

@@ -8,6 +8,7 @@ from taskyard.api.base import platform
 from taskyard.dashboard import charts
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.errors import NotFound
+from taskyard.jobs.states import LIVE
 from taskyard.overview import SPANS, overview
 from taskyard.stats.histogram import percentiles
 
@@ -20,7 +21,7 @@ def show_overview() -> str:
     chosen = request.args.get("range") or _DEFAULT
     if chosen not in SPANS:
         raise NotFound("range", chosen)
-    found = overview(platform(), SPANS[chosen])
+    found = overview(platform(), SPANS[chosen], counted=LIVE)
     drawn = charts.of(found.points)
     return render_template(
         "overview.html",

@@ -67,6 +67,29 @@ def ran(job: Job, now: datetime) -> str:
     return duration(between(job.started_at, end)) if job.status is not JobStatus.QUEUED else ""
 
 
+def rate(per_second: float) -> str:
+    """How many in a time that people count in."""
+    if per_second >= 1:
+        return f"{per_second:.3g} a second"
+    if per_second * 60 >= 1:
+        return f"{per_second * 60:.3g} a minute"
+    return f"{per_second * 3_600:.3g} an hour"
+
+
+def report(facts: Mapping[str, Any]) -> list[str]:
+    """What a tick did, in words; how long it took stands in a column of its own."""
+    said = {True: "yes", False: "no"}
+    return [
+        f"{_words(name)} {said[value] if isinstance(value, bool) else visible(str(value))}"
+        for name, value in facts.items()
+        if name != "durationMs"
+    ]
+
+
+def _words(name: str) -> str:
+    return visible(re.sub("([A-Z])", lambda match: f" {match[0].lower()}", name))
+
+
 def size(count: int) -> str:
     """Bytes for people."""
     for unit in ("B", "KB", "MB"):
@@ -108,9 +131,10 @@ def sentence(text: str) -> str:
 
 
 def first_line(job: Job) -> str:
-    """What names a job in a list: the first line of its command, shortened."""
-    line = next((line for line in job.command.splitlines() if line.strip()), job.command)
-    return visible(line.strip()[:160])
+    """What names a job in a list: the first line of its command that does something, shortened."""
+    lines = [line.strip() for line in job.command.splitlines() if line.strip()] or [job.command]
+    line = next((line for line in lines if not line.startswith(("#", "set -"))), lines[0])
+    return visible(line[:160])
 
 
 def entry(line: Mapping[str, Any], now: datetime) -> dict[str, Any]:

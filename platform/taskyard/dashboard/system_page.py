@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
@@ -22,6 +24,7 @@ def show_system() -> str:
     return render_template(
         "system.html",
         state=system.state(platform(), passes=PASSES),
+        done=_done(),
         letters=system.inspection(platform()).dead_letters(limit=LETTERS),
     )
 
@@ -35,5 +38,13 @@ def act_on_letters() -> Response:
         raise NotFound("action", action)
     if not 1 <= len(ids) <= LETTERS:
         raise InvalidRequest(f"Select 1 to {LETTERS} dead letters.", field="letter")
-    acts[action](platform(), ids, by=caller().name)
-    return redirect(url_for("dashboard.show_system"), 303)
+    count = acts[action](platform(), ids, by=caller().name)
+    return redirect(url_for("dashboard.show_system", did=action, count=count), 303)
+
+
+def _done() -> dict[str, Any] | None:
+    """What was done to dead letters, as the redirect tells: a word of ours and a number."""
+    did = request.args.get("did")
+    if did not in ("requeue", "drop"):
+        return None
+    return {"did": did, "count": request.args.get("count", 0, type=int)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from taskyard.jobs.lifecycle import Transition
-from taskyard.jobs.model import POISON_LOSSES, Job
+from taskyard.jobs.model import POISON_LOSSES
 from taskyard.jobs.states import JobStatus, Verb
 
 
@@ -30,19 +30,20 @@ class Counter(StrEnum):
         return f"{self}.{label}"
 
 
-def moved_by(transition: Transition, job: Job) -> dict[str, float]:
-    """What to add once the transition was written and left ``job``.
+def moved_by(transition: Transition) -> dict[str, float]:
+    """What to add once the transition was written.
 
     Most move nothing. Assignments by a pass are not here: the pass counts them in one write.
     """
     moved: dict[str, float] = {}
-    if transition.verb in (Verb.START, Verb.CLAIM) and job.losses:
+    changes = transition.changes
+    if transition.verb in (Verb.START, Verb.CLAIM) and transition.job.losses:
         moved[Counter.JOBS_RECOVERED] = 1
     if transition.verb is Verb.CLAIM:
-        moved[Counter.ASSIGNMENTS.of(job.agent_kind or "")] = 1
-    if transition.verb is Verb.EXPIRE and transition.changes.get("losses"):
+        moved[Counter.ASSIGNMENTS.of(changes["agentKind"])] = 1
+    if transition.verb is Verb.EXPIRE and changes.get("losses"):
         moved[Counter.ATTEMPTS_LOST] = 1
-        if job.status is JobStatus.FAILED and job.losses >= POISON_LOSSES:
+        if transition.to is JobStatus.FAILED and changes["losses"] >= POISON_LOSSES:
             moved[Counter.POISON_JOBS] = 1
     if transition.to is JobStatus.QUEUED:
         moved[Counter.REQUEUES.of(transition.verb)] = 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from taskyard.documents import changed
 from taskyard.errors import Conflict, StaleAttempt
 from taskyard.jobs import retry
 from taskyard.jobs.model import Job, Lease
@@ -49,19 +50,30 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
-    """One guarded write: matches ``_id`` and ``guard``, or does nothing."""
+    """One guarded write: matches the job and ``guard``, or does nothing."""
 
     verb: Verb
-    job_id: str
+    #: The job as it was decided upon.
+    job: Job
     guard: Mapping[str, Any]
     changes: Mapping[str, Any]
     cleared: tuple[str, ...]
     entry: Mapping[str, Any]
 
     @property
+    def job_id(self) -> str:
+        """Of the job that it moves."""
+        return self.job.job_id
+
+    @property
     def to(self) -> JobStatus:
         """The state after the write."""
         return JobStatus(self.entry["to"])
+
+    def moved(self) -> Job:
+        """The job as the write leaves it, if it was won and nobody else wrote meanwhile."""
+        history = (*self.job.history, self.entry)[-HISTORY_KEPT:]
+        return changed(self.job, {**self.changes, "history": history}, self.cleared)
 
 
 def assign(
@@ -275,7 +287,7 @@ def _step(
         raise Conflict(f"{job.job_id} is {job.status}: {verb} does not lead to {to} from there.")
     return Transition(
         verb=verb,
-        job_id=job.job_id,
+        job=job,
         guard={
             "status": str(job.status),
             "attempts": job.attempts,
@@ -283,7 +295,10 @@ def _step(
             "cancelRequested": job.cancel_requested,
             **(guard or {}),
         },
-        changes={**changes, "status": str(to)},
+        changes={
+            **{name: value for name, value in changes.items() if name not in cleared},
+            "status": str(to),
+        },
         cleared=cleared,
         entry={
             "at": at.now,

@@ -69,7 +69,13 @@ class Job:
     output_generation: str = "live"
     #: Attempt whose output is the job's: the last that started.
     output_attempt: int = 0
+    #: All that the job printed, where that is so little that it came with the end: pieces
+    #: ``{stream, data}`` in order.
+    small_output: tuple[Mapping[str, Any], ...] = ()
 
+    #: Agent with a place free when the job was submitted: it alone is woken for it, and anybody
+    #: else may take it all the same.
+    offered_to: str | None = None
     created_at: datetime
     queued_at: datetime
     assigned_at: datetime | None = None
@@ -88,6 +94,11 @@ class Job:
         return Requirement(
             cpu=self.required_cpu, ram_mb=self.required_ram_mb, labels=frozenset(self.labels)
         )
+
+    @property
+    def has_input(self) -> bool:
+        """Whether something is to be fetched before it can run."""
+        return bool(self.file_id or self.file_url)
 
     @property
     def is_suspect(self) -> bool:
@@ -112,6 +123,11 @@ class Lease:
     worker_id: str
     attempt: int | None = None
     lease_id: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names it among all leases: one lease id may stand for a batch of jobs."""
+        return f"{self.job_id}/{self.lease_id}"
 
     def covers(self, job: Job) -> bool:
         """Whether ``job`` as read is still this attempt's."""

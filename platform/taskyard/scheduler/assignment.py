@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,17 +17,23 @@ from taskyard.jobs.lifecycle import Moment, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.settings import Settings
 from taskyard.store.client import Store
+from taskyard.store.queries import queue_order
 from taskyard.workers import placement, places
-from taskyard.workers.model import Worker
+from taskyard.workers.model import Requirement, Worker
+from taskyard.workers.places import Place
 
 LOCK = "pass"
 
 #: A pass that takes longer than this has died: another may begin.
 LOCK_HOLD = timedelta(seconds=10)
 
-#: Jobs of one shape that one pass looks at. More than that waits for the next pass, which the
-#: freed places bring about anyway.
-PER_SHAPE = 500
+#: Jobs of one shape that one pass places at most. More than that waits for the next pass, which
+#: the freed places bring about anyway.
+PER_SHAPE = 2_000
+
+#: Jobs of one shape that are read beyond those that there is room for: some of the first may
+#: not have a place that others may (suspects, and what a worker lost before).
+SPARE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     queued = lost = 0
     while True:
         store.locks.clear_flag(LOCK, owner)
-        decision = decide(store, settings)
+        decision = decide(store, settings, reserving=trigger == "tick")
         won = write(store, decision)
         assigned += won
         queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
@@ -79,27 +86,37 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     return report
 
 
-def decide(store: Store, settings: Settings) -> Decision:
-    """One read of what is live, and the decisions it leads to."""
+def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decision:
+    """One read of what is live, and the decisions it leads to.
+
+    While nothing is free there is nothing to decide but what to keep free (``reserving``): that
+    is soon enough with each tick, and the queue is not read for it every time somebody asks.
+    """
     workers = [w for w in store.workers.listed() if w.kind == "celery"]
-    queue = store.queries.queue(per_shape=PER_SHAPE) if workers else []
-    if not queue and not any(worker.reserved_for for worker in workers):
-        return Decision()
     now = store.clock.now()
     offline_after = timedelta(seconds=settings.offline_seconds)
-    usage = store.queries.usage()
-    kept = [worker.reserved_for for worker in workers if worker.reserved_for]
+    usage = store.queries.usage() if workers else {}
+    available = places.places(workers, usage, now, offline_after)
+    if not reserving and all(spot.is_full for spot in available):
+        return Decision()
+    kept = store.queries.queued_among([w.reserved_for for w in workers if w.reserved_for])
+    queue = _queue(store, available, kept, reserving=reserving)
+    if not queue and not any(worker.reserved_for for worker in workers):
+        return Decision()
     plan = placement.place(
         queue,
-        places.places(workers, usage, now, offline_after),
+        available,
         now=now,
         reserve_after=timedelta(seconds=settings.reserve_after_seconds),
-        still_queued=store.queries.queued_among(kept),
+        still_queued={job.job_id for job in kept},
     )
     start_by = now + timedelta(seconds=settings.start_deadline_seconds)
+    # One lease id for all that a worker is given: equal writes become one statement.
+    leases: defaultdict[str, str] = defaultdict(ids.lease)
+    at = Moment(now=now)
     transitions = [
         lifecycle.assign(
-            job, worker_id=worker_id, lease_id=ids.lease(), at=Moment(now=now), start_by=start_by
+            job, worker_id=worker_id, lease_id=leases[worker_id], at=at, start_by=start_by
         )
         for job, worker_id in plan.placements
     ]
@@ -111,9 +128,28 @@ def decide(store: Store, settings: Settings) -> Decision:
     )
 
 
+def _queue(
+    store: Store, available: Sequence[Place], kept: Sequence[Job], *, reserving: bool
+) -> list[Job]:
+    """What may come to a place now, in order: the jobs that one is kept for, and of each shape as
+    many as there is room for; the first alone where there is none, so that it can reserve one.
+    """
+    kept_ids = {job.job_id for job in kept}
+    open_to_all = [spot for spot in available if spot.worker.reserved_for not in kept_ids]
+    limits: dict[str, int] = {}
+    for shape in store.queries.waiting_shapes() if available else ():
+        needed = Requirement.of_shape(shape)
+        if room := places.room_on(open_to_all, needed, at_most=PER_SHAPE):
+            limits[shape] = room + SPARE
+        elif reserving and any(not places.could_never(spot.worker, needed) for spot in available):
+            limits[shape] = 1
+    heads = [job for job in store.queries.heads(limits) if job.job_id not in kept_ids]
+    return sorted([*kept, *heads], key=queue_order)
+
+
 def write(store: Store, decision: Decision) -> list[Transition]:
     """One batch, however old the decision is by now; returns the assignments that were won."""
-    won = store.jobs.assign_all(decision.transitions)
+    won = store.jobs.apply_all(decision.transitions)
     store.workers.reserve(decision.reservations, decision.reserved_before)
     return won
 
@@ -131,7 +167,9 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     now = store.clock.now()
     usage = store.queries.usage([worker.worker_id])
     spots = places.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
-    for job in store.queries.queue(per_shape=PER_SHAPE) if spots else []:
+    shapes = store.queries.waiting_shapes() if spots else []
+    suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
+    for job in store.queries.heads(dict.fromkeys(suitable, SPARE)):
         if places.refuses(worker, job) or places.fits(spots[0], job):
             continue
         claimed = store.jobs.apply(

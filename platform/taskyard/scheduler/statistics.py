@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskyard.settings import Settings
-from taskyard.stats.rollup import MINUTE, TEN_MINUTES, floor, merge
+from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, floor, merge
 from taskyard.store.client import Store
 
 #: A minute is counted until it is so old: ends are written a little after the instant they carry.
@@ -33,7 +33,8 @@ def tick(store: Store, settings: Settings) -> StatisticsReport:
     begin, end = _due(store, now)
     minutes = store.stats.count(begin, end)
     store.stats.save(MINUTE, minutes)
-    _merge(store, begin, end)
+    _merge(store, begin, end, parts=MINUTE, whole=TEN_MINUTES)
+    _merge(store, begin, end, parts=TEN_MINUTES, whole=HOUR)
     return StatisticsReport(minutes=len(minutes), queued=queued)
 
 
@@ -45,13 +46,15 @@ def _due(store: Store, now: datetime) -> tuple[datetime, datetime]:
     return begin, min(end, begin + AT_ONCE)
 
 
-def _merge(store: Store, begin: datetime, end: datetime) -> None:
-    begin = floor(begin, TEN_MINUTES)
-    spans = [begin + n * TEN_MINUTES for n in range(-((begin - end) // TEN_MINUTES))]
-    minutes = store.stats.read(MINUTE, begin, spans[-1] + TEN_MINUTES)
+def _merge(
+    store: Store, begin: datetime, end: datetime, *, parts: timedelta, whole: timedelta
+) -> None:
+    """Longer spans read few documents: a week of hours, where ten minutes took half a second."""
+    begin = floor(begin, whole)
+    spans = [begin + n * whole for n in range(-((begin - end) // whole))]
+    found = store.stats.read(parts, begin, spans[-1] + whole)
     store.stats.save(
-        TEN_MINUTES,
-        [merge(at, [m for m in minutes if floor(m.at, TEN_MINUTES) == at]) for at in spans],
+        whole, [merge(at, [part for part in found if floor(part.at, whole) == at]) for at in spans]
     )
 
 

@@ -11,6 +11,7 @@ from taskyard.stats.histogram import Histogram
 
 MINUTE = timedelta(minutes=1)
 TEN_MINUTES = timedelta(minutes=10)
+HOUR = timedelta(hours=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

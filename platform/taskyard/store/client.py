@@ -25,6 +25,7 @@ from taskyard.store.idempotency import IdempotencyStore
 from taskyard.store.indexes import ensure_indexes
 from taskyard.store.jobs import JobStore
 from taskyard.store.locks import LockStore
+from taskyard.store.offers import OfferStream
 from taskyard.store.output import OutputStore
 from taskyard.store.passes import PassLog
 from taskyard.store.queries import JobQueries
@@ -79,6 +80,7 @@ class Store:
     stats: StatsStore
     passes: PassLog
     feed: Feed
+    offers: OfferStream
 
     def reach(self, *, silence_seconds: float) -> Reach:
         """How far this process reaches into the set now (``store.reach``)."""
@@ -101,6 +103,7 @@ class Store:
     def close(self) -> None:
         """Give back the connections."""
         self.feed.close()
+        self.counters.flush()
         self.client.close()
 
 
@@ -149,6 +152,7 @@ def build(
         stats=StatsStore(database),
         passes=PassLog(database),
         feed=Feed(lambda: open_watching_client(feed_uri), database),
+        offers=OfferStream(lambda: open_watching_client(feed_uri), database),
     )
 
 

@@ -1,9 +1,11 @@
 """Counters that all processes share, in one document. They are for people to look at: an add
-that is lost costs a number, never a job.
+that is lost costs a number, never a job. Nobody waits for one to be written.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,10 @@ from taskyard import events
 
 _ALL = {"_id": "all"}
 
-#: Nobody waits longer than this for a number to be written.
+#: What is added within this time is one write.
+GATHER_SECONDS = 0.1
+
+#: How long a write may take.
 ADD_SECONDS = 1.0
 
 
@@ -25,20 +30,38 @@ class CounterStore:
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._counters = database["counters"].with_options(write_concern=WriteConcern(w=1))
+        self._added: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def add(self, counts: Mapping[str, float]) -> None:
-        """Add to counters (``name`` or ``name.label``) in one write; for nothing there is none.
+        """Add to counters (``name`` or ``name.label``), soon."""
+        with self._lock:
+            first = not self._added
+            for name, count in counts.items():
+                self._added[name] = self._added.get(name, 0) + count
+        if first and counts:
+            threading.Thread(target=self._flush_soon, name="counters", daemon=True).start()
+
+    def flush(self) -> None:
+        """Write what was added.
 
         Never raises for the database's sake: what was done is done, counted or not.
         """
+        with self._lock:
+            counts, self._added = self._added, {}
         if not counts:
             return
         try:
             with pymongo.timeout(ADD_SECONDS):
-                self._counters.update_one(_ALL, {"$inc": dict(counts)}, upsert=True)
+                self._counters.update_one(_ALL, {"$inc": counts}, upsert=True)
         except PyMongoError as error:
             events.warn("counters.add_failed", error=type(error).__name__)
 
     def read(self) -> Mapping[str, Any]:
         """All counters by name; one with labels is a mapping of its own."""
+        self.flush()
         return self._counters.find_one(_ALL, {"_id": 0}) or {}
+
+    def _flush_soon(self) -> None:
+        time.sleep(GATHER_SECONDS)
+        self.flush()

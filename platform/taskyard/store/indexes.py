@@ -27,9 +27,10 @@ INDEXES: dict[str, list[IndexModel]] = {
             partialFilterExpression={"status": "QUEUED"},
         ),
         # What workers hold, and what each has in use. A held job has a lease; others have none.
+        # The lease is no key of it, so that a renewal need not write it.
         IndexModel(
-            [("assignedAgentId", ASCENDING), ("leaseUntil", ASCENDING)],
-            name="held",
+            [("assignedAgentId", ASCENDING)],
+            name="held_by",
             partialFilterExpression={"leaseUntil": {"$exists": True}},
         ),
         IndexModel(
@@ -60,9 +61,12 @@ INDEXES: dict[str, list[IndexModel]] = {
     "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 
+#: Indexes of earlier versions.
+REPLACED = {"jobs": ["held"]}
+
 
 def ensure_indexes(database: Database[dict[str, Any]]) -> None:
-    """Make what is missing; does nothing where all are there.
+    """Make what is missing and drop what was replaced; does nothing where all are as they should.
 
     A new one over a million jobs takes as long as it takes.
     """
@@ -70,3 +74,6 @@ def ensure_indexes(database: Database[dict[str, Any]]) -> None:
         passes.ensure_collection(database)
         for collection, models in INDEXES.items():
             database[collection].create_indexes(models)
+        for collection, names in REPLACED.items():
+            for name in set(names) & set(database[collection].index_information()):
+                database[collection].drop_index(name)

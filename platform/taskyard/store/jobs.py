@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument, UpdateMany, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from taskyard import events
 from taskyard.documents import to_document, to_record
 from taskyard.errors import Conflict, NotFound
 from taskyard.jobs import counters
 from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
 from taskyard.store.counters import CounterStore
-from taskyard.store.failures import accept_duplicates
+from taskyard.store.failures import accept_duplicates, is_unavailable
 from taskyard.workers.model import Worker
 
 #: How often a verb is decided anew after losing a race. Each loss means that somebody else
@@ -41,11 +43,16 @@ _PAST = {
 
 @dataclass(frozen=True, kw_only=True)
 class Renewed:
-    """A running job whose lease its worker still holds."""
+    """A lease that its worker still holds."""
 
-    job_id: str
-    lease_id: str
+    lease: Lease
     cancel_requested: bool
+
+
+_HELD = {"assignedAgentId": 1, "attempts": 1, "leaseId": 1, "cancelRequested": 1}
+
+#: Where a line is looked for that was just written: notes of refusals may have come behind it.
+_LAST_LINES = 5
 
 
 class JobStore:
@@ -57,8 +64,14 @@ class JobStore:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Record new jobs on a majority; ids that are there already are left as they are."""
+        documents = [to_document(job) for job in jobs]
         try:
-            self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
+            if len(documents) == 1:
+                self._jobs.insert_one(documents[0])
+            else:
+                self._jobs.insert_many(documents, ordered=False)
+        except DuplicateKeyError:
+            pass
         except BulkWriteError as error:
             accept_duplicates(error)
         for job in jobs:
@@ -91,12 +104,8 @@ class JobStore:
             _update(transition),
             return_document=ReturnDocument.AFTER,
         )
-        _tell(transition, won=document is not None)
-        if document is None:
-            return None
-        job = to_record(Job, document)
-        self._counters.add(counters.moved_by(transition, job))
-        return job
+        self._told([transition], {transition.job_id} if document else set())
+        return to_record(Job, document) if document else None
 
     def change(self, job_id: str, decide: Callable[[Job], Transition]) -> Job:
         """Read, decide, write; decide again when somebody was faster.
@@ -109,27 +118,30 @@ class JobStore:
                 return changed
         raise Conflict(f"{job_id} changed too often at once; try again.")
 
-    def assign_all(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Perform many assignments in one batch; the winners are found by their leases."""
+    def apply_all(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Perform many transitions in one command; returns those that were performed.
+
+        May be done again when it is not known what came of it: what was performed before is found
+        by its line in the job's history.
+        """
         if not transitions:
             return []
-        writes = [UpdateOne({"_id": t.job_id, **t.guard}, _update(t)) for t in transitions]
+        statements = _statements(transitions)
         try:
-            self._jobs.bulk_write(writes, ordered=False)
-        except BulkWriteError as error:
-            accept_duplicates(error)
-        leases = {t.changes["leaseId"]: t for t in transitions}
-        ids = [t.job_id for t in transitions]
-        found = self._jobs.find({"_id": {"$in": ids}}, {"leaseId": 1})
-        won = {document["leaseId"] for document in found if document.get("leaseId") in leases}
-        for lease, transition in leases.items():
-            _tell(transition, won=lease in won)
-        return [transition for lease, transition in leases.items() if lease in won]
+            performed = self._write(statements)
+        except PyMongoError as error:
+            if not is_unavailable(error):
+                raise
+            # The driver itself repeats no statement about many jobs.
+            performed = self._write(statements)
+        won = transitions if performed == len(transitions) else self._performed(transitions)
+        self._told(transitions, {transition.job_id for transition in won})
+        return list(won)
 
     def renew(
         self,
         worker_id: str,
-        lease_ids: Sequence[str],
+        leases: Collection[Lease],
         *,
         now: datetime,
         lease: timedelta,
@@ -140,13 +152,15 @@ class JobStore:
         A lease that is over and that nobody has expired yet is renewed too: after an outage the
         agent that still runs the job keeps it. Either this or ``expire`` is first, never both.
         """
+        if not leases:
+            return []
         mine = {
+            # By job too: a lease id may stand for a batch, of which some have ended.
+            "_id": {"$in": [held.job_id for held in leases]},
+            "leaseId": {"$in": list({held.lease_id for held in leases})},
             "assignedAgentId": worker_id,
             "status": str(JobStatus.RUNNING),
-            "leaseId": {"$in": list(lease_ids)},
         }
-        if not lease_ids:
-            return []
         self._jobs.update_many(mine, _extension(now + lease, grace))
         return self._live(mine, now)
 
@@ -185,16 +199,45 @@ class JobStore:
         ended = {"_id": job_id, "status": {"$in": [str(status) for status in TERMINAL]}}
         return self._jobs.delete_one(ended).deleted_count == 1
 
+    def _write(self, statements: Sequence[UpdateOne | UpdateMany]) -> int:
+        """How many jobs were written. Raises PyMongoError, StoreUnavailable."""
+        try:
+            return self._jobs.bulk_write(statements, ordered=False).matched_count
+        except BulkWriteError as error:
+            accept_duplicates(error)
+            return int(error.details["nMatched"])
+
+    def _performed(self, transitions: Sequence[Transition]) -> list[Transition]:
+        """Those whose line is in their job's history."""
+        ids = [transition.job_id for transition in transitions]
+        found = self._jobs.find({"_id": {"$in": ids}}, {"history": {"$slice": -_LAST_LINES}})
+        histories = {document["_id"]: document["history"] for document in found}
+        return [t for t in transitions if dict(t.entry) in histories.get(t.job_id, ())]
+
+    def _told(self, transitions: Sequence[Transition], won: Collection[str]) -> None:
+        """Tell of each, and count what moves a counter in one write for all."""
+        moved: dict[str, float] = defaultdict(float)
+        for transition in transitions:
+            _tell(transition, won=transition.job_id in won)
+            if transition.job_id in won:
+                for name, count in counters.moved_by(transition).items():
+                    moved[name] += count
+        self._counters.add(moved)
+
     def _live(self, mine: dict[str, Any], now: datetime) -> list[Renewed]:
         """Those whose lease is live: one that has reached its job's limit is over."""
         live = {**mine, "leaseUntil": {"$gte": now}}
         return [
             Renewed(
-                job_id=found["_id"],
-                lease_id=found["leaseId"],
+                lease=Lease(
+                    job_id=found["_id"],
+                    worker_id=found["assignedAgentId"],
+                    attempt=found["attempts"],
+                    lease_id=found["leaseId"],
+                ),
                 cancel_requested=found.get("cancelRequested", False),
             )
-            for found in self._jobs.find(live, {"leaseId": 1, "cancelRequested": 1})
+            for found in self._jobs.find(live, _HELD)
         ]
 
 
@@ -203,6 +246,39 @@ def _extension(until: datetime, grace: timedelta) -> list[dict[str, Any]]:
     grace_ms = grace.total_seconds() * 1000
     limit = {"$add": ["$startedAt", "$timeoutMs", grace_ms]}
     return [{"$set": {"leaseUntil": {"$max": ["$leaseUntil", {"$min": [until, limit]}]}}}]
+
+
+def _statements(transitions: Sequence[Transition]) -> list[UpdateOne | UpdateMany]:
+    """One statement for all that are equal but for their jobs: MongoDB spends twice as much on
+    one for each (``docs/performance.md``).
+    """
+    groups: dict[Any, list[list[Transition]]] = defaultdict(list)
+    for transition in transitions:
+        # Most of what differs shows here; what is alike here is compared in full.
+        near = groups[transition.to, transition.entry["worker"], transition.entry["at"]]
+        group = next((group for group in near if _are_alike(group[0], transition)), None)
+        if group is None:
+            near.append([transition])
+        else:
+            group.append(transition)
+    statements: list[UpdateOne | UpdateMany] = []
+    for group in itertools.chain.from_iterable(groups.values()):
+        first, update = group[0], _update(group[0])
+        if len(group) == 1:
+            statements.append(UpdateOne({"_id": first.job_id, **first.guard}, update))
+        else:
+            ids = [transition.job_id for transition in group]
+            statements.append(UpdateMany({"_id": {"$in": ids}, **first.guard}, update))
+    return statements
+
+
+def _are_alike(one: Transition, other: Transition) -> bool:
+    return (
+        one.guard == other.guard
+        and one.changes == other.changes
+        and one.entry == other.entry
+        and one.cleared == other.cleared
+    )
 
 
 def _update(transition: Transition) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from taskyard.store.failures import accept_duplicates
 #: Generation of what is streamed while the job runs.
 LIVE = "live"
 
+#: Output of at most so much is kept in its job, and written with the job's end.
+SMALL_BYTES = 2048
+
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
 
@@ -114,6 +117,9 @@ class OutputStore:
         first ``limit`` of them, or all.
         """
         number = job.output_attempt if attempt is None else attempt
+        if job.small_output and number == job.output_attempt:
+            yield from (chunk for chunk in _small(job) if chunk.seq > after)
+            return
         generation = job.output_generation if number == job.output_attempt else LIVE
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
@@ -123,6 +129,8 @@ class OutputStore:
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
         """One stream's text, its first ``limit_bytes``."""
+        if job.is_terminal and not job.output_bytes:
+            return ""
         parts: list[str] = []
         size = 0
         for chunk in self.read(job):
@@ -165,6 +173,11 @@ def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
     """The text's first ``room_bytes`` and the mark that more was printed."""
     kept = text.encode()[:room_bytes].decode(errors="ignore")
     return f"{kept}\n[taskyard: output cut at {cap_bytes} bytes]\n"
+
+
+def _small(job: Job) -> Iterator[Chunk]:
+    for seq, piece in enumerate(job.small_output):
+        yield Chunk(seq=seq, stream=piece["stream"], data=piece["data"])
 
 
 def _held(job: Job) -> dict[str, Any]:

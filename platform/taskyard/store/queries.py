@@ -14,15 +14,16 @@ from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.search import EVERYTHING, Comparison, Field, Search, created, equal, in_states
 from taskyard.jobs.states import HELD, JobStatus
 from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
-from taskyard.workers.model import NOTHING, Usage
+from taskyard.workers.model import Usage
 
 #: A list does not carry what only a job's own page shows.
-_LISTED = {"history": 0, "env": 0}
+_LISTED = {"history": 0, "env": 0, "smallOutput": 0}
 
 #: Jobs of one state that are counted one by one; beyond it there are "more".
 COUNTED = 10_000
 
-#: Jobs that are looked at before something is done to all that match.
+#: Jobs of one state that metrics and statistics count, and that are looked at before something
+#: is done to all that match.
 COUNTED_FIRST = 100_000
 
 
@@ -168,13 +169,23 @@ class JobQueries:
         """The head of the queue in the scheduler's order: at most ``per_shape`` of each shape,
         so that a thousand jobs which fit nowhere cannot hide the ones that fit.
         """
+        return self.heads(dict.fromkeys(self.waiting_shapes()[:shapes], per_shape))
+
+    def waiting_shapes(self) -> list[str]:
+        """The shapes of which there are queued jobs."""
+        return self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
+
+    def heads(self, limits: Mapping[str, int], *, to_run: bool = False) -> list[Job]:
+        """The first queued jobs of each of these shapes, as many of it as it says; in the
+        scheduler's order. ``to_run`` brings what only their agent needs.
+        """
         heads: list[Job] = []
-        waiting = self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
-        for shape in waiting[:shapes]:
-            found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, _LISTED)
-            ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(per_shape)
+        wanted = {"history": 0} if to_run else _LISTED
+        for shape, limit in limits.items():
+            found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, wanted)
+            ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(limit)
             heads.extend(to_record(Job, document) for document in ordered)
-        return sorted(heads, key=_order)
+        return sorted(heads, key=queue_order)
 
     def ahead_of(self, job: Job, *, at_most: int = 10_000) -> int:
         """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
@@ -188,17 +199,19 @@ class JobQueries:
         held: dict[str, Any] = {"leaseUntil": {"$exists": True}}
         if worker_ids is not None:
             held["assignedAgentId"] = {"$in": list(worker_ids)}
-        totals: dict[str, Usage] = {}
         wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1, "losses": 1}
+        by_worker: dict[str, list[dict[str, Any]]] = {}
         for job in self._jobs.find(held, wanted):
-            before = totals.get(job["assignedAgentId"], NOTHING)
-            totals[job["assignedAgentId"]] = Usage(
-                cpu=before.cpu + job["requiredCpu"],
-                ram_mb=before.ram_mb + job["requiredRamMb"],
-                job_ids=(*before.job_ids, job["_id"]),
-                suspects=before.suspects + (job["losses"] >= POISON_LOSSES - 1),
+            by_worker.setdefault(job["assignedAgentId"], []).append(job)
+        return {
+            worker_id: Usage(
+                cpu=sum(job["requiredCpu"] for job in jobs),
+                ram_mb=sum(job["requiredRamMb"] for job in jobs),
+                job_ids=tuple(job["_id"] for job in jobs),
+                suspects=sum(job["losses"] >= POISON_LOSSES - 1 for job in jobs),
             )
-        return totals
+            for worker_id, jobs in by_worker.items()
+        }
 
     def held_by(self, worker_id: str, *statuses: JobStatus) -> list[Job]:
         """The jobs that a worker holds, in the order they were handed out."""
@@ -214,12 +227,12 @@ class JobQueries:
         found = self._jobs.find({"leaseUntil": {"$lt": now}}).sort("leaseUntil", 1)
         return [to_record(Job, document) for document in found.limit(limit)]
 
-    def queued_among(self, job_ids: Sequence[str]) -> set[str]:
-        """Which of these jobs are still queued."""
+    def queued_among(self, job_ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that are still queued, in any order."""
         if not job_ids:
-            return set()
+            return []
         wanted = {"_id": {"$in": list(job_ids)}, "status": str(JobStatus.QUEUED)}
-        return {found["_id"] for found in self._jobs.find(wanted, {"_id": 1})}
+        return [to_record(Job, found) for found in self._jobs.find(wanted, _LISTED)]
 
     def expired(self, now: datetime, *, limit: int) -> list[Job]:
         """Ended jobs whose time is over."""
@@ -236,30 +249,44 @@ class JobQueries:
         found = self._jobs.find({"retryOf": job_id}, _LISTED).limit(limit)
         return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
 
-    def cancels_among(self, job_ids: Sequence[str]) -> list[str]:
-        """The leases of those of these jobs that were asked to be cancelled."""
+    def cancels_among(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that were asked to be cancelled."""
         asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}
-        return [found["leaseId"] for found in self._jobs.find(asked, {"leaseId": 1})]
+        return {found["_id"] for found in self._jobs.find(asked, {"_id": 1})}
 
     def counts(self) -> Mapping[str, int]:
-        """Live jobs by status."""
+        """Live jobs by status, each counted up to ``COUNTED_FIRST``."""
         live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
-        return {str(s): self._jobs.count_documents({"status": str(s)}) for s in live}
-
-    def oldest_queued(self) -> datetime | None:
-        """Since when the longest waiting job is queued."""
-        return self.depth().oldest_queued_at
+        return {str(status): self._count(status) for status in live}
 
     def depth(self) -> Depth:
-        """How long the queue is, and since when, read off the index of what is queued."""
-        stages: list[dict[str, Any]] = [
-            {"$match": {"status": str(JobStatus.QUEUED)}},
-            {"$group": {"_id": None, "at": {"$min": "$queuedAt"}, "jobs": {"$sum": 1}}},
+        """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
+        jobs = self._count(JobStatus.QUEUED)
+        return Depth(jobs=jobs, oldest_queued_at=self._oldest_queued() if jobs else None)
+
+    def _oldest_queued(self) -> datetime | None:
+        """Since when the longest waiting job is queued: the first of each shape and priority is
+        the oldest of them.
+        """
+        queued = {"status": str(JobStatus.QUEUED)}
+        firsts = [
+            self._jobs.find_one(
+                {**queued, "shape": shape, "priority": priority},
+                {"_id": 0, "queuedAt": 1},
+                sort=[("queuedAt", 1)],
+                hint="queue",
+            )
+            for shape in self.waiting_shapes()
+            for priority in self._jobs.distinct("priority", {**queued, "shape": shape})
         ]
-        for found in self._jobs.aggregate(stages, hint="queue"):
-            return Depth(jobs=found["jobs"], oldest_queued_at=found["at"])
-        return Depth()
+        return min((first["queuedAt"] for first in firsts if first), default=None)
+
+    def _count(self, status: JobStatus) -> int:
+        return self._jobs.count_documents(
+            {"status": str(status)}, limit=COUNTED_FIRST, hint="newest_by_status"
+        )
 
 
-def _order(job: Job) -> tuple[int, datetime, str]:
+def queue_order(job: Job) -> tuple[int, datetime, str]:
+    """Where a queued job stands in the scheduler's order."""
     return (-job.priority, job.queued_at, job.job_id)

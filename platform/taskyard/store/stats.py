@@ -1,4 +1,4 @@
-"""The stats collection: one document for each minute, and one for each ten minutes.
+"""The stats collection: one document for each minute, ten minutes and hour.
 
 What is counted of jobs is counted anew each time and replaces what was there, so that two ticks
 at once, or one too many, change nothing.
@@ -16,11 +16,15 @@ from pymongo.database import Database
 from taskyard.jobs.states import JobStatus
 from taskyard.stats.common_errors import SeenError
 from taskyard.stats.histogram import BUCKETS
-from taskyard.stats.rollup import MINUTE, TEN_MINUTES, Rollup
+from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, Rollup
 
 Document = dict[str, Any]
 
-_KEPT = {MINUTE: timedelta(hours=26), TEN_MINUTES: timedelta(days=8)}
+_KEPT = {
+    MINUTE: timedelta(hours=26),
+    TEN_MINUTES: timedelta(days=2),
+    HOUR: timedelta(days=8),
+}
 
 #: Failed jobs that are looked at for the commonest errors.
 ERRORS_LOOKED_AT = 5_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,6 +19,12 @@ from taskyard.documents import to_record
 
 #: A token's last use is noted at most this often, so that reads stay reads.
 _NOTE_USE_EVERY = timedelta(minutes=1)
+
+#: How long a process takes its own word for a token: most requests need no read for it, and one
+#: that is revoked elsewhere ends within this time.
+KNOWN_SECONDS = 1.0
+
+_KNOWN_MOST = 1000
 
 
 class Role(StrEnum):
@@ -50,6 +57,8 @@ class TokenStore:
     def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
         self._tokens = database["tokens"]
         self._clock = clock
+        #: What was verified of late, by the whole token's hash: until when, and what it is.
+        self._known: dict[str, tuple[float, Token]] = {}
 
     def create(self, *, role: str, name: str, worker_id: str | None = None) -> str:
         """Make a token and return it in clear, for the only time."""
@@ -68,7 +77,20 @@ class TokenStore:
         return f"tyk_{identity}_{secret}"
 
     def verify(self, token: str) -> Token | None:
-        """The token, if it is one of ours and not revoked."""
+        """The token, if it is one of ours and was not revoked ``KNOWN_SECONDS`` ago."""
+        whole = _hash(token)
+        until, known = self._known.get(whole, (0.0, None))
+        if time.monotonic() < until:
+            return known
+        self._known.pop(whole, None)
+        found = self._looked_up(token)
+        if found is not None:
+            if len(self._known) >= _KNOWN_MOST:
+                self._known.clear()
+            self._known[whole] = time.monotonic() + KNOWN_SECONDS, found
+        return found
+
+    def _looked_up(self, token: str) -> Token | None:
         prefix, _, rest = token.partition("_")
         identity, _, secret = rest.partition("_")
         if prefix != "tyk" or not identity or not secret:
@@ -90,6 +112,7 @@ class TokenStore:
     def revoke(self, identity: str) -> bool:
         """Take a token back; False when there is none."""
         removed = self._tokens.delete_one({"_id": identity}).deleted_count == 1
+        self._known.clear()
         if removed:
             events.emit("token.revoked", token=identity)
         return removed

@@ -29,6 +29,16 @@ class Requirement:
         """The requirement as one string; equal requirements have equal shapes."""
         return f"{self.cpu:g}/{self.ram_mb}/{','.join(sorted(self.labels))}"
 
+    @classmethod
+    def of_shape(cls, shape: str) -> Requirement:
+        """The least that a job of this shape needs: a shape has six digits of its CPUs."""
+        cpu, ram_mb, labels = shape.split("/", 2)
+        return cls(
+            cpu=float(cpu) * (1 - 6e-6),
+            ram_mb=int(ram_mb),
+            labels=frozenset(labels.split(",")) if labels else frozenset(),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 
 from taskyard.jobs.model import Job
 from taskyard.workers.model import Requirement
-from taskyard.workers.places import Place, closed, could_never, too_full
+from taskyard.workers.places import Place, could_never, too_full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,72 +34,112 @@ def place(
     """Place as much of ``queue`` (in its order) on ``available`` as fits.
 
     A job that fits nowhere does not hold back the ones behind it; once it has waited for
-    ``reserve_after`` it reserves a worker that could hold it. ``still_queued`` are the jobs
-    whose earlier reservation stays valid.
+    ``reserve_after`` it reserves a worker that could hold it, if smaller ones are queued that
+    could take each place before it. ``still_queued`` are the jobs whose earlier reservation stays
+    valid.
     """
-    for spot in available:
-        kept = spot.worker.reserved_for
-        spot.reserved_for = kept if kept in still_queued else None
+    floor = _Floor(available, still_queued)
+    late = now - reserve_after
+    least_cpu = min((job.required_cpu for job in queue), default=0)
+    least_ram_mb = min((job.required_ram_mb for job in queue), default=0)
     placements: list[tuple[Job, str]] = []
-    candidates: dict[str, list[tuple[float, int]]] = {}
     for job in queue:
-        needed = job.requirement
-        key = job.shape or needed.shape
-        if key not in candidates:
-            candidates[key] = _candidates(available, needed)
-        best = _best(available, candidates[key], job)
-        if best is not None:
-            best.take(job)
-            best.reserved_for = None if best.reserved_for == job.job_id else best.reserved_for
-            placements.append((job, best.worker.worker_id))
-        elif now - job.queued_at > reserve_after and not (job.is_suspect and candidates[key]):
-            # A suspect that a place is large enough for waits for another suspect to end.
-            _reserve(available, needed, job.job_id)
-    reservations = {s.worker.worker_id: s.reserved_for for s in available if s.reserved_for}
+        position = floor.find(job)
+        if position is not None:
+            floor.give(position, job)
+            placements.append((job, available[position].worker.worker_id))
+        elif job.queued_at < late and (
+            job.required_cpu > least_cpu or job.required_ram_mb > least_ram_mb
+        ):
+            floor.reserve(job)
+    reservations = {available[n].worker.worker_id: job_id for job_id, n in floor.kept.items()}
     return Plan(placements=placements, reservations=reservations)
 
 
-def _candidates(available: Sequence[Place], needed: Requirement) -> list[tuple[float, int]]:
-    """A heap of the places that could take the shape, by score; ties go by position."""
-    heap = [
-        (spot.score, index)
-        for index, spot in enumerate(available)
-        if not (could_never(spot.worker, needed) or too_full(spot, needed))
-    ]
-    heapq.heapify(heap)
-    return heap
+_Judge = Callable[[Place, Requirement], bool]
+
+#: What a job needs, and by which judge it looks for a place.
+_Kind = tuple[float, int, tuple[str, ...], _Judge]
+
+_FIRST, _BEHIND_ALL = (-inf, 0), (inf, 0)
 
 
-def _best(available: Sequence[Place], heap: list[tuple[float, int]], job: Job) -> Place | None:
-    """The best place that still fits. Scores only rise while a pass fills places, so an entry
-    that is out of date is put back with its new score, and one that no longer fits is dropped.
+class _Floor:
+    """All places of a pass by their score; each is known by its position in what was given.
+
+    While a pass fills places their scores only rise, and a place that does not suit a kind of job
+    never suits it again. So what a search has passed over lies behind it for good: the next
+    search for that kind begins where the last one ended.
     """
-    shut: list[tuple[float, int]] = []
-    found = None
-    while heap and found is None:
-        score, index = heapq.heappop(heap)
-        spot = available[index]
-        if too_full(spot, job.requirement):
-            continue
-        if closed(spot, job):
-            shut.append((score, index))
-        elif score < spot.score:
-            heapq.heappush(heap, (spot.score, index))
-        else:
-            found = spot
-            heapq.heappush(heap, (score, index))
-    for entry in shut:
-        heapq.heappush(heap, entry)
-    return found
+
+    def __init__(self, available: Sequence[Place], still_queued: Collection[str]) -> None:
+        self._places = available
+        #: Job id -> the place that is kept for it.
+        self.kept: dict[str, int] = {}
+        for position, spot in enumerate(available):
+            job_id, spot.reserved_for = spot.worker.reserved_for, None
+            if job_id and job_id in still_queued and job_id not in self.kept:
+                self._keep(position, job_id)
+        self._most_kept = max(1, len(available) // 2)
+        self._order = sorted((spot.score, position) for position, spot in enumerate(available))
+        self._requirements: dict[_Kind, Requirement] = {}
+        self._begin: dict[_Kind, tuple[float, int]] = {}
+
+    def find(self, job: Job) -> int | None:
+        """The place that is kept for the job once it has room, else the best of those that do."""
+        judge = _has_room_for_suspect if job.is_suspect else _has_room
+        own = self.kept.get(job.job_id)
+        if own is not None and judge(self._places[own], job.requirement):
+            return own
+        return self._best(job, judge)
+
+    def give(self, position: int, job: Job) -> None:
+        """Put the job there; what was kept for it is anybody's again."""
+        spot = self._places[position]
+        del self._order[bisect_left(self._order, (spot.score, position))]
+        spot.take(job)
+        insort(self._order, (spot.score, position))
+        if (own := self.kept.pop(job.job_id, None)) is not None:
+            self._places[own].reserved_for = None
+            self._begin.clear()
+
+    def reserve(self, job: Job) -> None:
+        """Keep the best worker that could ever hold the job; at most half of them are kept."""
+        if job.job_id in self.kept or len(self.kept) >= self._most_kept:
+            return
+        if job.is_suspect and self._best(job, _has_room) is not None:
+            return  # A place is large enough: it waits for another suspect to end.
+        if (position := self._best(job, _could_hold)) is not None:
+            self._keep(position, job.job_id)
+
+    def _keep(self, position: int, job_id: str) -> None:
+        self._places[position].reserved_for = job_id
+        self.kept[job_id] = position
+
+    def _best(self, job: Job, judge: _Judge) -> int | None:
+        """The first place that the judge finds fit and that is kept for nobody."""
+        kind = (job.required_cpu, job.required_ram_mb, job.labels, judge)
+        needed = self._requirements.get(kind)
+        if needed is None:
+            needed = self._requirements[kind] = job.requirement
+        begin = bisect_left(self._order, self._begin.get(kind, _FIRST))
+        for index in range(begin, len(self._order)):
+            position = self._order[index][1]
+            spot = self._places[position]
+            if spot.reserved_for is None and judge(spot, needed):
+                self._begin[kind] = self._order[index]
+                return position
+        self._begin[kind] = _BEHIND_ALL
+        return None
 
 
-def _reserve(available: Sequence[Place], needed: Requirement, job_id: str) -> None:
-    """Keep the least loaded worker that could ever hold the job; at most half are kept."""
-    reserved = [spot for spot in available if spot.reserved_for]
-    if any(spot.reserved_for == job_id for spot in reserved):
-        return
-    if len(reserved) >= max(1, len(available) // 2):
-        return
-    able = [s for s in available if not s.reserved_for and not could_never(s.worker, needed)]
-    if able:
-        min(able, key=lambda spot: spot.score).reserved_for = job_id
+def _has_room(spot: Place, needed: Requirement) -> bool:
+    return not (could_never(spot.worker, needed) or too_full(spot, needed))
+
+
+def _has_room_for_suspect(spot: Place, needed: Requirement) -> bool:
+    return not spot.suspects and _has_room(spot, needed)
+
+
+def _could_hold(spot: Place, needed: Requirement) -> bool:
+    return not could_never(spot.worker, needed)

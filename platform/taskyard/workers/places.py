@@ -6,14 +6,18 @@ Weights and the CPU limit are the earlier system's (``design.md`` section 5).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from taskyard.jobs.model import Job
 from taskyard.workers.model import NOTHING, Requirement, Usage, Worker
 
-#: A worker whose measured CPU use is above this gets nothing new.
+#: A worker whose measured CPU use is above this is chosen when no other has room
+#: (``docs/decisions/0011-busy-hosts.md``).
 CPU_USAGE_LIMIT_PERCENT = 90
+
+#: What that adds to its score: more than load and headroom ever come to.
+_BUSY_HOST = 1e6
 
 #: Ten tenths of a CPU are one CPU, whatever binary fractions make of it.
 CPU_SLACK = 1e-9
@@ -29,6 +33,11 @@ class Place:
     jobs: int = 0
     suspects: int = 0
     reserved_for: str | None = None
+    #: Lower is better; rises with each job that it takes.
+    score: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.score = _score(self)
 
     def take(self, job: Job) -> None:
         """Count one more job in."""
@@ -36,16 +45,34 @@ class Place:
         self.ram_mb += job.required_ram_mb
         self.jobs += 1
         self.suspects += job.is_suspect
+        self.score = _score(self)
+
+    def room_for(self, needed: Requirement, *, at_most: int) -> int:
+        """How many jobs that need so much fit beside what it has in use."""
+        worker = self.worker
+        by_cpu = (worker.cpu_count - self.cpu + CPU_SLACK) // needed.cpu
+        by_ram = (worker.ram_total_mb - self.ram_mb) // needed.ram_mb
+        by_jobs = worker.max_jobs - self.jobs if worker.max_jobs else at_most
+        return max(0, int(min(by_cpu, by_ram, by_jobs, at_most)))
 
     @property
-    def score(self) -> float:
-        """Lower is better: load first, then a small preference for headroom."""
+    def is_full(self) -> bool:
+        """Whether not even the smallest job would fit."""
         worker = self.worker
-        cpu_percent = 100 * self.cpu / worker.cpu_count if worker.cpu_count else 100
-        ram_percent = 100 * self.ram_mb / worker.ram_total_mb if worker.ram_total_mb else 100
-        load = worker.cpu_usage * 0.6 + cpu_percent * 0.3 + ram_percent * 0.1
-        headroom = (worker.cpu_count - self.cpu) * 0.01 + worker.ram_free_mb * 1e-6
-        return load - headroom
+        slots = worker.max_jobs and self.jobs >= worker.max_jobs
+        no_cpu = worker.cpu_count - self.cpu <= CPU_SLACK
+        return bool(slots or no_cpu or self.ram_mb >= worker.ram_total_mb)
+
+
+def _score(spot: Place) -> float:
+    """Load first, then a small preference for headroom; a busy host comes after all others."""
+    worker = spot.worker
+    cpu_percent = 100 * spot.cpu / worker.cpu_count if worker.cpu_count else 100
+    ram_percent = 100 * spot.ram_mb / worker.ram_total_mb if worker.ram_total_mb else 100
+    load = worker.cpu_usage * 0.6 + cpu_percent * 0.3 + ram_percent * 0.1
+    headroom = (worker.cpu_count - spot.cpu) * 0.01 + worker.ram_free_mb * 1e-6
+    busy = _BUSY_HOST if worker.cpu_usage > CPU_USAGE_LIMIT_PERCENT else 0
+    return load - headroom + busy
 
 
 def places(
@@ -57,6 +84,17 @@ def places(
         for worker in workers
         if unavailable(worker, now, offline_after) is None
     ]
+
+
+def room_on(available: Iterable[Place], needed: Requirement, *, at_most: int) -> int:
+    """How many jobs that need so much could be placed, each place taken by itself."""
+    room = 0
+    for spot in available:
+        if not could_never(spot.worker, needed):
+            room += spot.room_for(needed, at_most=at_most - room)
+        if room >= at_most:
+            break
+    return room
 
 
 def place_of(worker: Worker, usage: Mapping[str, Usage]) -> Place:
@@ -93,7 +131,7 @@ def refuses(worker: Worker, job: Job) -> str | None:
 
 def could_never(worker: Worker, needed: Requirement) -> str | None:
     """Why the worker could not hold the job even when empty, or None."""
-    if missing := needed.labels - set(worker.labels):
+    if needed.labels and (missing := needed.labels.difference(worker.labels)):
         return f"has no label {', '.join(sorted(missing))}"
     if worker.cpu_count < needed.cpu:
         return f"has {worker.cpu_count:g} CPUs, {needed.cpu:g} are asked for"
@@ -114,16 +152,14 @@ def closed(spot: Place, job: Job) -> str | None:
 
 def too_full(spot: Place, needed: Requirement) -> str | None:
     """Why so much is not free on the place now, or None."""
-    if spot.worker.max_jobs and spot.jobs >= spot.worker.max_jobs:
-        return f"runs {spot.jobs} of at most {spot.worker.max_jobs} jobs"
-    if spot.worker.cpu_count - spot.cpu < needed.cpu - CPU_SLACK:
-        free = max(0.0, spot.worker.cpu_count - spot.cpu)
-        return f"{free:g} of {spot.worker.cpu_count:g} CPUs free"
-    if spot.worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
-        free_mb = max(0, spot.worker.ram_total_mb - spot.ram_mb)
-        return f"{free_mb} of {spot.worker.ram_total_mb} MB memory free"
-    if spot.worker.cpu_usage > CPU_USAGE_LIMIT_PERCENT:
-        return f"CPU is {spot.worker.cpu_usage:.0f} % busy"
+    worker = spot.worker
+    if worker.max_jobs and spot.jobs >= worker.max_jobs:
+        return f"runs {spot.jobs} of at most {worker.max_jobs} jobs"
+    if worker.cpu_count - spot.cpu < needed.cpu - CPU_SLACK:
+        return f"{max(0.0, worker.cpu_count - spot.cpu):g} of {worker.cpu_count:g} CPUs free"
+    if worker.ram_total_mb - spot.ram_mb < needed.ram_mb:
+        free_mb = max(0, worker.ram_total_mb - spot.ram_mb)
+        return f"{free_mb} of {worker.ram_total_mb} MB memory free"
     return None
 
 

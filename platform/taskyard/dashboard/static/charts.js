@@ -27,11 +27,15 @@ function clock(seconds, withDay) {
   const day = withDay ? `${two(at.getUTCMonth() + 1)}-${two(at.getUTCDate())} ` : "";
   return `${day}${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
 }
+// Steps that people count time in, for an axis of milliseconds.
+const SECOND = 1000;
+const DURATIONS = [1, 2, 5, 10, 20, 50, 100, 200, 500, ...[1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000].map((n) => n * SECOND)];
 const UNITS = { jobs: (v) => v.toLocaleString("en"), ms: duration, percent: (v) => `${v} %` };
 
 function options(chart, width, long) {
   const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "11px system-ui, sans-serif" };
-  const shown = (value) => (value == null ? "–" : UNITS[chart.unit](value));
+  // Without a cursor the legend names the lines and no more.
+  const shown = (value, at) => (at == null ? "" : value == null ? "–" : UNITS[chart.unit](value));
   return {
     title: chart.title,
     width,
@@ -40,11 +44,11 @@ function options(chart, width, long) {
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [
       { ...axis, space: long ? 90 : 56, values: (_, ticks) => ticks.map((tick) => clock(tick, long)) },
-      { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (chart.unit === "jobs" && !Number.isInteger(tick) ? "" : UNITS[chart.unit](tick))) },
+      { ...axis, size: 62, ...(chart.unit === "ms" && { incrs: DURATIONS }), values: (_, ticks) => ticks.map((tick) => (chart.unit === "jobs" && !Number.isInteger(tick) ? "" : UNITS[chart.unit](tick))) },
     ],
     series: [
-      { label: "UTC", value: (_, at) => (at == null ? "–" : clock(at, long)) },
-      ...chart.lines.map((line) => ({ label: line.label, stroke: colour(line.colour), width: 1.5, spanGaps: false, points: { size: 4 }, value: (_, value) => shown(value) })),
+      { label: "\u00a0", value: (_, at) => (at == null ? "" : `${clock(at, long)} UTC`) },
+      ...chart.lines.map((line) => ({ label: line.label, stroke: colour(line.colour), width: 1.5, spanGaps: false, points: { size: 4 }, value: (_, value, __, at) => shown(value, at) })),
     ],
   };
 }

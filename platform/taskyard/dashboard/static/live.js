@@ -7,12 +7,12 @@ let feed = document.getElementById("feed");
 let source = null;
 let missed = false;
 
-const chosen = () => document.querySelector("input[name=job][type=checkbox]:checked") !== null;
+const chosen = () => document.querySelector("#list input[type=checkbox]:checked") !== null;
 const paused = () => pause.getAttribute("aria-pressed") === "true";
 
 function say() {
   const [kind, text] = paused() ? ["off", "Paused"]
-    : chosen() ? ["off", "Still while jobs are selected"]
+    : chosen() ? ["off", "Still while rows are selected"]
     : source?.readyState === EventSource.OPEN ? ["live", "Live"]
     : ["lost", "Connecting"];
   if (state.textContent !== text) state.textContent = text;
@@ -45,14 +45,14 @@ if (feed && state) {
   });
   document.addEventListener("htmx:sseError", () => setTimeout(say));
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (event.detail.elt.id !== "refresh") return;
+    if (!event.detail.elt.closest("#feed")) return;
     if (!document.hidden && !paused() && !chosen()) return;
     missed = true;
     event.preventDefault();
   });
   // An answer that was on its way when the reader chose something must not take the choice away.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.requestConfig.elt.id !== "refresh" || (!paused() && !chosen())) return;
+    if (!event.detail.requestConfig.elt.closest("#feed") || (!paused() && !chosen())) return;
     missed = true;
     event.detail.shouldSwap = false;
   });

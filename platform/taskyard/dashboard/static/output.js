@@ -199,8 +199,8 @@ function step(by) {
     current = (current + by + matches.length) % matches.length;
     wanted = matches[current];
   }
-  const total = matches.length >= MATCHES ? `${MATCHES} and more` : matches.length;
-  byId("found").textContent = !needle ? "" : matches.length ? `${current + 1} of ${total}` : "not found";
+  const total = matches.length.toLocaleString("en") + (matches.length < MATCHES ? "" : " and more");
+  byId("found").textContent = !needle ? "" : matches.length ? `${(current + 1).toLocaleString("en")} of ${total}` : "not found";
   soon();
 }
 let typing = 0;
@@ -299,7 +299,7 @@ function start() {
   stopping = new AbortController();
   follow(viewer.dataset.events, stopping.signal, handle, () => {});
 }
-setFollowing(!ENDED.includes(viewer.dataset.state.split(" ")[0]) && chosen < 0);
+setFollowing(viewer.dataset.over === undefined && !ENDED.includes(viewer.dataset.state.split(" ")[0]) && chosen < 0);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stop();
   else if (!ended) start();

@@ -30,7 +30,7 @@ goOn();
 
 // --- rows
 const rows = () => [...document.querySelectorAll("tr[data-row]")];
-const linkOf = (row) => row.querySelector("a");
+const linkOf = (row) => row.querySelector("a, summary");
 function go(step) {
   const all = rows();
   if (!all.length) return;
@@ -42,20 +42,22 @@ function go(step) {
 let place = null;
 let opened = [];
 const folds = () => [...document.querySelectorAll("#list details, #facts details")];
+const nameOf = (fold) => fold.dataset.name ?? fold.querySelector("summary").textContent;
+const placeOf = (active) => active?.getAttribute("href") ?? (active?.matches("summary") ? nameOf(active.parentElement) : null);
 document.addEventListener("htmx:beforeSwap", () => {
   const active = document.activeElement;
-  opened = folds().filter((fold) => fold.open).map((fold) => fold.querySelector("summary").textContent);
-  place = active?.closest?.("#list, #facts") ? active.getAttribute("href") : null;
+  opened = folds().filter((fold) => fold.open).map(nameOf);
+  place = active?.closest?.("#list, #facts") ? placeOf(active) : null;
 });
 document.addEventListener("htmx:afterSettle", () => {
-  for (const fold of folds()) fold.open ||= opened.includes(fold.querySelector("summary").textContent);
-  if (place) document.querySelector(`#list a[href="${CSS.escape(place)}"], #facts a[href="${CSS.escape(place)}"]`)?.focus();
+  for (const fold of folds()) fold.open ||= opened.includes(nameOf(fold));
+  if (place) [...document.querySelectorAll("#list :is(a, summary), #facts :is(a, summary)")].find((each) => placeOf(each) === place)?.focus();
   prepare();
 });
 
 // --- selection
 function count() {
-  const boxes = [...document.querySelectorAll("input[name=job][type=checkbox]")];
+  const boxes = [...document.querySelectorAll("#list tbody input[type=checkbox]")];
   const chosen = boxes.filter((box) => box.checked).length;
   const text = byId("selected");
   if (text) text.textContent = `${chosen} selected`;
@@ -67,7 +69,7 @@ function count() {
 }
 document.addEventListener("change", (event) => {
   if (event.target.id === "all") {
-    for (const box of document.querySelectorAll("input[name=job][type=checkbox]")) box.checked = event.target.checked;
+    for (const box of document.querySelectorAll("#list tbody input[type=checkbox]")) box.checked = event.target.checked;
   }
   if (event.target.matches?.("input[type=checkbox]")) count();
 });
@@ -102,6 +104,9 @@ function prepare() {
   count();
 }
 prepare();
+
+// --- work of several requests: the next begins by itself, unless its reader leaves
+document.querySelector("form[data-goes-on]")?.requestSubmit();
 
 // --- keys
 const keys = byId("keys");

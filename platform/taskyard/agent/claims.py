@@ -1,0 +1,225 @@
+"""What this agent takes by itself: what is offered to it while it is free, and while it is busy
+the next jobs of the queue, so that no place waits for a scheduler's pass or a message.
+
+Claims are made in the order of a pass and by the same judge (``workers.places``): a worker that is
+drained, cooling down or kept for a larger job takes nothing past that. For jobs that are over
+within milliseconds a claim for each place would take longer than the jobs; then as many more are
+claimed ahead as are over while claims are on their way.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from taskyard import events, ids
+from taskyard.agent.admission import Admission
+from taskyard.agent.lookout import Lookout, Seen
+from taskyard.agent.turns import Turns
+from taskyard.context import Platform
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment
+from taskyard.jobs.model import Job
+from taskyard.store.failures import is_unavailable
+from taskyard.workers import places
+from taskyard.workers.model import Worker
+from taskyard.workers.places import Place
+
+#: A job that ran no longer than this, or than a few claims take, is short: for each that ended
+#: within that time, one is claimed ahead.
+SHORT_SECONDS = 0.025
+_SHORT_CLAIMS = 3
+_SHORT_MOST_SECONDS = 0.25
+
+#: Most jobs of one claim.
+AT_ONCE = 64
+
+_RETRY_SECONDS = 0.5
+
+
+class Holder(Protocol):
+    """The runner, as far as claims go."""
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        """Run jobs that were claimed."""
+
+    def job_ids(self) -> set[str]:
+        """The jobs that it holds, up to the last write of each."""
+
+
+class Claims:
+    """Claims jobs for one agent on a thread of its own."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        boot: str,
+        admission: Admission,
+        turns: Turns,
+        runner: Holder,
+    ) -> None:
+        """``boot`` is the agent in this life of it."""
+        self._store = platform.store
+        self._settings = platform.settings
+        self._lookout = Lookout(platform.store, boot)
+        self._seen: Seen | None = None
+        self._short_seconds = SHORT_SECONDS
+        self._admission = admission
+        self._turns = turns
+        self._runner = runner
+        self._offered: deque[Job] = deque()
+        #: Short jobs that ended of late: when, and what place each left.
+        self._ended: deque[tuple[float, Job]] = deque(maxlen=AT_ONCE)
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
+
+    def start(self) -> None:
+        """Begin with what is queued already."""
+        self._wake.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+
+    def offer(self, job: Job) -> None:
+        """A job was submitted that has a place here, if nobody was faster."""
+        self._offered.append(job)
+        self._wake.set()
+
+    def look(self) -> None:
+        """Look at the queue: something may be there that was not offered."""
+        self._wake.set()
+
+    def freed(self, job: Job, ran_seconds: float) -> None:
+        """A job's processes are gone, and its place is free."""
+        if ran_seconds <= self._short_seconds:
+            self._ended.append((time.monotonic(), job))
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                while not self._stopped and self.claim():
+                    pass
+            except Exception as error:
+                if not is_unavailable(error):
+                    events.error("agent.claim_failed", error)
+                else:
+                    events.warn("agent.store_unavailable", error=type(error).__name__)
+                time.sleep(_RETRY_SECONDS)
+                self._wake.set()
+
+    def claim(self) -> bool:
+        """Claim once; whether another claim may find more."""
+        offered = [self._offered.popleft() for _ in range(len(self._offered))]
+        short = self._short()
+        # Ahead is filled up when half of it is used, so that each claim is of several jobs.
+        ahead = len(short) if 2 * self._turns.count() <= len(short) else 0
+        if not ahead and (self._turns.count() or not self._admission.has_room):
+            return False
+        began = time.monotonic()
+        if offered:
+            claimed = self._claim_of(self._own(offered), [], 0)
+        else:
+            relied_on = self._seen is not None
+            claimed = self._claim_of(self._queue(), short, ahead)
+            # What was seen of late holds nothing for us: something new may.
+            if relied_on and not claimed:
+                claimed = self._claim_of(self._queue(), short, ahead)
+        took = _SHORT_CLAIMS * (time.monotonic() - began)
+        self._short_seconds = min(max(SHORT_SECONDS, took), _SHORT_MOST_SECONDS)
+        return bool(offered or claimed)
+
+    def _own(self, offered: Sequence[Job]) -> Seen | None:
+        worker = self._lookout.own()
+        return Seen(worker=worker, queue=offered) if worker else None
+
+    def _queue(self) -> Seen | None:
+        """The queue as it was seen of late, or as it is now."""
+        seen, self._seen = self._seen, None
+        if seen and seen.queue and seen.is_fresh:
+            return seen
+        return self._lookout.look(self._runner.job_ids())
+
+    def _claim_of(self, seen: Seen | None, short: Sequence[Job], ahead: int) -> bool:
+        """Claim what has a place of what was seen; whether something had."""
+        if seen is None:
+            return False
+        spot = self._admission.place(seen.worker, [*self._turns.jobs(), *seen.unknown])
+        chosen = _chosen(seen.queue, spot, short, ahead)
+        won = self._won(seen.worker, chosen) if chosen else []
+        self._runner.take(won)
+        if len(won) == len(chosen) > 0 and not self._keeps_a_place(seen.worker, won):
+            # Where others claim of the same queue, it is not what it was.
+            self._seen = seen.without(won)
+        return bool(chosen)
+
+    def _keeps_a_place(self, worker: Worker, won: Sequence[Job]) -> bool:
+        """Whether the place that was kept for one of them still was; it is not any more."""
+        kept = worker.reserved_for
+        if kept not in [job.job_id for job in won]:
+            return False
+        self._store.workers.reserve({}, {worker.worker_id: kept})
+        return True
+
+    def _short(self) -> list[Job]:
+        """The short jobs that ended of late."""
+        since = time.monotonic() - self._short_seconds
+        while self._ended and self._ended[0][0] < since:
+            self._ended.popleft()
+        return [job for _, job in self._ended]
+
+    def _won(self, worker: Worker, chosen: Sequence[Job]) -> list[Job]:
+        """The jobs that are ours now; one lease id stands for the batch."""
+        now, lease_id = self._store.clock.now(), ids.lease()
+        until = now + timedelta(seconds=self._settings.lease_seconds)
+        transitions = [
+            lifecycle.claim(
+                job, worker=worker, lease_id=lease_id, at=Moment(now=now), lease_until=until
+            )
+            for job in chosen
+        ]
+        return [transition.moved() for transition in self._store.jobs.apply_all(transitions)]
+
+
+def _chosen(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:
+    """What of the queue to claim: what fits now, and ``ahead`` more that need no more than a
+    place of one of the short jobs. ``spot`` is filled with what fits.
+    """
+    chosen: list[Job] = []
+    for job in queue:
+        if len(chosen) >= AT_ONCE:
+            break
+        if places.fits(spot, job) is None:
+            spot.take(job)
+            chosen.append(job)
+        elif ahead > 0 and _may_wait(job, spot, short):
+            ahead -= 1
+            chosen.append(job)
+    return chosen
+
+
+def _may_wait(job: Job, spot: Place, short: Sequence[Job]) -> bool:
+    """Whether a job can be claimed before it has a place. Not one that has lost a worker (it
+    would take those that wait with it along), and none whose input is fetched first.
+    """
+    plain = not (job.losses or job.has_input)
+    return (
+        plain
+        and places.closed(spot, job) is None
+        and any(
+            job.required_cpu <= other.required_cpu and job.required_ram_mb <= other.required_ram_mb
+            for other in short
+        )
+    )

@@ -1,0 +1,87 @@
+"""What an agent sees of itself and of the queue before it claims: reads only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import HELD
+from taskyard.store.client import Store
+from taskyard.workers import places
+from taskyard.workers.model import NOTHING, Requirement, Worker
+
+#: While it is busy an agent relies on what it saw for so long. A job of a higher priority, or
+#: a drain, is heeded that much later; an idle agent looks before each claim.
+SEEN_SECONDS = 0.2
+
+#: Jobs of one kind that are seen at once.
+HEAD = 64
+
+#: How long a worker may be silent before it takes nothing: it is we who speak.
+_EVER = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One look."""
+
+    worker: Worker
+    #: The head of the queue, in the scheduler's order; nothing in it that this agent never could
+    #: hold.
+    queue: Sequence[Job] = ()
+    #: Jobs that are this worker's and not known to its runner.
+    unknown: Sequence[Job] = ()
+    at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it may still be relied on."""
+        return time.monotonic() - self.at < SEEN_SECONDS
+
+    def without(self, jobs: Collection[Job]) -> Seen:
+        """The same, with these jobs gone from the queue."""
+        gone = {job.job_id for job in jobs}
+        return replace(self, queue=[job for job in self.queue if job.job_id not in gone])
+
+
+class Lookout:
+    """Looks for one agent; ``boot`` is the agent in this life of it."""
+
+    def __init__(self, store: Store, boot: str) -> None:
+        self._store = store
+        self._boot = boot
+
+    def own(self) -> Worker | None:
+        """This agent as it is stored; None while it may take nothing."""
+        worker = self._store.workers.find(self._boot.rpartition("/")[0])
+        if worker is None or worker.boot != self._boot:
+            return None
+        away = places.unavailable(worker, self._store.clock.now(), _EVER)
+        return None if away else worker
+
+    def look(self, known: Collection[str]) -> Seen | None:
+        """The queue, if there is one and this agent may take of it; ``known`` are the jobs that
+        its runner holds.
+        """
+        shapes = self._store.queries.waiting_shapes()
+        worker = self.own() if shapes else None
+        if worker is None:
+            return None
+        able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
+        return Seen(
+            worker=worker,
+            queue=self._store.queries.heads(dict.fromkeys(able, HEAD), to_run=True),
+            unknown=self._unknown(worker, known),
+        )
+
+    def _unknown(self, worker: Worker, known: Collection[str]) -> list[Job]:
+        """What a pass has assigned and we have not heard of yet, and what an earlier life of this
+        agent still holds.
+        """
+        used = self._store.queries.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
+        unknown = set(used.job_ids).difference(known)
+        found = self._store.queries.in_full(list(unknown)) if unknown else []
+        return [job for job in found if job.status in HELD]

@@ -1,0 +1,153 @@
+"""How attempts ended, written in groups: the first at once, those that follow closely together.
+
+One write of eight results costs MongoDB and this process about as much as two writes of one
+(``docs/performance.md``). Each result is guarded for itself all the same; one whose guard no longer
+matches is decided anew, alone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from taskyard import events
+from taskyard.agent.held import Held
+from taskyard.agent.reporting import Reporter
+from taskyard.errors import StaleAttempt
+from taskyard.jobs import lifecycle
+from taskyard.jobs.lifecycle import Moment, Outcome, Transition
+from taskyard.jobs.states import TERMINAL
+from taskyard.store.output import Chunk
+
+#: After a write, results are gathered for this long.
+GATHER_SECONDS = 0.005
+
+#: Most results in one write.
+AT_ONCE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How one attempt ended."""
+
+    held: Held
+    outcome: Outcome
+    #: When its last process ended, by the database's clock.
+    at: Moment
+    #: All of its output, where that was small enough not to be stored before.
+    chunks: Sequence[Chunk] = ()
+    output_bytes: int = 0
+    #: Stored fields of what else it left.
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Results:
+    """Writes what is added, and tells when nothing more will be written of it."""
+
+    def __init__(
+        self, reporter: Reporter, helpers: Executor, reported: Callable[[Held], None]
+    ) -> None:
+        self._reporter = reporter
+        self._helpers = helpers
+        self._reported = reported
+        self._added: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End once everything was tried that was added before."""
+        self._added.put(None)
+
+    def add(self, result: Result) -> None:
+        """Have a result written; from any thread."""
+        self._added.put(result)
+
+    def _run(self) -> None:
+        wrote_at = 0.0
+        while (first := self._added.get()) is not None:
+            # Those that end together with the first of a busy time are not split from it.
+            pause = wrote_at + GATHER_SECONDS - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
+            group = [first]
+            ends = False
+            while len(group) < AT_ONCE and not self._added.empty():
+                result = self._added.get()
+                ends = result is None
+                if result is None:
+                    break
+                group.append(result)
+            self._write_guarded(group)
+            wrote_at = time.monotonic()
+            if ends:
+                return
+
+    def _write_guarded(self, group: Sequence[Result]) -> None:
+        left: Sequence[Result] = group
+        try:
+            left = self._write(group)
+        except Exception as error:
+            # A defect in one may not cost the others theirs: each is tried for itself.
+            events.error("agent.results_failed", error, jobs=len(group))
+        for result in left:
+            self._helpers.submit(self._write_alone, result)
+
+    def _write(self, group: Sequence[Result]) -> list[Result]:
+        """Write the group; returns those whose jobs have changed meanwhile."""
+        decided = [(result, _decide(result)) for result in group]
+        transitions = [transition for _, transition in decided if transition is not None]
+        won = set(map(id, self._reporter.end_all(transitions)))
+        left = []
+        for result, transition in decided:
+            if id(transition) in won:
+                self._reported(result.held)
+            else:
+                left.append(result)
+        return left
+
+    def _write_alone(self, result: Result) -> None:
+        """On a helper: read, decide, write, as often as it takes."""
+        held = result.held
+        try:
+            if result.chunks:
+                self._reporter.output(
+                    held.job, result.chunks, total_bytes=result.output_bytes, truncated=False
+                )
+            outcome = replace(result.outcome, fields=_fields(result))
+            self._reporter.finish(held.lease, outcome)
+        except Exception as error:
+            # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
+            events.error("agent.report_failed", error, job=held.lease.job_id)
+        finally:
+            self._reported(held)
+
+
+def _decide(result: Result) -> Transition | None:
+    """The end of the job as it is known here; None where that cannot carry its output."""
+    fields = _fields(result)
+    if result.chunks:
+        fields["smallOutput"] = [{"stream": c.stream, "data": c.data} for c in result.chunks]
+        fields["outputBytes"] = result.output_bytes
+    outcome = replace(result.outcome, fields=fields)
+    try:
+        transition = lifecycle.finish(result.held.job, result.held.lease, outcome, at=result.at)
+    except StaleAttempt:
+        return None
+    # A job that is tried again keeps the output of each attempt apart.
+    return transition if transition.to in TERMINAL or not result.chunks else None
+
+
+def _fields(result: Result) -> dict[str, Any]:
+    """What is stored of the end, but for its output."""
+    fields = dict(result.fields)
+    if result.held.spawned_at:
+        fields["startedAt"] = result.held.spawned_at
+    return fields

@@ -1,0 +1,56 @@
+"""Passes that somebody asks for: by one thread of a process, and one for all that ask at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from taskyard import events
+
+Act = Callable[[], None]
+
+#: Agents take most of what is submitted by themselves within this time, and so do not need a pass.
+DELAY_SECONDS = 0.01
+
+#: At most this part of the time is spent on passes that were asked for.
+_BUSY_PART = 0.1
+
+
+def at_once(act: Act) -> None:
+    """Do it now, in the thread that asks."""
+    act()
+
+
+class Nudges:
+    """Does the last thing that was asked of it, soon; whoever asks does not wait for it."""
+
+    def __init__(self) -> None:
+        self._act: Act | None = None
+        self._asked = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, act: Act) -> None:
+        """Ask for it. The acts of one process are all alike: one stands for those before it."""
+        self._act = act
+        self._asked.set()
+        with self._lock:
+            # A process that was forked has the object and not the thread.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="nudges", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        pause = DELAY_SECONDS
+        while True:
+            self._asked.wait()
+            time.sleep(pause)
+            self._asked.clear()
+            began = time.monotonic()
+            try:
+                if self._act is not None:
+                    self._act()
+            except Exception as error:
+                events.error("scheduler.pass_failed", error)
+            pause = max(DELAY_SECONDS, (time.monotonic() - began) / _BUSY_PART)

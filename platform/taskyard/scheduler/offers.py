@@ -1,0 +1,76 @@
+"""Which agent a new job is offered to: a hint in the job itself, which wakes that agent.
+
+An offer binds nobody. The agent claims the job if its place is free by then, and so may any other;
+what nobody has claimed the next pass assigns. It saves an idle platform the pass, the write of an
+assignment and a message before a job can begin (``docs/decisions/0012-offers-and-claims.md``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from taskyard.jobs.model import Job
+from taskyard.settings import Settings
+from taskyard.store.client import Store
+from taskyard.workers import placement, places
+from taskyard.workers.model import Worker
+from taskyard.workers.places import Place
+
+#: For so long what was seen in use is taken for what is in use; after that, workers are taken to
+#: be free: an offer too many costs its agent a glance, one too few a pass.
+FRESH_SECONDS = 0.02
+
+#: How soon a new agent is offered something, while others take all that comes.
+AGAIN_SECONDS = 1.0
+
+_NEVER = timedelta(days=3650)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    workers: Sequence[Worker]
+    #: Filled as jobs are offered.
+    places: Sequence[Place]
+    seen_at: float
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.seen_at < FRESH_SECONDS
+
+
+class Offers:
+    """What one process last saw of the workers, and its offers since."""
+
+    def __init__(self) -> None:
+        self._view: _View | None = None
+
+    def look_again(self, store: Store, settings: Settings) -> None:
+        """See what has changed, if that was not just done."""
+        if self._view is None or time.monotonic() - self._view.seen_at > AGAIN_SECONDS:
+            self.look(store, settings)
+
+    def look(self, store: Store, settings: Settings) -> None:
+        """See which agents there are, and what they have in use."""
+        now = store.clock.now()
+        offline_after = timedelta(seconds=settings.offline_seconds)
+        listed = [worker for worker in store.workers.listed() if worker.kind == "celery"]
+        workers = [w for w in listed if places.unavailable(w, now, offline_after) is None]
+        usage = store.queries.usage([worker.worker_id for worker in workers])
+        self._view = _View(
+            workers=workers,
+            places=places.places(workers, usage, now, offline_after),
+            seen_at=time.monotonic(),
+        )
+
+    def made(self, jobs: Sequence[Job]) -> list[Job]:
+        """The same jobs, not stored yet, each offered to an agent with a place for it, if any."""
+        view = self._view
+        if view is None:
+            return list(jobs)
+        spots = view.places if view.is_fresh else [Place(worker=w) for w in view.workers]
+        plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
+        agents = {job.job_id: worker_id for job, worker_id in plan.placements}
+        return [replace(job, offered_to=agents.get(job.job_id)) for job in jobs]
