@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class World:
         self.reported: list[Held] = []
         self.results = Results(Reporter(platform), ThreadPoolExecutor(2), self.reported.append)
 
-    def running(self, **fields: object) -> Job:
+    def running(self, **fields: Any) -> Job:
         job = factories.running_job(now=self.store.clock.now(), **fields)
         self.store.jobs.submit([job])
         return job
