@@ -61,7 +61,7 @@ HARD_CASES = (
     HardCase(
         name="a renewal names its leases",
         module="store/jobs.py",
-        rule='"leaseId": {"$in": list(lease_ids)},',
+        rule="**_named(leases),",
         without="",
         test="store/test_jobs.py::test_renewal_moves_the_lease_of_what_is_named_and_held",
     ),

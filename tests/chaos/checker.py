@@ -153,9 +153,13 @@ def nobody_is_overcommitted(evidence: Evidence) -> Found:
     offered = {worker["workerId"]: worker["cpuCount"] for worker in evidence.workers}
     changes: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     for job_id, document in evidence.documents.items():
-        for hold in holds(steps(document)):
-            cpu = document["requiredCpu"]
-            changes[hold.worker].append((hold.began, cpu, job_id))
+        held, cpu = holds(steps(document)), document["requiredCpu"]
+        for hold in held:
+            began = hold.began
+            if hold is held[-1] and (started := document.get("startedAt")):
+                # A short job may be claimed before it has its place: it begins with its first line.
+                began = max(began, started.timestamp())
+            changes[hold.worker].append((began, cpu, job_id))
             if hold.ended is not None:
                 changes[hold.worker].append((hold.ended, -cpu, job_id))
     for worker, moves in changes.items():

@@ -157,7 +157,7 @@ class Claims:
         if seen is None:
             return False
         spot = self._admission.place(seen.worker, [*self._turns.jobs(), *seen.unknown])
-        chosen = _chosen(seen.queue, spot, short, ahead)
+        chosen = choose(seen.queue, spot, short, ahead)
         won = self._won(seen.worker, chosen) if chosen else []
         self._runner.take(won)
         if len(won) == len(chosen) > 0 and not self._keeps_a_place(seen.worker, won):
@@ -193,7 +193,7 @@ class Claims:
         return [transition.moved() for transition in self._store.jobs.apply_all(transitions)]
 
 
-def _chosen(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:
+def choose(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:
     """What of the queue to claim: what fits now, and ``ahead`` more that need no more than a
     place of one of the short jobs. ``spot`` is filled with what fits.
     """

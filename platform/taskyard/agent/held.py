@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from taskyard.agent.attempt import Attempt
-from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.states import JobStatus
 
@@ -32,6 +32,8 @@ class Held:
     begun_at: float = 0.0
     #: When that was by the database's clock, if it had waited: it was RUNNING before.
     spawned_at: datetime | None = None
+    #: When its last process was gone.
+    ended_at: Moment | None = None
 
     def __post_init__(self) -> None:
         self.lease: Lease = lease_of(self.job)

@@ -229,6 +229,7 @@ class Runner:
     def _end(self, held: Held, attempt: Attempt) -> None:
         """Its last process is gone: the place is free, though its output may still come."""
         attempt.end(time.monotonic())
+        held.ended_at = self._stages.moment()
         self._leave(held)
 
     # --- what its keeper tells

@@ -121,17 +121,21 @@ class Stages:
         return Result(
             held=held,
             outcome=attempt.outcome(),
-            at=self.moment(),
+            at=held.ended_at or self.moment(),
             chunks=attempt.output.take(),
             output_bytes=attempt.output.kept_bytes,
         )
 
     def wind_up(self, held: Held, attempt: Attempt) -> Result:
         """The result of any other, once the rest of its output and what it left are stored."""
-        at = self.moment()
         if chunks := attempt.output.take():
             self.store_output(attempt, chunks)
-        return Result(held=held, outcome=attempt.outcome(), at=at, fields=self._pack(attempt))
+        return Result(
+            held=held,
+            outcome=attempt.outcome(),
+            at=held.ended_at or self.moment(),
+            fields=self._pack(attempt),
+        )
 
     def clear(self, attempt: Attempt) -> None:
         """Nothing of the attempt stays on this host."""

@@ -155,9 +155,7 @@ class JobStore:
         if not leases:
             return []
         mine = {
-            # By job too: a lease id may stand for a batch, of which some have ended.
-            "_id": {"$in": [held.job_id for held in leases]},
-            "leaseId": {"$in": list({held.lease_id for held in leases})},
+            **_named(leases),
             "assignedAgentId": worker_id,
             "status": str(JobStatus.RUNNING),
         }
@@ -239,6 +237,14 @@ class JobStore:
             )
             for found in self._jobs.find(live, _HELD)
         ]
+
+
+def _named(leases: Collection[Lease]) -> dict[str, Any]:
+    """Matches the jobs of these leases; by job too, since a lease id may stand for a batch."""
+    return {
+        "_id": {"$in": [lease.job_id for lease in leases]},
+        "leaseId": {"$in": list({lease.lease_id for lease in leases})},
+    }
 
 
 def _extension(until: datetime, grace: timedelta) -> list[dict[str, Any]]:

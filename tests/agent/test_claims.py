@@ -1,0 +1,181 @@
+"""What an agent takes of the queue by itself, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskyard.agent.admission import Admission, Capacity
+from taskyard.agent.claims import Claims, choose
+from taskyard.agent.held import Held
+from taskyard.agent.turns import TURN_SECONDS, Turns
+from taskyard.context import Platform
+from taskyard.jobs.model import POISON_LOSSES, Job
+from taskyard.jobs.states import JobStatus
+from taskyard.workers.places import Place
+from tests import factories
+
+SECOND = timedelta(seconds=1)
+
+
+class Agent:
+    """Claims of one agent; what it takes waits for ever."""
+
+    def __init__(self, platform: Platform, **facts: Any) -> None:
+        self.store = platform.store
+        self.taken: list[Job] = []
+        self.known: set[str] = set()
+        known = {"kind": "celery", "bootId": "b1", "cpuCount": 2, "ramTotalMb": 4096, **facts}
+        self.store.workers.register("w1", known, now=self.store.clock.now())
+        self.admission = Admission(Capacity(cpu_count=2, ram_total_mb=4096, max_jobs=0))
+        self.turns = Turns()
+        self.claims = Claims(platform, "w1/b1", self.admission, self.turns, self)
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        self.taken.extend(jobs)
+        for job in jobs:
+            self.known.add(job.job_id)
+            self.admission.admit(job.job_id, job)
+
+    def job_ids(self) -> set[str]:
+        return self.known
+
+    def claim(self) -> list[str]:
+        """What one claim takes."""
+        self.taken.clear()
+        self.claims.claim()
+        return [job.job_id for job in self.taken]
+
+    def queue(self, **fields: Any) -> str:
+        job = factories.queued_job(now=self.store.clock.now(), **fields)
+        self.store.jobs.submit([job])
+        return job.job_id
+
+
+@pytest.fixture
+def agent(platform: Platform) -> Agent:
+    return Agent(platform, labels=["gpu"])
+
+
+def test_what_is_claimed_runs_under_a_lease_and_brings_all_that_its_agent_needs(
+    agent: Agent,
+) -> None:
+    job_id = agent.queue(env={"A": "b"})
+    assert agent.claim() == [job_id]
+    stored = agent.store.jobs.get(job_id)
+    (taken,) = agent.taken
+    assert (stored.status, stored.attempts, stored.assigned_agent_id) == ("RUNNING", 1, "w1")
+    assert (taken.lease_id, taken.lease_until) == (stored.lease_id, stored.lease_until)
+    assert taken.env == {"A": "b"}
+
+
+def test_claims_go_by_priority_and_then_by_age(agent: Agent) -> None:
+    ordinary, old, urgent = agent.queue(), agent.queue(), agent.queue(priority=9)
+    assert agent.claim() == [urgent, ordinary]
+    assert agent.store.jobs.get(old).status is JobStatus.QUEUED
+
+
+def test_what_does_not_fit_holds_back_nothing_and_is_not_taken(agent: Agent) -> None:
+    other, large = agent.queue(labels=["tpu"]), agent.queue(required_cpu=3)
+    fits = agent.queue(labels=["gpu"])
+    assert agent.claim() == [fits]
+    assert {agent.store.jobs.get(job).status for job in (other, large)} == {JobStatus.QUEUED}
+
+
+def test_what_a_pass_has_assigned_has_its_place(agent: Agent) -> None:
+    assigned = factories.assigned_job("w1", now=agent.store.clock.now())
+    agent.store.jobs.submit([assigned])
+    first = agent.queue()
+    agent.queue()
+    assert agent.claim() == [first]
+
+
+@pytest.mark.parametrize("why", ["drained", "deleted", "another boot", "cooling down"])
+def test_an_agent_that_may_take_nothing_takes_nothing(agent: Agent, why: str) -> None:
+    workers, now = agent.store.workers, agent.store.clock.now()
+    match why:
+        case "drained":
+            workers.drain("w1", draining=True, now=now)
+        case "deleted":
+            workers.soft_delete("w1", now=now)
+        case "another boot":
+            workers.register("w1", {"kind": "celery", "bootId": "b2"}, now=now)
+        case _:
+            workers.record_failure("w1", reason="x", now=now, cooldown=SECOND * 60)
+    agent.queue()
+    agent.claims.offer(factories.queued_job())
+    assert agent.claim() == []
+
+
+def test_a_place_that_is_kept_for_a_job_is_that_jobs_and_then_free(agent: Agent) -> None:
+    small, large = agent.queue(), agent.queue(required_cpu=2)
+    agent.store.workers.reserve({"w1": large}, {"w1": None})
+    assert agent.claim() == [large]
+    assert agent.store.workers.get("w1").reserved_for is None
+    agent.admission.leave(large)
+    assert agent.claim() == [small]
+
+
+def test_a_job_that_was_offered_and_is_another_agents_by_now_is_not_taken(agent: Agent) -> None:
+    job = factories.running_job("w2", now=agent.store.clock.now())
+    agent.store.jobs.submit([job])
+    agent.claims.offer(factories.queued_job(job_id=job.job_id))
+    assert agent.claim() == []
+
+
+def test_short_jobs_are_followed_by_as_many_that_wait_for_their_places(agent: Agent) -> None:
+    jobs = [agent.queue() for _ in range(8)]
+    assert agent.claim() == jobs[:2]
+    for job in list(agent.taken)[:1]:
+        for _ in range(3):
+            agent.claims.freed(job, 0.001)
+    assert agent.claim() == jobs[2:5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "may"),
+    [
+        ({}, True),
+        ({"required_cpu": 0.5}, True),
+        ({"required_cpu": 1.5}, False),
+        ({"required_ram_mb": 512}, False),
+        ({"losses": 1}, False),
+        ({"file_id": "f"}, False),
+        ({"file_url": "http://x/a.zip"}, False),
+    ],
+)
+def test_only_a_plain_job_that_needs_no_more_waits_for_a_place(
+    fields: dict[str, Any], may: bool
+) -> None:
+    full = Place(worker=factories.worker(cpu_count=1))
+    short = factories.queued_job()
+    full.take(short)
+    job = factories.queued_job(**fields)
+    assert (choose([job], full, [short], 1) == [job]) is may
+
+
+def test_nothing_waits_for_a_place_that_is_kept_or_beside_a_suspect() -> None:
+    kept = Place(worker=factories.worker(cpu_count=1))
+    kept.reserved_for = "job-large"
+    short = factories.queued_job()
+    assert choose([factories.queued_job()], kept, [short], 5) == []
+    suspect = factories.queued_job(losses=POISON_LOSSES - 1)
+    spot = Place(worker=factories.worker(cpu_count=4))
+    spot.take(suspect)
+    assert choose([suspect], spot, [short], 5) == []
+
+
+def test_who_waits_longest_is_first_and_holds_up_nobody_who_fits() -> None:
+    admission = Admission(Capacity(cpu_count=2, ram_total_mb=4096, max_jobs=0))
+    large, first, second, third = (
+        Held(job=factories.running_job(required_cpu=cpu)) for cpu in (3, 1, 1, 1)
+    )
+    turns = Turns()
+    turns.join([large, first, second, third])
+    assert turns.admitted(admission) == [first, second]
+    assert turns.overdue(third.waits_since) == []
+    assert turns.overdue(third.waits_since + 2 * TURN_SECONDS) == [large, third]
+    assert turns.count() == 0
