@@ -22,8 +22,9 @@ SERVER_SELECTION_MS = 3000
 #: One call with everything; a connection whose other end is gone must not stop the loop.
 OPERATION_TIMEOUT_MS = 5000
 
-#: How often the driver looks at each member, and how long it waits for it.
-MONITOR_MS = 2000
+#: How often the driver looks at each member, and how long it waits for it. Members tell of an
+#: election at once; this bounds when silence is noticed, and is paid by every idle process.
+MONITOR_MS = 5000
 WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
 

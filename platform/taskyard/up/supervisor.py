@@ -31,7 +31,7 @@ STOP_SECONDS = 7.5
 #: What the agent gives running jobs of these.
 DRAIN_SECONDS = 3
 
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.5
 _RESTART_PAUSE_SECONDS = 1.0
 
 
