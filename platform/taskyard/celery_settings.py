@@ -55,6 +55,9 @@ task_routes = {
 # short. A pool of processes would keep neither the agent's runner nor a connection.
 worker_pool = "solo"
 worker_prefetch_multiplier = 1
+# Remote control's queues are kept by their workers a few times in so long: five minutes instead
+# of Celery's ten seconds, or an idle worker would write for them every three.
+control_queue_expires = 300
 # Standard error is where events go; Celery must not wrap it into log records of its own.
 worker_redirect_stdouts = False
 

@@ -204,6 +204,9 @@ class EmbeddedServer:
                 # Without other members there is nobody to wait for when it steps down.
                 *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+                # What is acknowledged by a majority waits for the journal by itself; hints and
+                # locks are all that this is for, and idle it is most of what mongod does.
+                *("--journalCommitInterval", "500"),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

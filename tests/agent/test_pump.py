@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -122,15 +123,16 @@ def yard() -> Iterator[Yard]:
     made.end()
 
 
-def test_the_first_output_is_stored_at_once_and_what_follows_is_gathered(yard: Yard) -> None:
+def test_the_first_output_is_stored_soon_and_what_follows_is_gathered(yard: Yard) -> None:
     attempt = yard.attempt()
     yard.print(attempt)
-    yard.pump.flush(attempt, now=0)
+    soon = time.monotonic() + pump.LINGER_SECONDS
+    yard.pump.flush(attempt, now=soon)
     yard.store_thread.run()
     yard.print(attempt, 2)
-    yard.pump.flush(attempt, now=1)
+    yard.pump.flush(attempt, now=soon + 1)
     assert not yard.store_thread.waiting
-    yard.pump.flush(attempt, now=60)
+    yard.pump.flush(attempt, now=soon + 60)
     yard.store_thread.run()
     assert [chunk.seq for chunk in yard.stored] == [0, 1, 2]
 
@@ -165,7 +167,7 @@ def test_many_jobs_share_what_may_wait(yard: Yard) -> None:
     assert waiting < 1.5 * pump.TOTAL_BACKLOG_BYTES
     for attempt in attempts[1:]:
         yard.pump.close(attempt)
-    yard.pump.flush(attempts[0], now=0)
+    yard.pump.flush(attempts[0], now=time.monotonic() + 1)
     assert yard.print(attempts[0], 100) * len(PIECE) == pump.BACKLOG_BYTES
 
 

@@ -127,7 +127,9 @@ class Declaring(virtual.Channel):
         if options.expires_ms is not None:
             topology, bindings = self.broker.topology, self._bindings.setdefault(queue, set())
             self.broker.leases.keep(
-                (id(self), queue), lambda: topology.keep(queue, options, tuple(bindings))
+                (id(self), queue),
+                lambda: topology.keep(queue, options, tuple(bindings)),
+                expires_seconds=options.expires_ms / 1000,
             )
 
     def let_go(self, queue: str) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo.errors import PyMongoError
@@ -26,8 +27,10 @@ logger = logging.getLogger(__name__)
 #: Renewals that may fail in a row before a lease is over.
 RENEWALS_PER_LEASE = 3
 
-#: How often queues that expire are kept: Celery's own expire after 10 s.
+#: How often queues that expire are kept at most: Celery's own expire after 10 s. Those that
+#: expire later are kept as often as they have to be.
 KEEP_SECONDS = 3.0
+KEEPS_PER_EXPIRY = 5
 
 #: Answers are gathered so long before the next write: one write costs as much as eight answers.
 GATHER_SECONDS = 0.02
@@ -35,6 +38,15 @@ GATHER_SECONDS = 0.02
 _RETRY_SECONDS = 0.5
 
 Command = Callable[[], None]
+
+
+@dataclass
+class _Keeper:
+    """Keeps a queue from expiring."""
+
+    keep: Callable[[], None]
+    every_seconds: float
+    due_at: float
 
 
 class Leases:
@@ -56,7 +68,7 @@ class Leases:
         self._renewed_at = time.monotonic()
         self._wrote = False
         self._flushes: list[threading.Event] = []
-        self._keepers: dict[object, Callable[[], None]] = {}
+        self._keepers: dict[object, _Keeper] = {}
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
@@ -96,13 +108,16 @@ class Leases:
         """Whether what is held was renewed lately: else its own consumer could claim it anew."""
         return time.monotonic() < self._renewed_at + (RENEWALS_PER_LEASE - 1) * self._renew_every
 
-    def keep(self, owner: object, keep: Callable[[], None] | None) -> None:
-        """Call ``keep`` every few seconds, until it is None."""
+    def keep(
+        self, owner: object, keep: Callable[[], None] | None, *, expires_seconds: float = 0
+    ) -> None:
+        """Call ``keep`` several times before what it keeps expires, until it is None."""
 
         def change() -> None:
             self._keepers.pop(owner, None)
             if keep is not None:
-                self._keepers[owner] = keep
+                every = max(KEEP_SECONDS, expires_seconds / KEEPS_PER_EXPIRY)
+                self._keepers[owner] = _Keeper(keep, every, time.monotonic() + KEEP_SECONDS)
 
         self._commands.put(change)
 
@@ -126,8 +141,9 @@ class Leases:
             self.flush(2.0)
 
     def _run(self) -> None:
-        renew_at = keep_at = write_at = time.monotonic()
+        renew_at = write_at = time.monotonic()
         while True:
+            keep_at = min((keeper.due_at for keeper in self._keepers.values()), default=math.inf)
             self._take(min(renew_at, keep_at, write_at) - time.monotonic())
             write_at = math.inf if self._guarded(self._write) else 0.0
             if self._wrote:
@@ -139,10 +155,9 @@ class Leases:
                 # Before the lease is over there is time for more than the next one in turn.
                 renewed = self._guarded(self._renew)
                 renew_at = now + (self._renew_every if renewed else 0)
-            if now >= keep_at:
-                keep_at = now + KEEP_SECONDS
-                for keep in list(self._keepers.values()):
-                    self._guarded(keep)
+            for keeper in [one for one in self._keepers.values() if now >= one.due_at]:
+                keeper.due_at = now + keeper.every_seconds
+                self._guarded(keeper.keep)
 
     def _take(self, wait_seconds: float) -> None:
         """All commands that are there; waits for the first one."""
