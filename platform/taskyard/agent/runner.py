@@ -91,6 +91,9 @@ class Runner:
         """Run jobs that were claimed for this agent."""
         claimed = [Held(job=job, until=self._stages.until(job)) for job in jobs]
         self._held.update((held.key, held) for held in claimed)
+        if self._draining:
+            self._loop.post(lambda: self._send_away(claimed))
+            return
         self._turns.join(claimed)
         self._loop.post(self._advance)
 
@@ -174,6 +177,8 @@ class Runner:
         if held.abandoned or held.stop_with is not None:
             # Nothing was spawned: the attempt has not been.
             self._return(held, held.stop_with.detail if held.stop_with else "")
+        elif time.monotonic() >= held.until:
+            self._return(held, "its lease was over before it could begin")
         else:
             held.begin(self._stages.moment().now)
             attempt.begin(time.monotonic())
