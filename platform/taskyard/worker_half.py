@@ -200,7 +200,7 @@ def _require_holder(platform: Platform, job: Job, lease: Lease) -> None:
         raise StaleAttempt(job.job_id)
     if job.assigned_agent_id != lease.worker_id:
         raise Forbidden(f"Worker {lease.worker_id!r} does not hold {job.job_id}.")
-    if job.status is not JobStatus.RUNNING:
+    if job.status is not JobStatus.RUNNING or not lease.covers(job):
         raise StaleAttempt(job.job_id)
 
 

@@ -11,6 +11,7 @@ import pytest
 from taskyard.agent.admission import Admission, Capacity
 from taskyard.agent.claims import Claims, choose
 from taskyard.agent.held import Held
+from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import TURN_SECONDS, Turns
 from taskyard.context import Platform
 from taskyard.jobs.model import POISON_LOSSES, Job
@@ -32,7 +33,9 @@ class Agent:
         self.store.workers.register("w1", known, now=self.store.clock.now())
         self.admission = Admission(Capacity(cpu_count=2, ram_total_mb=4096, max_jobs=0))
         self.turns = Turns()
-        self.claims = Claims(platform, "w1/b1", self.admission, self.turns, self)
+        self.claims = Claims(
+            platform, "w1/b1", self.admission, self.turns, self, Reporter(platform)
+        )
 
     def take(self, jobs: Sequence[Job]) -> None:
         self.taken.extend(jobs)

@@ -238,7 +238,7 @@ class Lifecycle(RuleBasedStateMachine):
 
         boot = f"{worker_id}/{self.boots[worker_id]}"
         agent = _Agent(admission)
-        Claims(self.platform, boot, admission, Turns(), agent).claim()
+        Claims(self.platform, boot, admission, Turns(), agent, self.reporter).claim()
         self.started.update(lease.key for lease in agent.claimed)
         self.believed.extend(agent.claimed)
 

@@ -177,3 +177,12 @@ def test_a_new_attempt_begins_its_output_anew() -> None:
     job = replace(queued_job(), output_bytes=10, output_truncated=True, output_attempt=1)
     claimed = after(job, _claim(job))
     assert (claimed.output_bytes, claimed.output_truncated, claimed.output_attempt) == (0, False, 1)
+
+
+def test_a_lease_that_names_no_attempt_is_none_of_a_job_that_its_worker_has_lost_before() -> None:
+    job = running_job(kind="http")
+    unnamed = Lease(job_id=job.job_id, worker_id=job.assigned_agent_id or "")
+    assert unnamed.covers(job)
+    again = replace(job, lost_on=(job.agent_boot or "",))
+    assert not unnamed.covers(again)
+    assert lease_of(again).covers(again)

@@ -43,11 +43,11 @@ def test_the_queue_is_not_read_while_nothing_is_free(
 ) -> None:
     register(platform)
     operations.submit(platform, [{"command": "true"}], by="app")
-    monkeypatch.setattr(platform.store.queries, "waiting_shapes", shapes := Mock(return_value=[]))
+    monkeypatch.setattr(platform.store.queries, "heads", heads := Mock(return_value=[]))
     operations.submit(platform, [{"command": "true"}], by="app")
-    shapes.assert_not_called()
+    heads.assert_not_called()
     platform.run_pass("tick")
-    shapes.assert_called_once()
+    heads.assert_called_once()
 
 
 def test_of_a_shape_no_more_is_read_than_there_is_room_for(

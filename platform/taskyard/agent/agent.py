@@ -27,10 +27,11 @@ class Agent:
         host = Host()
         capacity = capacity_of(host, settings)
         admission, turns = Admission(capacity), Turns()
-        stages = Stages(platform, Reporter(platform), workspaces)
+        reporter = Reporter(platform)
+        stages = Stages(platform, reporter, workspaces)
         self.runner = Runner(stages, admission, turns, settings)
         boot = f"{worker_id}/{host.boot_id}"
-        self._claims = Claims(platform, boot, admission, turns, self.runner)
+        self._claims = Claims(platform, boot, admission, turns, self.runner, reporter)
         self._presence = Presence(platform, worker_id, host, capacity, self.runner)
 
     def start(self) -> None:

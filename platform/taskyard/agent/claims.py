@@ -19,6 +19,7 @@ from typing import Protocol
 from taskyard import events, ids
 from taskyard.agent.admission import Admission
 from taskyard.agent.lookout import Lookout, Seen
+from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import Turns
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
@@ -61,6 +62,7 @@ class Claims:
         admission: Admission,
         turns: Turns,
         runner: Holder,
+        reporter: Reporter,
     ) -> None:
         """``boot`` is the agent in this life of it."""
         self._store = platform.store
@@ -71,6 +73,7 @@ class Claims:
         self._admission = admission
         self._turns = turns
         self._runner = runner
+        self._reporter = reporter
         self._offered: deque[Job] = deque()
         #: Short jobs that ended of late: when, and what place each left.
         self._ended: deque[tuple[float, Job]] = deque(maxlen=AT_ONCE)
@@ -190,7 +193,9 @@ class Claims:
             )
             for job in chosen
         ]
-        return [transition.moved() for transition in self._store.jobs.apply_all(transitions)]
+        # Until it is known what came of it: one that nobody remembers holds its job for a lease.
+        won = self._reporter.insist(lambda: self._store.jobs.apply_all(transitions))
+        return [transition.moved() for transition in won]
 
 
 def choose(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:

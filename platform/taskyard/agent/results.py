@@ -7,6 +7,7 @@ matches is decided anew, alone.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -77,18 +78,21 @@ class Results:
             pause = wrote_at + GATHER_SECONDS - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
-            group = [first]
-            ends = False
-            while len(group) < AT_ONCE and not self._added.empty():
-                result = self._added.get()
-                ends = result is None
-                if result is None:
-                    break
-                group.append(result)
+            group, ends = self._gathered(first)
             self._write_guarded(group)
             wrote_at = time.monotonic()
             if ends:
                 return
+
+    def _gathered(self, first: Result) -> tuple[list[Result], bool]:
+        """All that is there with the first, and whether that was the last."""
+        group = [first]
+        while len(group) < AT_ONCE and not self._added.empty():
+            result = self._added.get()
+            if result is None:
+                return group, True
+            group.append(result)
+        return group, False
 
     def _write_guarded(self, group: Sequence[Result]) -> None:
         left: Sequence[Result] = group
@@ -97,8 +101,10 @@ class Results:
         except Exception as error:
             # A defect in one may not cost the others theirs: each is tried for itself.
             events.error("agent.results_failed", error, jobs=len(group))
-        for result in left:
-            self._helpers.submit(self._write_alone, result)
+        # The helpers are gone when the agent leaves: what is left then is given up.
+        with contextlib.suppress(RuntimeError):
+            for result in left:
+                self._helpers.submit(self._write_alone, result)
 
     def _write(self, group: Sequence[Result]) -> list[Result]:
         """Write the group; returns those whose jobs have changed meanwhile."""

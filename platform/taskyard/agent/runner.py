@@ -21,10 +21,11 @@ from taskyard.agent.admission import Admission
 from taskyard.agent.attempt import DRAIN_SECONDS, Attempt
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
+from taskyard.agent.preparation import Preparation
 from taskyard.agent.processes import Processes
 from taskyard.agent.pump import LINGER_SECONDS, Pump
 from taskyard.agent.results import Results
-from taskyard.agent.stages import Refused, Stages
+from taskyard.agent.stages import Stages
 from taskyard.agent.turns import Turns
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
@@ -58,6 +59,7 @@ class Runner:
         self._loop = Loop(self._tend_all, self._nap)
         self._processes = Processes(self._loop, self)
         self._results = Results(stages.reporter, self._helpers, self._reported)
+        self._preparation = Preparation(stages, self._results, self._reported)
         self._pump = Pump(
             self._loop,
             self._helpers,
@@ -89,6 +91,9 @@ class Runner:
         """Run jobs that were claimed for this agent."""
         claimed = [Held(job=job, until=self._stages.until(job)) for job in jobs]
         self._held.update((held.key, held) for held in claimed)
+        if self._draining:
+            self._loop.post(lambda: self._send_away(claimed))
+            return
         self._turns.join(claimed)
         self._loop.post(self._advance)
 
@@ -130,11 +135,8 @@ class Runner:
 
     def _look_up(self, lease: Lease) -> None:
         """On a helper: the job of a hint waits for its place."""
-        try:
-            job = self._stages.assigned(lease)
-        except Refused:
-            return
-        self._loop.post(lambda: self._join(Held(job=job)))
+        if held := self._preparation.look_up(lease):
+            self._loop.post(lambda: self._join(held))
 
     def _join(self, held: Held) -> None:
         if held.key in self._held:
@@ -151,7 +153,7 @@ class Runner:
         for held in self._turns.admitted(self._admission):
             if not held.started or held.job.has_input:
                 self._helpers.submit(self._prepare, held)
-            elif self._is_laid_out(held) and held.attempt:
+            elif self._preparation.lay_out(held) and held.attempt:
                 self._begin(held, held.attempt)
 
     def _send_away(self, waiting: Sequence[Held]) -> None:
@@ -166,35 +168,8 @@ class Runner:
 
     def _prepare(self, held: Held) -> None:
         """On a helper: everything up to the first spawn."""
-        try:
-            if not held.started:
-                held.job = self._stages.start(held.lease)
-                held.until = self._stages.until(held.job)
-        except Refused as refusal:
-            events.emit("agent.job_refused", job=held.job.job_id, reason=str(refusal))
-            self._reported(held)
-        except Exception as error:
-            self._report_unprepared(held, error)
-        else:
-            if self._is_laid_out(held) and held.attempt:
-                self._loop.post(partial(self._begin, held, held.attempt))
-
-    def _is_laid_out(self, held: Held) -> bool:
-        """Whether it could be; if not, that is its result."""
-        try:
-            held.attempt = self._stages.lay_out(held.job)
-        except Exception as error:
-            self._report_unprepared(held, error)
-            return False
-        return True
-
-    def _report_unprepared(self, held: Held, error: Exception) -> None:
-        events.warn("agent.prepare_failed", job=held.job.job_id, error=repr(error))
-        try:
-            self._results.add(self._stages.failed(held, error))
-        except Exception as failure:
-            events.error("agent.report_failed", failure, job=held.job.job_id)
-            self._reported(held)
+        if self._preparation.prepare(held) and held.attempt:
+            self._loop.post(partial(self._begin, held, held.attempt))
 
     # --- line by line
 
@@ -202,6 +177,8 @@ class Runner:
         if held.abandoned or held.stop_with is not None:
             # Nothing was spawned: the attempt has not been.
             self._return(held, held.stop_with.detail if held.stop_with else "")
+        elif time.monotonic() >= held.until:
+            self._return(held, "its lease was over before it could begin")
         else:
             held.begin(self._stages.moment().now)
             attempt.begin(time.monotonic())

@@ -131,6 +131,9 @@ class Lease:
 
     def covers(self, job: Job) -> bool:
         """Whether ``job`` as read is still this attempt's."""
+        if self.attempt is None and self.lease_id is None and job.agent_boot in job.lost_on:
+            # The same worker has it again: which of its attempts this is cannot be told.
+            return False
         return (
             job.assigned_agent_id == self.worker_id
             and self.attempt in (None, job.attempts)

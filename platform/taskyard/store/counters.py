@@ -32,6 +32,7 @@ class CounterStore:
         self._counters = database["counters"].with_options(write_concern=WriteConcern(w=1))
         self._added: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
 
     def add(self, counts: Mapping[str, float]) -> None:
         """Add to counters (``name`` or ``name.label``), soon."""
@@ -47,15 +48,17 @@ class CounterStore:
 
         Never raises for the database's sake: what was done is done, counted or not.
         """
-        with self._lock:
-            counts, self._added = self._added, {}
-        if not counts:
-            return
-        try:
-            with pymongo.timeout(ADD_SECONDS):
-                self._counters.update_one(_ALL, {"$inc": counts}, upsert=True)
-        except PyMongoError as error:
-            events.warn("counters.add_failed", error=type(error).__name__)
+        # Whoever flushes before it reads waits for one that is under way.
+        with self._writing:
+            with self._lock:
+                counts, self._added = self._added, {}
+            if not counts:
+                return
+            try:
+                with pymongo.timeout(ADD_SECONDS):
+                    self._counters.update_one(_ALL, {"$inc": counts}, upsert=True)
+            except PyMongoError as error:
+                events.warn("counters.add_failed", error=type(error).__name__)
 
     def read(self) -> Mapping[str, Any]:
         """All counters by name; one with labels is a mapping of its own."""

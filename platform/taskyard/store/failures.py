@@ -53,7 +53,12 @@ def accept_duplicates(error: BulkWriteError) -> None:
         raise error
     codes = {failed["code"] for failed in error.details["writeErrors"]}
     if error.details.get("writeConcernErrors") or codes - {DUPLICATE_KEY}:
-        raise StoreUnavailable("MongoDB has not confirmed the writes; try again.") from error
+        raise unconfirmed() from error
+
+
+def unconfirmed() -> StoreUnavailable:
+    """It is not known whether a majority has what was written."""
+    return StoreUnavailable("MongoDB has not confirmed the writes; try again.")
 
 
 def first_sentence(error: PyMongoError | ValueError) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo import ReturnDocument, UpdateMany, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteConcernError
 
 from taskyard import events
 from taskyard.documents import to_document, to_record
@@ -21,7 +21,7 @@ from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
 from taskyard.store.counters import CounterStore
-from taskyard.store.failures import accept_duplicates, is_unavailable
+from taskyard.store.failures import accept_duplicates, is_unavailable, unconfirmed
 from taskyard.workers.model import Worker
 
 #: How often a verb is decided anew after losing a race. Each loss means that somebody else
@@ -64,18 +64,28 @@ class JobStore:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Record new jobs on a majority; ids that are there already are left as they are."""
-        documents = [to_document(job) for job in jobs]
-        try:
-            if len(documents) == 1:
-                self._jobs.insert_one(documents[0])
-            else:
-                self._jobs.insert_many(documents, ordered=False)
-        except DuplicateKeyError:
-            pass
-        except BulkWriteError as error:
-            accept_duplicates(error)
+        if len(jobs) != 1 or not self._insert_one(jobs[0]):
+            self._insert_all(jobs)
         for job in jobs:
             events.emit("job.submitted", job=job.job_id, shape=job.shape)
+
+    def _insert_one(self, job: Job) -> bool:
+        """The same as for many, at less cost; False when a job of that id is there already: the
+        answer does not tell whether a majority has it.
+        """
+        try:
+            self._jobs.insert_one(to_document(job))
+        except DuplicateKeyError:
+            return False
+        except WriteConcernError as error:
+            raise unconfirmed() from error
+        return True
+
+    def _insert_all(self, jobs: Sequence[Job]) -> None:
+        try:
+            self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
+        except BulkWriteError as error:
+            accept_duplicates(error)
 
     def find(self, job_id: str) -> Job | None:
         """The job, or None."""

@@ -1,0 +1,60 @@
+"""From a lease to an attempt that can be spawned; what goes wrong on the way is its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taskyard import events
+from taskyard.agent.held import Held
+from taskyard.agent.results import Results
+from taskyard.agent.stages import Refused, Stages
+from taskyard.jobs.model import Lease
+
+
+class Preparation:
+    """Prepares for the runner; all of it may block."""
+
+    def __init__(self, stages: Stages, results: Results, reported: Callable[[Held], None]) -> None:
+        """``reported`` is told of a job of which nothing more will be written."""
+        self._stages = stages
+        self._results = results
+        self._reported = reported
+
+    def look_up(self, lease: Lease) -> Held | None:
+        """The job of a hint, if it is still assigned to this agent."""
+        try:
+            return Held(job=self._stages.assigned(lease))
+        except Refused:
+            return None
+
+    def prepare(self, held: Held) -> bool:
+        """Have it RUNNING and laid out; whether it can be spawned."""
+        try:
+            if not held.started:
+                held.job = self._stages.start(held.lease)
+                held.until = self._stages.until(held.job)
+        except Refused as refusal:
+            events.emit("agent.job_refused", job=held.job.job_id, reason=str(refusal))
+            self._reported(held)
+            return False
+        except Exception as error:
+            self._report(held, error)
+            return False
+        return self.lay_out(held)
+
+    def lay_out(self, held: Held) -> bool:
+        """Give a running job its workspace, with its input; whether that could be done."""
+        try:
+            held.attempt = self._stages.lay_out(held.job)
+        except Exception as error:
+            self._report(held, error)
+            return False
+        return True
+
+    def _report(self, held: Held, error: Exception) -> None:
+        events.warn("agent.prepare_failed", job=held.job.job_id, error=repr(error))
+        try:
+            self._results.add(self._stages.failed(held, error))
+        except Exception as failure:
+            events.error("agent.report_failed", failure, job=held.job.job_id)
+            self._reported(held)
