@@ -22,7 +22,8 @@ class Agent:
         self.worker_id = worker_id
         self._platform = platform
         settings = platform.settings
-        workspaces = WorkspaceRoot(settings.workspace_dir or default_root(worker_id))
+        own = default_root(worker_id, platform.store.identity)
+        workspaces = WorkspaceRoot(settings.workspace_dir or own)
         workspaces.clean_leftovers()
         host = Host()
         capacity = capacity_of(host, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -20,10 +21,14 @@ from taskyard.agent import job_python
 from taskyard.errors import ConfigurationError
 
 
-def default_root(worker_id: str) -> Path:
-    """Where an agent keeps its workspaces: below the system's temporary folder, per user."""
+def default_root(worker_id: str, platform_id: str) -> Path:
+    """Where an agent keeps its workspaces: below the system's temporary folder, per user.
+
+    Two platforms on one host may both have an agent of that id; each clears its own leftovers.
+    """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", worker_id)
-    return Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}" / safe
+    digest = hashlib.sha256(platform_id.encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}" / f"{safe}-{digest}"
 
 
 #: Every file and folder of a fresh workspace is from this moment (seconds since 1970), which no

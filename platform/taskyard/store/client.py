@@ -92,6 +92,12 @@ class Store:
             whole_set=topology.topology_type != TOPOLOGY_TYPE.Single,
         )
 
+    @property
+    def identity(self) -> str:
+        """Which platform this is: its database on its members."""
+        seeds = self.client.topology_description.server_descriptions()
+        return f"{sorted(seeds)}/{self.database.name}"
+
     def has_primary(self) -> bool:
         """Whether a member answers that takes writes; one that only reads is not enough."""
         try:
