@@ -100,7 +100,7 @@ def overview(
         total=merge(points[0].at, points),
         jobs=jobs,
         workers=_statuses(workers, usage, now, offline_after),
-        used_cpu=sum(usage.get(worker.worker_id, NOTHING).cpu for worker in online),
+        used_cpu=sum(usage.get(worker.worker_id, NOTHING).of(worker).cpu for worker in online),
         total_cpu=sum(worker.cpu_count for worker in online),
         oldest_queued_at=oldest,
         errors=common_errors.group(store.stats.errors(begin), limit=ERRORS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
@@ -116,6 +117,21 @@ def test_several_are_run_again_from_the_list(page: Page, scene: Scene) -> None:
     expect(page.locator("h1")).to_have_text("Run again 2 jobs?")
     page.get_by_role("button", name="Run 2 jobs again").click()
     expect(page.locator(".said")).to_contain_text("2 jobs submitted anew")
+
+
+def test_all_that_match_are_counted_first_and_then_cancelled(opens: Opens, scene: Scene) -> None:
+    names = [f"many {number}" for number in range(60)]
+    for name in names:
+        scene.submit(name, "true", labels=["nowhere"])
+    page = opens("/?q=label:nowhere")
+    page.locator("form.matching").get_by_role("button", name="Cancel…").click()
+    expect(page.locator("h1")).to_have_text("Cancel 60 jobs?")
+    page.get_by_label("Reason").fill("nobody needs them")
+    page.get_by_role("button", name="Cancel all").click()
+    expect(page.locator(".said")).to_contain_text("60 jobs")
+    ended = [scene.client.status(scene.jobs.pop(name)) for name in names]
+    assert {job["status"] for job in ended} == {"CANCELLED"}
+    assert {job["errorMessage"] for job in ended} == {"cancelled: nobody needs them"}
 
 
 def test_a_paused_list_stays_as_it_is_and_goes_on(opens: Opens, scene: Scene) -> None:
@@ -239,6 +255,19 @@ def test_a_worker_is_drained_and_resumed(opens: Opens, scene: Scene) -> None:
     expect(page.locator("#list")).to_contain_text("draining")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("button", name="Drain")).to_be_visible()
+
+
+def test_a_worker_is_deleted_and_leaves_the_list(opens: Opens, scene: Scene) -> None:
+    httpx2.post(
+        f"{scene.url}/api/workers/register",
+        headers={"Authorization": f"Bearer {scene.token}"},
+        json={"workerId": "gone-soon", "cpuCount": 1, "ramTotalMb": 256},
+    ).raise_for_status()
+    page = opens("/worker?id=gone-soon")
+    page.get_by_text("Delete…").click()
+    page.get_by_role("button", name="Delete this worker").click()
+    expect(page.locator("h1")).to_have_text("Workers")
+    expect(page.locator("#list")).not_to_contain_text("gone-soon")
 
 
 def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: Scene) -> None:

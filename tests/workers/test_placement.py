@@ -330,3 +330,9 @@ def test_a_shape_tells_no_more_than_is_needed(cpu: float, ram_mb: int, labels: s
     told = Requirement.of_shape(needed.shape)
     assert (told.ram_mb, told.labels) == (needed.ram_mb, needed.labels)
     assert cpu * (1 - 2e-5) < told.cpu <= cpu
+
+
+def test_jobs_that_wait_for_their_turn_on_a_worker_take_no_more_than_it_has() -> None:
+    small = worker(cpu_count=2, ram_total_mb=1024)
+    used = Usage(cpu=9, ram_mb=512, job_ids=("a", "b")).of(small)
+    assert (used.cpu, used.ram_mb, used.jobs) == (2, 512, 2)

@@ -55,7 +55,7 @@ def workers() -> list[dict[str, Any]]:
     offline_after = timedelta(seconds=settings.offline_seconds)
     shown = []
     for worker in store.workers.listed():
-        used = usage.get(worker.worker_id, NOTHING)
+        used = usage.get(worker.worker_id, NOTHING).of(worker)
         shown.append(
             {
                 **vars(worker),

@@ -72,7 +72,7 @@ def _look(store: Store, settings: Settings, now: datetime) -> int:
         floor(now, MINUTE),
         sums={
             "held": sum(used.jobs for used in usage.values()),
-            "usedCpu": sum(used.cpu for name, used in usage.items() if name in online),
+            "usedCpu": sum(u.of(online[name]).cpu for name, u in usage.items() if name in online),
             "totalCpu": sum(worker.cpu_count for worker in online.values()),
         },
         most={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -54,6 +54,13 @@ class Usage:
     def jobs(self) -> int:
         """How many jobs it holds."""
         return len(self.job_ids)
+
+    def of(self, worker: Worker) -> Usage:
+        """What is taken of what the worker has. Short jobs that were claimed ahead of their turn
+        share its places, and do not add to that.
+        """
+        cpu, ram_mb = min(self.cpu, worker.cpu_count), min(self.ram_mb, worker.ram_total_mb)
+        return replace(self, cpu=cpu, ram_mb=ram_mb)
 
 
 NOTHING = Usage()
