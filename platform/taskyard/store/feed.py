@@ -7,20 +7,20 @@ open only while somebody waits, and for a while after that: each change costs it
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
-from bson import Int64
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import InvalidOperation, PyMongoError
 
 from taskyard import events
 from taskyard.jobs.states import TERMINAL
+from taskyard.store.changes import answers
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -36,7 +36,6 @@ SHARED_SECONDS = 0.5
 IDLE_SECONDS = 10.0
 
 #: How long the server waits for news; less than the client waits for the server.
-_AWAIT_MS = 3000
 _REOPEN_SECONDS = 0.5
 
 #: News that come closer together than this are taken in groups: an answer costs the server as
@@ -213,26 +212,21 @@ class _Stream:
             return left
 
     def _follow(self) -> None:
-        """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""
         database = self._connect()[self._database]
-        with database.client.start_session() as session:
-            command = partial(database.command, session=session)
-            pipeline = [{"$changeStream": {}}, *self._pipeline]
-            opened = command("aggregate", self._source, pipeline=pipeline, cursor={})["cursor"]
-            cursor, told_at = opened["id"], 0.0
-            asking = {"collection": opened["ns"].partition(".")[2], "maxTimeMS": _AWAIT_MS}
+        told_at = 0.0
+        with contextlib.closing(answers(database, self._source, self._pipeline)) as followed:
+            next(followed)
             # What changed before the stream was open has woken nobody: all look once.
             self._wake_all()
-            while cursor and not self._is_left():
-                answer = command("getMore", Int64(cursor), **asking)["cursor"]
-                cursor = answer["id"]
-                if answer["nextBatch"]:
-                    self._wake(change["documentKey"]["_id"] for change in answer["nextBatch"])
+            while not self._is_left():
+                changes = next(followed, None)
+                if changes is None:
+                    return
+                if changes:
+                    self._wake(change["documentKey"]["_id"] for change in changes)
                     if time.monotonic() < told_at + _GATHER_SECONDS:
                         time.sleep(_GATHER_SECONDS)
                     told_at = time.monotonic()
-            if cursor:
-                command("killCursors", asking["collection"], cursors=[Int64(cursor)])
 
     def _wake(self, keys: Iterable[Any]) -> None:
         """Wake those who wait for the jobs of these documents, and once those who wait for any."""

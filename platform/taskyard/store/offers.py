@@ -5,13 +5,12 @@ Like every wake-up a hint: what is missed while the stream is down is placed by 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from bson import Int64
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -19,11 +18,9 @@ from pymongo.errors import PyMongoError
 from taskyard import events
 from taskyard.documents import to_record
 from taskyard.jobs.model import Job
+from taskyard.store.changes import answers
 
 _REOPEN_SECONDS = 0.5
-
-#: How long the server waits for news before it answers that there are none.
-_AWAIT_MS = 1000
 
 #: After news the stream is left alone for so long: what follows closely comes in one answer.
 _GATHER_SECONDS = 0.005
@@ -68,20 +65,16 @@ class OfferStream:
         missed: Callable[[], None],
         stopped: threading.Event,
     ) -> None:
-        """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""
         database = client.get_database(self._database_name, codec_options=self._codec_options)
         ours = {"operationType": "insert", "fullDocument.offeredTo": worker_id}
-        stages = [{"$changeStream": {}}, {"$match": ours}, {"$project": {"fullDocument": 1}}]
-        with client.start_session() as session:
-            command = partial(database.command, session=session)
-            opened = command("aggregate", "jobs", pipeline=stages, cursor={})
+        stages: list[dict[str, Any]] = [{"$match": ours}, {"$project": {"fullDocument": 1}}]
+        with contextlib.closing(answers(database, "jobs", stages)) as followed:
+            next(followed)
             missed()
-            cursor = opened["cursor"]["id"]
-            while cursor and not stopped.is_set():
-                asking = {"collection": "jobs", "maxTimeMS": _AWAIT_MS}
-                answer = command("getMore", Int64(cursor), **asking)["cursor"]
-                cursor = answer["id"]
-                for change in answer["nextBatch"]:
+            for changes in followed:
+                for change in changes:
                     offered(to_record(Job, change["fullDocument"]))
-                if answer["nextBatch"]:
+                if stopped.is_set():
+                    return
+                if changes:
                     time.sleep(_GATHER_SECONDS)
