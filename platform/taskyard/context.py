@@ -55,10 +55,11 @@ class Platform:
 
     def _try_pass(self, trigger: str) -> None:
         try:
-            self.offers.look_again(self.store, self.settings)
             if self.store.queries.waiting_shapes():
                 self.offers.look(self.store, self.settings)
                 self.run_pass(trigger)
+            else:
+                self.offers.look_again(self.store, self.settings)
         except Exception as error:
             if not is_unavailable(error):
                 raise

@@ -62,9 +62,10 @@ REFUSALS = (Conflict, Forbidden, Gone, NotFound, StaleAttempt)
 class _Agent:
     """Runs all that it claims."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, held: Sequence[Lease]) -> None:
         self.claimed: list[Lease] = []
         self._admission = admission
+        self._known = {lease.job_id for lease in held if admission.has(lease.key)}
 
     def take(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -73,7 +74,7 @@ class _Agent:
             self.claimed.append(lease)
 
     def job_ids(self) -> set[str]:
-        return self._admission.job_ids()
+        return self._known
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -237,7 +238,7 @@ class Lifecycle(RuleBasedStateMachine):
             return
 
         boot = f"{worker_id}/{self.boots[worker_id]}"
-        agent = _Agent(admission)
+        agent = _Agent(admission, self.believed)
         Claims(self.platform, boot, admission, Turns(), agent, self.reporter).claim()
         self.started.update(lease.key for lease in agent.claimed)
         self.believed.extend(agent.claimed)

@@ -64,11 +64,6 @@ class Admission:
         """Whether it was admitted and has not left."""
         return key in self._admitted
 
-    def job_ids(self) -> set[str]:
-        """The jobs that are admitted."""
-        with self._lock:
-            return {job.job_id for job in self._admitted.values()}
-
     def leave(self, key: str) -> bool:
         """Give its place back; whether it had one."""
         with self._lock:

@@ -223,7 +223,6 @@ class Runner:
         """A line could not be started, or was taken along by its keeper's death."""
         held = self._held.get(key)
         if held and held.attempt:
-            held.attempt.running = False
             self._cannot_run(held, held.attempt, reason)
 
     def lapsed(self, key: str) -> None:
@@ -315,7 +314,7 @@ class Runner:
         self._leave(held)
         if self._stages.is_small(attempt):
             self._results.add(self._stages.small_result(held, attempt))
-            self._clear(attempt)
+            self._stages.clear(attempt)
         else:
             self._helpers.submit(self._wind_up, held, attempt)
 
@@ -330,7 +329,7 @@ class Runner:
         else:
             self._results.add(result)
         finally:
-            self._clear(attempt)
+            self._stages.clear(attempt)
 
     def _return(self, held: Held, reason: str) -> None:
         """Give back a job of which nothing was spawned."""
@@ -343,11 +342,8 @@ class Runner:
         attempt, held.attempt = held.attempt, None
         if attempt is not None:
             self._pump.close(attempt)
-            self._helpers.submit(self._clear, attempt)
+            self._helpers.submit(self._stages.clear, attempt)
         self._forget(held)
-
-    def _clear(self, attempt: Attempt) -> None:
-        self._stages.clear(attempt)
 
     def _reported(self, held: Held) -> None:
         """Nothing more is written of it; from any thread."""
