@@ -93,6 +93,34 @@ def test_a_batch_of_assignments_tells_which_were_won(store: Store) -> None:
     assert store.jobs.get(jobs[2].job_id).status is JobStatus.CANCELLED
 
 
+def test_ends_that_are_written_together_are_what_each_alone_would_be(store: Store) -> None:
+    job = factories.running_job()
+    jobs = [replace(job, job_id=f"job-{number}") for number in range(4)]
+    store.jobs.submit(jobs)
+    ends = [
+        lifecycle.finish(
+            job,
+            lease_of(job),
+            Outcome(exit_code=exit_code, fields={"startedAt": NOW, "smallOutput": output}),
+            at=Moment(now=NOW + timedelta(milliseconds=number)),
+        )
+        for number, (job, exit_code, output) in enumerate(
+            zip(jobs, (0, 0, 0, 7), ("$hi", "$$ROOT", [{"data": "$a"}], ""), strict=True)
+        )
+    ]
+    expired = lifecycle.expire(jobs[2], at=Moment(now=NOW + LEASE + LEASE))
+    assert expired is not None
+    gone = store.jobs.apply(expired)
+    assert store.jobs.apply_all(ends) == [ends[0], ends[1], ends[3]]
+    assert store.jobs.get(jobs[2].job_id) == gone
+    for job, end in ((jobs[n], ends[n]) for n in (0, 1, 3)):
+        assert store.jobs.get(job.job_id) == end.moved()
+        document = store.database["jobs"].find_one({"_id": job.job_id})
+        assert document is not None
+        assert document["smallOutput"] == end.changes["smallOutput"]
+        assert not set(end.cleared) & set(document)
+
+
 def test_renewal_moves_the_lease_of_what_is_named_and_held(store: Store) -> None:
     mine, other = (stored(store, factories.running_job(w)) for w in ("w1", "w2"))
     # A start whose answer was lost: the agent does not run it and does not name it.
