@@ -166,7 +166,7 @@ def test_nothing_outlives_its_lease_while_the_agent_is_stopped(
     await_sleepers("4107", "4108", "4109")
     agent.send_signal(signal.SIGSTOP)
     eventually(lambda: not sleepers("4107") and not sleepers("4108"))
-    assert time.monotonic() - began < 3.5
+    assert time.monotonic() - began < 10, "not by its timeout"
     assert sleepers("4109"), "its lease is longer"
     agent.send_signal(signal.SIGCONT)
     said = [heard(agent) for _ in range(4)]

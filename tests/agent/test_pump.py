@@ -23,21 +23,24 @@ from tests import factories
 
 PIECE = b"x" * 64 * 1024
 
+#: Long after any line began.
+LATER = float("inf")
+
 
 class HandLoop(Loop):
     """Reads when the test says so."""
 
     def __init__(self) -> None:
-        self.watched: dict[int, Callable[[], None]] = {}
+        self.watched: dict[int, Callable[[], object]] = {}
 
-    def watch(self, fd: int, action: Callable[[], None]) -> None:
+    def watch(self, fd: int, action: Callable[[], object]) -> None:
         assert fd not in self.watched
         self.watched[fd] = action
 
     def unwatch(self, fd: int) -> None:
         self.watched.pop(fd, None)
 
-    def post(self, action: Callable[[], None]) -> None:
+    def post(self, action: Callable[[], object]) -> None:
         action()
 
 
@@ -73,8 +76,8 @@ class Yard:
         self._attempts: list[Attempt] = []
         self._ends: dict[int, tuple[int, int]] = {}
 
-    def attempt(self) -> Attempt:
-        """A job that runs its first line."""
+    def attempt(self, has_run: bool = True) -> Attempt:
+        """A job that runs its first line, for a moment already if ``has_run``."""
         job = factories.running_job()
         made = Attempt(
             job=job,
@@ -85,10 +88,10 @@ class Yard:
             deadline=float("inf"),
         )
         self._attempts.append(made)
-        self.line(made)
+        self.line(made, has_run)
         return made
 
-    def line(self, attempt: Attempt) -> None:
+    def line(self, attempt: Attempt, has_run: bool = True) -> None:
         """Its next line begins."""
         reads = []
         for read, write in (os.pipe(), os.pipe()):
@@ -97,6 +100,8 @@ class Yard:
             reads.append(os.dup(read))
             self._ends[reads[-1]] = (read, write)
         self.pump.open(attempt, *reads)
+        if has_run:
+            self.pump.watch(LATER)
 
     def print(self, attempt: Attempt, count: int = 1) -> int:
         """Print pieces for as long as they are read; returns how many were."""
@@ -107,6 +112,14 @@ class Yard:
             os.write(self._ends[fd][1], PIECE)
             self.loop.watched[fd]()
         return count
+
+    def write(self, attempt: Attempt, text: bytes, *, is_last: bool) -> None:
+        """Print to stdout, whether that is read or not, and close it if it is the last."""
+        fds = list(attempt.pipes)
+        os.write(self._ends[fds[0]][1], text)
+        for read, write in [self._ends.pop(fd) for fd in fds] if is_last else []:
+            os.close(read)
+            os.close(write)
 
     def end(self) -> None:
         for attempt in self._attempts:
@@ -177,6 +190,37 @@ def test_a_line_that_begins_while_the_store_is_behind_is_read_with_the_others(ya
     assert not yard.loop.watched
     yard.line(attempt)
     yard.pump.flush(attempt, now=0)
+    assert set(yard.loop.watched) == set(attempt.pipes)
+
+
+def test_a_line_is_watched_once_it_has_run_for_a_moment(yard: Yard) -> None:
+    attempt = yard.attempt(has_run=False)
+    now = time.monotonic()
+    yard.pump.watch(now)
+    wait = yard.pump.wait_seconds(now)
+    assert not yard.loop.watched
+    assert wait is not None
+    yard.pump.watch(now + wait)
+    assert set(yard.loop.watched) == set(attempt.pipes)
+    assert yard.pump.wait_seconds(now) is None
+
+
+def test_a_line_that_was_over_at_once_is_read_at_its_end(yard: Yard) -> None:
+    attempt = yard.attempt(has_run=False)
+    yard.write(attempt, b"hi", is_last=True)
+    yard.pump.drain(attempt)
+    assert not attempt.pipes
+    assert [chunk.data for chunk in attempt.output.take()] == ["hi"]
+    yard.pump.watch(LATER)
+    assert not yard.loop.watched
+
+
+def test_pipes_that_somebody_else_holds_are_read_on_after_the_line(yard: Yard) -> None:
+    attempt = yard.attempt(has_run=False)
+    yard.write(attempt, b"hi", is_last=False)
+    yard.pump.drain(attempt)
+    assert [chunk.data for chunk in attempt.output.take()] == ["hi"]
+    yard.pump.watch(LATER)
     assert set(yard.loop.watched) == set(attempt.pipes)
 
 

@@ -17,11 +17,10 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,7 @@ class _Line:
 
     key: str
     tag: int
-    popen: subprocess.Popen[bytes]
+    pid: int
     #: Monotonic instant past which it may not live.
     until: float
     lapsed: bool = False
@@ -86,7 +85,9 @@ class Keeper:
 
     def _hear(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 2)
+            data, fds, _, _ = socket.recv_fds(
+                self._channel, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except OSError:
@@ -113,15 +114,7 @@ class Keeper:
             self._lines[key] = _Line(
                 key=key,
                 tag=self._tags.take(),
-                popen=subprocess.Popen(
-                    [SHELL, "-c", message["line"]],
-                    cwd=message["cwd"],
-                    env=message["env"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=pipes[0],
-                    stderr=pipes[1],
-                    start_new_session=True,
-                ),
+                pid=_spawn(message["line"], message["cwd"], message["env"], pipes),
                 until=until,
             )
         except (OSError, ValueError) as error:
@@ -148,16 +141,16 @@ class Keeper:
                 line.lapsed = True
                 tree.send(signal.SIGKILL, self._alive(line))
                 self._tell("lapsed", line.key)
-            if line.exit_code is None and _has_ended(line.popen.pid):
+            if line.exit_code is None and _has_ended(line.pid):
                 # Its group goes before its number can be used again.
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(line.popen.pid, signal.SIGKILL)
-                line.exit_code = _as_shell(line.popen.wait())
+                    os.killpg(line.pid, signal.SIGKILL)
+                line.exit_code = _as_shell(os.waitpid(line.pid, 0)[1])
                 line.ended_at = time.monotonic()
             if line.exit_code is not None and self._is_clear(line):
                 del self._lines[line.key]
                 self._tell("exited", line.key, code=line.exit_code)
-        _reap_orphans({line.popen.pid for line in self._lines.values()})
+        _reap_orphans({line.pid for line in self._lines.values()})
 
     def _is_clear(self, line: _Line) -> bool:
         """Whether nothing of an ended line is left; what is left is killed."""
@@ -167,11 +160,11 @@ class Keeper:
 
     def _alive(self, line: _Line) -> list[int]:
         """The processes of a line: its shell, orphans of its tag, and all below them."""
-        shells = {other.popen.pid for other in self._lines.values()}
+        shells = {other.pid for other in self._lines.values()}
         roots = [
             pid
             for pid in self._children()
-            if (pid == line.popen.pid or (pid not in shells and self._tags.of(pid) == line.tag))
+            if (pid == line.pid or (pid not in shells and self._tags.of(pid) == line.tag))
             and not _has_ended(pid)
         ]
         return tree.with_descendants(roots)
@@ -209,7 +202,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     tree.become_subreaper()
-    Keeper(socket.socket(fileno=int(sys.argv[1]))).run()
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.set_inheritable(False)
+    Keeper(channel).run()
 
 
 def _child_bell() -> socket.socket:
@@ -220,6 +215,31 @@ def _child_bell() -> socket.socket:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(ring.detach(), warn_on_full_buffer=False)
     return bell
+
+
+def _spawn(line: str, cwd: str, env: Mapping[str, str], pipes: Sequence[int]) -> int:
+    """Start a line in a session of its own. Raises OSError, ValueError.
+
+    Not by ``subprocess``, which costs as much again; nothing else that is open is inherited.
+    """
+    # It has no argument for it; one thread may go there itself.
+    os.chdir(cwd)
+    try:
+        return os.posix_spawn(
+            SHELL,
+            [SHELL, "-c", line],
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, pipes[0], 1),
+                (os.POSIX_SPAWN_DUP2, pipes[1], 2),
+            ],
+            setsid=True,
+            # What Python itself ignores.
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        )
+    finally:
+        os.chdir("/")
 
 
 def _drain(bell: socket.socket) -> None:
@@ -238,7 +258,8 @@ def _has_ended(pid: int) -> bool:
 
 def _as_shell(status: int) -> int:
     """An exit code as a shell gives it."""
-    return status if status >= 0 else 128 - status
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _reap_orphans(shells: set[int]) -> None:

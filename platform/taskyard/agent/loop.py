@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from taskyard import events
 
-Action = Callable[[], None]
+Action = Callable[[], object]
 
 
 class Loop:
@@ -60,7 +60,9 @@ class Loop:
     def _run(self) -> None:
         while not self._stopped.is_set():
             for key, _ in self._selector.select(self._nap()):
-                _guarded(key.data)
+                # An action before it may have closed it, and its number may be another's now.
+                if self._selector.get_map().get(key.fd) is key:
+                    _guarded(key.data)
             while not self._commands.empty():
                 _guarded(self._commands.get())
             _guarded(self._tend)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
+from codecs import getincrementaldecoder
 
 from taskyard.store.output import Chunk, pieces
+
+_Decoder = getincrementaldecoder("utf-8")
 
 
 class OutputBuffer:
@@ -17,10 +19,7 @@ class OutputBuffer:
 
     def __init__(self, *, cap_bytes: int) -> None:
         self._cap_bytes = cap_bytes
-        self._decoders = {
-            stream: codecs.getincrementaldecoder("utf-8")("replace")
-            for stream in ("stdout", "stderr")
-        }
+        self._decoders = {stream: _Decoder("replace") for stream in ("stdout", "stderr")}
         self._waiting: list[tuple[str, str]] = []
         self._seq = 0
         #: Memory that waits to be taken.

@@ -11,18 +11,22 @@ from taskyard.agent import job_python
 from taskyard.agent.workspace import Workspace
 
 
+def inherited(passed: Sequence[str]) -> dict[str, str]:
+    """What a job sees of the agent's own environment."""
+    return {name: os.environ[name] for name in passed if name in os.environ}
+
+
 def clean_environment(
-    passed: Sequence[str],
+    kept: Mapping[str, str],
     workspace: Workspace,
     wanted: Mapping[str, str],
     job_id: str,
     attempt: int,
 ) -> dict[str, str]:
-    """What a job sees: a few of the agent's variables, its own folders, and what it asked for.
+    """What a job sees: what is inherited, its own folders, and what it asked for.
 
     The platform's settings and secrets are not in it. A PATH that the job asks for replaces ours.
     """
-    kept = {name: os.environ[name] for name in passed if name in os.environ}
     return {
         **kept,
         **job_python.variables(workspace.base, kept.get("PATH", os.defpath)),

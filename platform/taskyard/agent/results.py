@@ -1,7 +1,7 @@
 """How attempts ended, written in groups: the first at once, those that follow closely together.
 
-A result costs MongoDB 0.2 ms of CPU in a group of thirty and 0.5 to 1 by itself. Each is guarded for
-itself all the same; one whose guard no longer matches is decided anew, alone.
+A result costs MongoDB 0.2 ms of CPU in a group of thirty and 0.5 to 1 by itself. Each is guarded
+for itself all the same; one whose guard no longer matches is decided anew, alone.
 """
 
 from __future__ import annotations

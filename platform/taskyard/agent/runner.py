@@ -38,6 +38,9 @@ HELPERS = 8
 #: Between SIGTERM and SIGKILL for what still runs when the agent leaves: its grace is over.
 LEAVING_KILL_GRACE_SECONDS = 2.0
 
+#: What is due by time alone is looked for at most so often.
+_TEND_SECONDS = 0.005
+
 #: Told of a place that is free again: the job that had it, and how long it ran.
 Freed = Callable[[Job, float], None]
 
@@ -55,6 +58,8 @@ class Runner:
         self._freed: Freed | None = None
         self._held: dict[str, Held] = {}
         self._draining = False
+        self._tend_at = 0.0
+        self._put_off = False
         self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="agent-helper")
         self._loop = Loop(self._tend_all, self._nap)
         self._processes = Processes(self._loop, self)
@@ -208,6 +213,8 @@ class Runner:
         attempt.end(time.monotonic())
         held.ended_at = self._stages.moment()
         self._leave(held)
+        if not attempt.pipes:
+            self._finish(held, attempt)
 
     # --- what its keeper tells
 
@@ -217,6 +224,7 @@ class Runner:
         if held and held.attempt:
             held.attempt.running = False
             held.attempt.exit_code = code
+            self._pump.drain(held.attempt)
             self._next_line(held, held.attempt)
 
     def failed(self, key: str, reason: str) -> None:
@@ -235,11 +243,21 @@ class Runner:
         """Until the next thing that time alone brings about."""
         if not self._held:
             return None
+        now = time.monotonic()
+        if self._put_off:
+            return max(0.0, self._tend_at - now)
         printed = any(h.attempt and h.attempt.output.pending_bytes for h in [*self._held.values()])
-        return LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
+        nap = LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
+        wait = self._pump.wait_seconds(now)
+        return nap if wait is None else min(nap, wait)
 
     def _tend_all(self) -> None:
         now = time.monotonic()
+        self._put_off = now < self._tend_at
+        if self._put_off:
+            return
+        self._tend_at = now + _TEND_SECONDS
+        self._pump.watch(now)
         for held in list(self._held.values()):
             if held.attempt is not None and held.begun_at:
                 self._tend_guarded(held, held.attempt, now)

@@ -13,7 +13,7 @@ from taskyard.agent import inputs
 from taskyard.agent.attempt import Attempt, fence
 from taskyard.agent.held import Held
 from taskyard.agent.output import OutputBuffer
-from taskyard.agent.process import clean_environment
+from taskyard.agent.process import clean_environment, inherited
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot
@@ -39,6 +39,7 @@ class Stages:
         self._settings = platform.settings
         self.reporter = reporter
         self._workspaces = workspaces
+        self._inherited = inherited(self._settings.job_env_pass)
 
     # --- before the first line
 
@@ -66,9 +67,7 @@ class Stages:
         """A running job with its workspace, and its input in it."""
         began = time.monotonic()
         workspace = self.reporter.insist(lambda: self._workspace(job))
-        env = clean_environment(
-            self._settings.job_env_pass, workspace, job.env, job.job_id, job.attempts
-        )
+        env = clean_environment(self._inherited, workspace, job.env, job.job_id, job.attempts)
         return Attempt(
             job=job,
             lease=lease_of(job),
