@@ -75,6 +75,16 @@ def test_what_is_claimed_runs_under_a_lease_and_brings_all_that_its_agent_needs(
     assert taken.env == {"A": "b"}
 
 
+@pytest.mark.parametrize("draining", [True, False])
+def test_an_offer_is_judged_by_what_was_told_of_the_agent(agent: Agent, draining: bool) -> None:
+    offered = agent.store.jobs.get(agent.queue())
+    agent.store.workers.drain("w1", draining=draining, now=agent.store.clock.now())
+    agent.claims.know(agent.store.workers.find("w1"))
+    agent.store.workers.drain("w1", draining=not draining, now=agent.store.clock.now())
+    agent.claims.offer(offered)
+    assert agent.claim() == ([] if draining else [offered.job_id])
+
+
 def test_claims_go_by_priority_and_then_by_age(agent: Agent) -> None:
     ordinary, old, urgent = agent.queue(), agent.queue(), agent.queue(priority=9)
     assert agent.claim() == [urgent, ordinary]

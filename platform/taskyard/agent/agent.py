@@ -40,9 +40,7 @@ class Agent:
         self.runner.start(freed=self._claims.freed)
         self._presence.start()
         self._claims.start()
-        self._stop_offers = self._platform.store.offers.listen(
-            self.worker_id, self._claims.offer, self._claims.look
-        )
+        self._stop_offers = self._platform.store.offers.listen(self.worker_id, self._claims)
         events.emit("agent.started", worker=self.worker_id)
 
     def drain(self, grace_seconds: float | None = None) -> None:

@@ -98,6 +98,10 @@ class Claims:
         self._offered.append(job)
         self._wake.set()
 
+    def know(self, worker: Worker | None) -> None:
+        """This agent as it is stored, until more is told; None while nobody tells."""
+        self._lookout.known = worker
+
     def look(self) -> None:
         """Look at the queue: something may be there that was not offered."""
         self._wake.set()
@@ -147,7 +151,7 @@ class Claims:
         return bool(offered or claimed)
 
     def _own(self, offered: Sequence[Job]) -> Seen | None:
-        worker = self._lookout.own()
+        worker = self._lookout.known_own()
         return Seen(worker=worker, queue=offered) if worker else None
 
     def _queue(self) -> Seen | None:

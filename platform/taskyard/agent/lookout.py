@@ -53,10 +53,18 @@ class Lookout:
     def __init__(self, store: Store, boot: str) -> None:
         self._store = store
         self._boot = boot
+        #: This agent as the stream of offers last told.
+        self.known: Worker | None = None
+
+    def known_own(self) -> Worker | None:
+        """This agent before whatever is told next; None while it may take nothing."""
+        return self._if_free(self.known) if self.known else self.own()
 
     def own(self) -> Worker | None:
         """This agent as it is stored; None while it may take nothing."""
-        worker = self._store.workers.find(self._boot.rpartition("/")[0])
+        return self._if_free(self._store.workers.find(self._boot.rpartition("/")[0]))
+
+    def _if_free(self, worker: Worker | None) -> Worker | None:
         if worker is None or worker.boot != self._boot:
             return None
         away = places.unavailable(worker, self._store.clock.now(), _EVER)

@@ -1,4 +1,5 @@
-"""New jobs that are offered to one agent, as MongoDB tells of them: one change stream.
+"""New jobs that are offered to one agent, and the agent as others change it, as MongoDB tells of
+both: one change stream, in the order in which they were written.
 
 Like every wake-up a hint: what is missed while the stream is down is placed by the next pass.
 """
@@ -9,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -19,6 +20,7 @@ from taskyard import events
 from taskyard.documents import to_record
 from taskyard.jobs.model import Job
 from taskyard.store.changes import answers
+from taskyard.workers.model import Worker
 
 _REOPEN_SECONDS = 0.5
 
@@ -26,6 +28,19 @@ _REOPEN_SECONDS = 0.5
 _GATHER_SECONDS = 0.005
 
 OpenClient = Callable[[], MongoClient[dict[str, Any]]]
+
+
+class Listener(Protocol):
+    """Who is told, on the stream's thread."""
+
+    def offer(self, job: Job) -> None:
+        """A job is offered."""
+
+    def look(self) -> None:
+        """There may have been others that nobody has told of."""
+
+    def know(self, worker: Worker | None) -> None:
+        """The agent as it is stored, until more is told; None while nobody tells."""
 
 
 class OfferStream:
@@ -36,20 +51,17 @@ class OfferStream:
         self._database_name = database.name
         self._codec_options = database.codec_options
 
-    def listen(
-        self, worker_id: str, offered: Callable[[Job], None], missed: Callable[[], None]
-    ) -> Callable[[], None]:
-        """Call ``offered`` for each job from now on, and ``missed`` when there may have been
-        others; on a thread of its own, until what is returned is called.
-        """
+    def listen(self, worker_id: str, listener: Listener) -> Callable[[], None]:
+        """Tell from now on, on a thread of its own, until what is returned is called."""
         stopped = threading.Event()
 
         def run() -> None:
             client = self._open_client()
             while not stopped.is_set():
                 try:
-                    self._follow(client, worker_id, offered, missed, stopped)
+                    self._follow(client, worker_id, listener, stopped)
                 except PyMongoError as error:
+                    listener.know(None)
                     events.warn("offers.interrupted", error=type(error).__name__)
                     stopped.wait(_REOPEN_SECONDS)
             client.close()
@@ -61,20 +73,40 @@ class OfferStream:
         self,
         client: MongoClient[dict[str, Any]],
         worker_id: str,
-        offered: Callable[[Job], None],
-        missed: Callable[[], None],
+        listener: Listener,
         stopped: threading.Event,
     ) -> None:
         database = client.get_database(self._database_name, codec_options=self._codec_options)
-        ours = {"operationType": "insert", "fullDocument.offeredTo": worker_id}
-        stages: list[dict[str, Any]] = [{"$match": ours}, {"$project": {"fullDocument": 1}}]
-        with contextlib.closing(answers(database, "jobs", stages)) as followed:
+
+        def know() -> None:
+            document = database["workers"].find_one({"_id": worker_id})
+            listener.know(to_record(Worker, document) if document else None)
+
+        with contextlib.closing(answers(database, 1, _stages(worker_id))) as followed:
             next(followed)
-            missed()
+            know()
+            listener.look()
             for changes in followed:
                 for change in changes:
-                    offered(to_record(Job, change["fullDocument"]))
+                    if change["ns"]["coll"] == "workers":
+                        know()
+                    else:
+                        listener.offer(to_record(Job, change["fullDocument"]))
                 if stopped.is_set():
                     return
                 if changes:
                     time.sleep(_GATHER_SECONDS)
+
+
+def _stages(worker_id: str) -> list[dict[str, Any]]:
+    offer = {
+        "ns.coll": "jobs",
+        "operationType": "insert",
+        "fullDocument.offeredTo": worker_id,
+    }
+    own = {"ns.coll": "workers", "documentKey._id": worker_id}
+    told = {
+        "ns.coll": 1,
+        "fullDocument": {"$cond": [{"$eq": ["$ns.coll", "jobs"]}, "$fullDocument", None]},
+    }
+    return [{"$match": {"$or": [offer, own]}}, {"$project": told}]
