@@ -169,9 +169,11 @@ def _requests(body: Any) -> list[dict[str, Any]]:
     problems: dict[str, Any] = {}
     for number, entry in enumerate(body if isinstance(body, list) else [body]):
         try:
-            loaded.append({**_JOB_REQUEST.load(entry), "labels": tuple(entry.get("labels", ()))})
+            wanted = _JOB_REQUEST.load(entry)
         except ma.ValidationError as error:
             problems[f"jobs.{number}" if isinstance(body, list) else ""] = error.messages
+        else:
+            loaded.append({**wanted, "labels": tuple(wanted["labels"])})
     if problems:
         raise errors.Invalid(problems)
     return loaded
