@@ -16,6 +16,7 @@ def camel(name: str) -> str:
 
 
 _NAMES: dict[type, dict[str, str]] = {}
+_STORED: dict[type, dict[str, str]] = {}
 
 
 def _names(record: type[Any]) -> dict[str, str]:
@@ -24,6 +25,13 @@ def _names(record: type[Any]) -> dict[str, str]:
         names = [field.name for field in fields(record)]
         _NAMES[record] = {"_id": names[0]} | {camel(name): name for name in names[1:]}
     return _NAMES[record]
+
+
+def _stored(record: type[Any]) -> dict[str, str]:
+    """Each field of ``record`` with its stored name."""
+    if record not in _STORED:
+        _STORED[record] = {name: stored for stored, name in _names(record).items()}
+    return _STORED[record]
 
 
 def to_record(record: type[Record], document: Mapping[str, Any]) -> Record:
@@ -38,12 +46,22 @@ def to_record(record: type[Record], document: Mapping[str, Any]) -> Record:
 
 def to_document(record: Any) -> dict[str, Any]:
     """The document of ``record``: absent values (None) are left out."""
-    document = {}
-    for stored, name in _names(type(record)).items():
-        value = getattr(record, name)
-        if value is not None:
-            document[stored] = list(value) if isinstance(value, tuple) else value
-    return document
+    stored = _stored(type(record))
+    return {
+        stored[name]: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(record).items()
+        if value is not None
+    }
+
+
+def with_values(record: Record, **values: Any) -> Record:
+    """``record`` with some fields as given: what ``replace`` does, without building all anew.
+
+    For values that are what the record itself would make of them.
+    """
+    other = object.__new__(type(record))
+    vars(other).update(vars(record), **values)
+    return other
 
 
 def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str] = ()) -> Record:

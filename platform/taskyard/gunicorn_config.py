@@ -17,7 +17,7 @@ except TaskyardError as error:
     sys.exit(f"taskyard: {error}")
 
 bind = _loaded.bind
-worker_class = "gthread"
+worker_class = "taskyard.gunicorn_worker.LingeringWorker"
 # One process: its threads wait (long polls, streams, MongoDB), they do not compute. They are made
 # when they are needed; each that follows a job holds one, and costs about 0.1 MB.
 workers = 1

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from taskyard import ids
 from taskyard.context import Platform
+from taskyard.documents import with_values
 from taskyard.errors import Conflict, InvalidRequest
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
@@ -124,7 +125,7 @@ def _new_job(job_id: str, request: Mapping[str, Any], *, now: datetime, by: str)
         history=(submitted,),
         **request,
     )
-    return replace(job, shape=job.requirement.shape)
+    return with_values(job, shape=job.requirement.shape)
 
 
 def _inputs_of(job: Job) -> dict[str, Any]:

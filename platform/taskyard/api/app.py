@@ -76,9 +76,13 @@ def _add_headers(app: Flask) -> None:
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers["X-Request-Id"] = g.get("request_id", "")
-        if request.path.startswith("/api/"):
-            response.headers.setdefault("Cache-Control", "no-store")
+        headers = response.headers
+        # One look for all: each look of werkzeug's goes through all headers and raises.
+        present = {name.lower() for name, _ in headers}
+        headers.extend(
+            (name, value) for name, value in _HEADERS.items() if name.lower() not in present
+        )
+        headers["X-Request-Id"] = g.get("request_id", "")
+        if "cache-control" not in present and request.path.startswith("/api/"):
+            headers["Cache-Control"] = "no-store"
         return response

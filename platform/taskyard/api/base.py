@@ -67,6 +67,13 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # flask-smorest 
 
     ARGUMENTS_PARSER = Parser()
 
+    def arguments(self, schema: Any, **kwargs: Any) -> Any:
+        """Read arguments by a schema that is made once: webargs makes one for each request from a
+        class.
+        """
+        made = schema() if isinstance(schema, type) else schema
+        return super().arguments(made, **kwargs)
+
 
 def platform() -> Platform:
     """The platform that this application was made for."""
@@ -79,7 +86,8 @@ def read_json(req: Request | None = None) -> Any:
     if not source.is_json:
         raise UnreadableRequest("The body must be JSON, with Content-Type: application/json.")
     try:
-        return json.loads(source.get_data(), parse_constant=_refuse_constant)
+        sent = source.get_data()
+        return _decode(sent.decode(json.detect_encoding(sent), "surrogatepass"))
     except (ValueError, RecursionError):
         raise UnreadableRequest("The body is not valid JSON.") from None
 
@@ -87,6 +95,10 @@ def read_json(req: Request | None = None) -> Any:
 def _refuse_constant(_: str) -> NoReturn:
     """NaN and Infinity are no JSON."""
     raise ValueError("not JSON")
+
+
+#: Made once: ``json.loads`` would make a decoder for each body.
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def base_url() -> str:

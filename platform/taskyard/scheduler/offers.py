@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
+from taskyard.documents import with_values
 from taskyard.jobs.model import Job
 from taskyard.settings import Settings
 from taskyard.store.client import Store
@@ -73,4 +74,4 @@ class Offers:
         spots = view.places if view.is_fresh else [Place(worker=w) for w in view.workers]
         plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
         agents = {job.job_id: worker_id for job, worker_id in plan.placements}
-        return [replace(job, offered_to=agents.get(job.job_id)) for job in jobs]
+        return [with_values(job, offered_to=agents.get(job.job_id)) for job in jobs]

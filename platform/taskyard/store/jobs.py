@@ -22,7 +22,10 @@ from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
 from taskyard.store.counters import CounterStore
 from taskyard.store.failures import accept_duplicates, is_unavailable, unconfirmed
+from taskyard.store.together import Together
 from taskyard.workers.model import Worker
+
+Document = dict[str, Any]
 
 #: How often a verb is decided anew after losing a race. Each loss means that somebody else
 #: moved the job, and a job has few states left to move to.
@@ -61,31 +64,37 @@ class JobStore:
     def __init__(self, database: Database[dict[str, Any]], counters: CounterStore) -> None:
         self._jobs = database["jobs"]
         self._counters = counters
+        self._insert_soon = Together(self._insert)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Record new jobs on a majority; ids that are there already are left as they are."""
-        if len(jobs) != 1 or not self._insert_one(jobs[0]):
-            self._insert_all(jobs)
+        documents = [to_document(job) for job in jobs]
+        if len(documents) == 1:
+            self._insert_soon(documents[0])
+        else:
+            self._insert(documents)
         for job in jobs:
             events.emit("job.submitted", job=job.job_id, shape=job.shape)
 
-    def _insert_one(self, job: Job) -> bool:
+    def _insert(self, documents: Sequence[Document]) -> None:
+        if len(documents) == 1 and self._insert_one(documents[0]):
+            return
+        try:
+            self._jobs.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            accept_duplicates(error)
+
+    def _insert_one(self, document: Document) -> bool:
         """The same as for many, at less cost; False when a job of that id is there already: the
         answer does not tell whether a majority has it.
         """
         try:
-            self._jobs.insert_one(to_document(job))
+            self._jobs.insert_one(document)
         except DuplicateKeyError:
             return False
         except WriteConcernError as error:
             raise unconfirmed() from error
         return True
-
-    def _insert_all(self, jobs: Sequence[Job]) -> None:
-        try:
-            self._jobs.insert_many([to_document(job) for job in jobs], ordered=False)
-        except BulkWriteError as error:
-            accept_duplicates(error)
 
     def find(self, job_id: str) -> Job | None:
         """The job, or None."""

@@ -1,0 +1,54 @@
+"""Connections that are used again, at once and after a pause, on a real gunicorn."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from taskyard.gunicorn_worker import LINGER_MS
+from tests.helpers import eventually, waiting_step
+from tests.system.conftest import Web
+
+
+def test_a_connection_is_used_again_at_once_and_after_a_pause(
+    start_web: Callable[..., Web],
+) -> None:
+    web = start_web(TASKYARD_AUTH="off")
+    connection = http.client.HTTPConnection(urlsplit(web.url).netloc, timeout=20)
+    connection.connect()
+    socket = connection.sock
+    for _ in range(3):
+        for _ in range(20):
+            assert answered(connection) == 200
+        for _ in range(5 * LINGER_MS):
+            waiting_step()
+    assert connection.sock is socket, "the connection was closed meanwhile"
+    connection.close()
+
+
+def test_a_client_that_leaves_is_let_go(start_web: Callable[..., Web]) -> None:
+    web = start_web(TASKYARD_AUTH="off")
+    worker = web.worker()
+    clients = [http.client.HTTPConnection(urlsplit(web.url).netloc, timeout=20) for _ in range(10)]
+    for client in clients:
+        client.connect()
+    ports = {client.sock.getsockname()[1] for client in clients}
+
+    def held() -> int:
+        return sum(bool(c.raddr) and c.raddr[1] in ports for c in worker.net_connections("tcp"))
+
+    for client in clients:
+        assert answered(client) == 200
+    assert held() == len(clients)
+    for client in clients:
+        client.close()
+    eventually(lambda: held() == 0)
+
+
+def answered(connection: http.client.HTTPConnection) -> int:
+    """The status of one request."""
+    connection.request("GET", "/healthz")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
