@@ -298,7 +298,7 @@ def test_places_too_full_for_any_job_are_looked_at_once_whatever_the_kinds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[str] = []
-    really = placement.too_full
+    really = places.too_full
 
     def noted(spot: Place, needed: Requirement) -> str | None:
         looked.append(spot.worker.worker_id)

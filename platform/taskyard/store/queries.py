@@ -138,11 +138,7 @@ class JobQueries:
     def _tally_states(self, statuses: Iterable[JobStatus], at_most: int) -> Tally:
         wanted = set(statuses)
         counts = {
-            str(status): self._jobs.count_documents(
-                {"status": str(status)}, limit=at_most + 1, hint="newest_by_status"
-            )
-            if status in wanted
-            else 0
+            str(status): self._count(status, at_most + 1) if status in wanted else 0
             for status in JobStatus
         }
         more = frozenset(name for name, count in counts.items() if count > at_most)
@@ -261,14 +257,14 @@ class JobQueries:
     def counts(self) -> Mapping[str, int]:
         """Live jobs by status, each counted up to ``COUNTED_FIRST``."""
         live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
-        return {str(status): self._count(status) for status in live}
+        return {str(status): self._count(status, COUNTED_FIRST) for status in live}
 
     def depth(self) -> Depth:
         """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
-        jobs = self._count(JobStatus.QUEUED)
-        return Depth(jobs=jobs, oldest_queued_at=self._oldest_queued() if jobs else None)
+        jobs = self._count(JobStatus.QUEUED, COUNTED_FIRST)
+        return Depth(jobs=jobs, oldest_queued_at=self.oldest_queued() if jobs else None)
 
-    def _oldest_queued(self) -> datetime | None:
+    def oldest_queued(self) -> datetime | None:
         """Since when the longest waiting job is queued: the first of each shape and priority is
         the oldest of them.
         """
@@ -285,10 +281,18 @@ class JobQueries:
         ]
         return min((first["queuedAt"] for first in firsts if first), default=None)
 
-    def _count(self, status: JobStatus) -> int:
-        return self._jobs.count_documents(
-            {"status": str(status)}, limit=COUNTED_FIRST, hint="newest_by_status"
+    def _count(self, status: JobStatus, at_most: int) -> int:
+        """By MongoDB's own ``count``, which reads keys alone: the aggregation that the driver
+        counts by makes a document of each, and takes two to three times as long.
+        """
+        answer = self._jobs.database.command(
+            "count",
+            self._jobs.name,
+            query={"status": str(status)},
+            limit=at_most,
+            hint="newest_by_status",
         )
+        return int(answer["n"])
 
 
 def queue_order(job: Job) -> tuple[int, datetime, str]:
