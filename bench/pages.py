@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -50,12 +51,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--jobs", type=int, default=1_000_000)
     arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--data", type=Path, help="folder that keeps the jobs for the next run")
     wanted = arguments.parse_args()
     logs.configure("ERROR")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with _database(folder) as store:
-            pages = _fill(store, wanted.jobs)
+        folder: Path = wanted.data or Path(name)
+        pages = _filled(folder, wanted.jobs)
         _let_go(folder)
         with _database(folder) as store, _web(folder, store) as url:
             caller = Caller(url)
@@ -68,6 +69,17 @@ def main() -> None:
     print(f"{wanted.jobs:,} jobs, {WORKERS} workers; ms, of {wanted.rounds}")
     rows = [[page, median(taken), quantile(taken, 1), cold[page]] for page, taken in warm.items()]
     print_table(["page", "median", "worst", "cold"], rows)
+
+
+def _filled(folder: Path, count: int) -> Mapping[str, str]:
+    """Every page's address by name, of the jobs that the folder has or is given now."""
+    known = folder / "addresses.json"
+    if not known.exists():
+        with _database(folder) as store:
+            pages = dict(_fill(store, count))
+        known.write_text(json.dumps(pages))
+    addresses: Mapping[str, str] = json.loads(known.read_text())
+    return addresses
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,8 @@ def main() -> None:
         _writes(stores[sizes[-1]], sizes[-1])
         for store in stores.values():
             store.close()
-    _placement()
+    for kinds in (3, 300):
+        _placement(kinds)
     _followers()
 
 
@@ -107,9 +109,12 @@ def _job(number: int, job_id: str, store: Store | None = None) -> Job:
     )
 
 
-def _placement() -> None:
-    """The pure function alone."""
-    jobs = [_job(number, f"job{number}") for number in range(PLACED)]
+def _placement(kinds: int) -> None:
+    """The pure function alone, of jobs that ask for so many different things."""
+    jobs = [
+        replace(_job(number, f"job{number}"), required_ram_mb=256 + number % (kinds // 3))
+        for number in range(PLACED)
+    ]
     workers = [
         Worker(
             worker_id=f"agent{number}",
@@ -130,7 +135,9 @@ def _placement() -> None:
             raise SystemExit(f"only {len(plan.placements)} were placed")
 
     seconds = median([timed_ms(place) / 1000 for _ in range(3)])
-    print(f"\n{PLACED:,} queued jobs placed on {PLACES:,} workers in {seconds:.2f} s")
+    print(
+        f"\n{PLACED:,} queued jobs of {kinds} kinds placed on {PLACES:,} workers in {seconds:.2f} s"
+    )
 
 
 def _followers() -> None:

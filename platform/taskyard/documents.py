@@ -1,9 +1,13 @@
-"""Records and documents: snake_case fields here, camelCase in MongoDB and in the API."""
+"""Records and documents: snake_case fields here, camelCase in MongoDB and in the API.
+
+Fields are set all at once: a frozen record's own constructor sets them one by one, and would take
+most of the time of a page or of a pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -15,38 +19,62 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in tail)
 
 
-_NAMES: dict[type, dict[str, str]] = {}
-_STORED: dict[type, dict[str, str]] = {}
+@dataclass(frozen=True)
+class _Kind:
+    """What is known of all records of one class."""
+
+    #: Each stored name with its field, and the other way round.
+    names: Mapping[str, str]
+    stored: Mapping[str, str]
+    defaults: Mapping[str, Any]
+    made: Mapping[str, Callable[[], Any]]
+    required: frozenset[str]
+    #: What a record does once its fields are set.
+    finish: Callable[[Any], None]
 
 
-def _names(record: type[Any]) -> dict[str, str]:
-    """Each stored name of ``record`` with its field; the first field is the identity."""
-    if record not in _NAMES:
-        names = [field.name for field in fields(record)]
-        _NAMES[record] = {"_id": names[0]} | {camel(name): name for name in names[1:]}
-    return _NAMES[record]
+_KINDS: dict[type, _Kind] = {}
 
 
-def _stored(record: type[Any]) -> dict[str, str]:
-    """Each field of ``record`` with its stored name."""
-    if record not in _STORED:
-        _STORED[record] = {name: stored for stored, name in _names(record).items()}
-    return _STORED[record]
+def _kind(record: type[Any]) -> _Kind:
+    if record not in _KINDS:
+        _KINDS[record] = _known(record)
+    return _KINDS[record]
+
+
+def _known(record: type[Any]) -> _Kind:
+    """The first field is the identity."""
+    first, *others = [field.name for field in fields(record)]
+    names = {"_id": first} | {camel(name): name for name in others}
+    defaults = {f.name: f.default for f in fields(record) if f.default is not MISSING}
+    made = {f.name: f.default_factory for f in fields(record) if f.default_factory is not MISSING}
+    return _Kind(
+        names=names,
+        stored={name: stored for stored, name in names.items()},
+        defaults=defaults,
+        made=made,
+        required=frozenset({first, *others} - {*defaults, *made}),
+        finish=getattr(record, "__post_init__", lambda _: None),
+    )
 
 
 def to_record(record: type[Record], document: Mapping[str, Any]) -> Record:
-    """Build ``record`` from a stored document; fields it does not know are left out."""
-    names = _names(record)
-    values: dict[str, Any] = {}
-    for stored, value in document.items():
-        if name := names.get(stored):
-            values[name] = tuple(value) if isinstance(value, list) else value
-    return record(**values)
+    """Build ``record`` from a stored document; fields it does not know are left out.
+
+    Raises TypeError where one is missing.
+    """
+    kind = _kind(record)
+    values = {**kind.defaults, **{name: make() for name, make in kind.made.items()}}
+    values.update(_values(kind, document))
+    if not values.keys() >= kind.required:
+        missing = sorted(kind.required.difference(values))
+        raise TypeError(f"{record.__name__} without {', '.join(missing)}")
+    return _built(record, kind, values)
 
 
 def to_document(record: Any) -> dict[str, Any]:
     """The document of ``record``: absent values (None) are left out."""
-    stored = _stored(type(record))
+    stored = _kind(type(record)).stored
     return {
         stored[name]: list(value) if isinstance(value, tuple) else value
         for name, value in vars(record).items()
@@ -55,22 +83,27 @@ def to_document(record: Any) -> dict[str, Any]:
 
 
 def with_values(record: Record, **values: Any) -> Record:
-    """``record`` with some fields as given: what ``replace`` does, without building all anew.
-
-    For values that are what the record itself would make of them.
-    """
-    other = object.__new__(type(record))
-    vars(other).update(vars(record), **values)
-    return other
+    """``record`` with some fields as given: what ``replace`` does, without building all anew."""
+    return _built(type(record), _kind(type(record)), {**vars(record), **values})
 
 
 def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str] = ()) -> Record:
     """``record`` with some stored fields set anew, and some gone."""
-    names = _names(type(record))
-    values = {
-        names[stored]: tuple(value) if isinstance(value, list) else value
-        for stored, value in changes.items()
-        if stored in names
+    kind = _kind(type(record))
+    gone = {kind.names[stored]: None for stored in cleared if stored in kind.names}
+    return _built(type(record), kind, {**vars(record), **_values(kind, changes), **gone})
+
+
+def _values(kind: _Kind, document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for stored, value in document.items()
+        if (name := kind.names.get(stored))
     }
-    values |= {names[stored]: None for stored in cleared if stored in names}
-    return replace(record, **values)  # type: ignore[type-var] # every record is a dataclass
+
+
+def _built(record: type[Record], kind: _Kind, values: Mapping[str, Any]) -> Record:
+    built = object.__new__(record)
+    vars(built).update(values)
+    kind.finish(built)
+    return built

@@ -126,7 +126,7 @@ def _look(platform: Platform, job_id: str, place: Place) -> _Look:
     chunks = list(platform.store.output.read(job, after=after, limit=_CHUNKS))
     if len(chunks) == _CHUNKS:
         return _Look(job=job, chunks=chunks, more=True)
-    waiting = explain(platform, [job]).get(job_id)
+    waiting = explain(platform, job)
     reason = waiting.reason if waiting else None
     return _Look(job=job, chunks=chunks, more=False, waiting_reason=reason)
 

@@ -123,7 +123,7 @@ def _oldest(
 ) -> datetime | None:
     """Looked up while the queue is short; a long one was last looked at by the tick."""
     if JobStatus.QUEUED not in jobs.more:
-        return platform.store.queries.depth().oldest_queued_at if jobs.counts["QUEUED"] else None
+        return platform.store.queries.oldest_queued() if jobs.counts["QUEUED"] else None
     sampled = [rollup for rollup in kept if rollup.samples]
     if not sampled:
         return None

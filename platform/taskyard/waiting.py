@@ -9,29 +9,43 @@ from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 from taskyard.workers import explanation
-from taskyard.workers.explanation import Waiting
+from taskyard.workers.explanation import Sight, Waiting
 
 
-def explain(here: Platform, jobs: Sequence[Job]) -> dict[str, Waiting]:
-    """Why each of ``jobs`` that is queued waits, by job id."""
+def explain(here: Platform, job: Job) -> Waiting | None:
+    """Why the job waits, by each worker, and how many are ahead of it; None unless it is queued."""
+    if job.status is not JobStatus.QUEUED:
+        return None
+    return _look(here).explain(job, ahead=here.store.queries.ahead_of(job))
+
+
+def reasons(here: Platform, jobs: Sequence[Job]) -> dict[str, str]:
+    """Why each of ``jobs`` that is queued waits, in a sentence, by job id.
+
+    What is ahead of each is not in it: counting that is a query for every job.
+    """
     queued = [job for job in jobs if job.status is JobStatus.QUEUED]
     if not queued:
         return {}
-    store = here.store
-    workers, usage, now = store.workers.listed(), store.queries.usage(), store.clock.now()
-    offline_after = timedelta(seconds=here.settings.offline_seconds)
-    # Counting what is ahead is a query of its own: done for one job, not for a page of them.
-    ahead = store.queries.ahead_of(queued[0]) if len(jobs) == 1 else None
-    sight = explanation.look(workers, usage, now=now, offline_after=offline_after)
-    reserving = {worker.reserved_for for worker in workers}
-    alike: dict[Hashable, Waiting] = {}
-    found: dict[str, Waiting] = {}
+    sight = _look(here)
+    reserving = {spot.reserved_for for spot in sight.spots}
+    alike: dict[Hashable, str] = {}
+    found: dict[str, str] = {}
     for job in queued:
         kind = _kind(job, reserving)
         if kind not in alike:
-            alike[kind] = sight.explain(job, ahead=ahead)
+            alike[kind] = sight.reason(job)
         found[job.job_id] = alike[kind]
     return found
+
+
+def _look(here: Platform) -> Sight:
+    return explanation.look(
+        here.store.workers.listed(),
+        here.store.queries.usage(),
+        now=here.store.clock.now(),
+        offline_after=timedelta(seconds=here.settings.offline_seconds),
+    )
 
 
 def _kind(job: Job, reserving: Collection[str | None]) -> Hashable:

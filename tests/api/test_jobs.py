@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from taskyard.api import representations, schemas
 from taskyard.context import Platform
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
@@ -54,6 +55,19 @@ def test_a_list_is_newest_first_and_pages_without_gap_or_repeat(api: FlaskClient
     assert sorted(seen) == sorted(entry["command"] for entry in body)
     assert page["next"] is None
     assert len(made["jobIds"]) == 7
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_a_list_has_of_a_job_what_its_schema_says(
+    api: FlaskClient, platform: Platform, status: JobStatus
+) -> None:
+    found = factories.job_in(status)
+    platform.store.jobs.submit([found])
+    (listed,) = api.get("/api/jobs/list").get_json()["jobs"]
+    stored = platform.store.jobs.get(found.job_id)
+    shown = representations.job(stored, listed["waitingReason"])
+    assert listed == schemas.Job().dump(shown)
+    assert (listed["waitingReason"] is None) == (status is not JobStatus.QUEUED)
 
 
 def test_a_waiting_job_says_why(api: FlaskClient) -> None:

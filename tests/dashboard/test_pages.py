@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from taskyard import bulk
 from taskyard.api.app import create_app
 from taskyard.context import Platform
-from taskyard.dashboard import matching
+from taskyard.dashboard import job_pages, matching
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
@@ -215,6 +215,16 @@ def test_the_rows_alone_are_a_page_that_counts_nothing(
     monkeypatch.setattr(type(platform.store.queries), "tally", None)
     page = operator.get("/", headers={"Taskyard-Part": "rows"})
     assert job.job_id in page.text.split('id="rows"')[1]
+
+
+def test_the_list_counts_no_more_of_a_state_than_a_page_may_take_and_says_so(
+    operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        stored(platform, JobStatus.QUEUED)
+    monkeypatch.setattr(job_pages, "COUNTED_ASIDE", 2)
+    tabs = operator.get("/").text.split('class="tabs"')[1].split("</nav>")[0]
+    assert "<b>2+</b>" in tabs
 
 
 def test_long_work_on_all_that_match_says_how_far_it_is_and_goes_on(

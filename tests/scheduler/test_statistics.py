@@ -132,3 +132,14 @@ def test_counting_reads_the_index_and_no_job(store: Store, clock: TestClock) -> 
     for query in queries:
         assert query["docsExamined"] == 0, query
         assert query["keysExamined"] <= 52, query
+
+
+def test_durations_are_read_as_earlier_versions_kept_them(store: Store, clock: TestClock) -> None:
+    at = floor(clock.now(), HOUR)
+    counted = Rollup(at=at, completed=3, wait={4: 1, 7: 2}, run={20: 3})
+    store.stats.save(HOUR, [counted])
+    until = at + HOUR
+    assert store.stats.read(HOUR, at, until) == [counted]
+    pairs = {"wait": [[4, 1], [7, 2]], "run": [[20, 3]]}
+    store.database["stats"].update_one({"_id.at": at}, {"$set": pairs})
+    assert store.stats.read(HOUR, at, until) == [counted]

@@ -15,6 +15,7 @@ from taskyard.jobs.model import Job
 from taskyard.workers import explanation, placement, places
 from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.placement import Plan
+from taskyard.workers.places import Place
 from tests.factories import NOW, queued_job, worker
 
 OFFLINE_AFTER = timedelta(seconds=30)
@@ -291,6 +292,39 @@ def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> 
         suspect, [worker(cpu_count=8)], usage, now=NOW, offline_after=OFFLINE_AFTER
     )
     assert told.workers == {"w1": "runs another job that has lost its workers"}
+
+
+def test_places_too_full_for_any_job_are_looked_at_once_whatever_the_kinds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+    really = places.too_full
+
+    def noted(spot: Place, needed: Requirement) -> str | None:
+        looked.append(spot.worker.worker_id)
+        return really(spot, needed)
+
+    monkeypatch.setattr(placement, "too_full", noted)
+    full = {f"w{n:02}": Usage(cpu=4, ram_mb=1, job_ids=("x",)) for n in range(20)}
+    workers = [worker(name, cpu_count=4) for name in full]
+    queue = [queued_job(required_ram_mb=100 + n) for n in range(30)]
+    plan = placed(queue, [*workers, worker("free", cpu_count=64)], full)
+    assert set(where(plan).values()) == {"free"}
+    assert len(looked) < 30 + 3 * 20, "not each of 30 kinds at each of 20 full places"
+
+
+def test_a_place_that_was_too_full_for_any_is_kept_for_a_large_job_all_the_same() -> None:
+    """It was passed over by the kinds before, and is the best that the large one could have."""
+    usage = {
+        "full": Usage(cpu=8, ram_mb=1, job_ids=("x",)),
+        "other": Usage(cpu=1, ram_mb=1, job_ids=("y",)),
+    }
+    workers = [worker("full", cpu_count=8), worker("other", cpu_count=4, cpu_usage=90)]
+    large = queued_job(required_cpu=8, now=NOW - 2 * RESERVE_AFTER)
+    small = queued_job(priority=9)
+    plan = placed([small, large], workers, usage)
+    assert where(plan) == {small.job_id: "other"}
+    assert plan.reservations == {"full": large.job_id}
 
 
 def test_a_suspect_that_is_large_reserves_a_place_like_any_other() -> None:

@@ -9,7 +9,7 @@ import pytest
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
-from taskyard.waiting import explain
+from taskyard.waiting import explain, reasons
 from taskyard.workers import explanation
 from tests.factories import job_in, queued_job
 
@@ -20,13 +20,13 @@ FACTS: dict[str, Any] = {"kind": "http", "bootId": "b1", "cpuCount": 1, "ramTota
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The jobs for which all workers were looked at."""
     seen: list[str] = []
-    really = explanation.Sight.explain
+    really = explanation.Sight.reason
 
-    def noted(self: explanation.Sight, job: Job, **named: Any) -> explanation.Waiting:
+    def noted(self: explanation.Sight, job: Job, **named: Any) -> str:
         seen.append(job.job_id)
         return really(self, job, **named)
 
-    monkeypatch.setattr(explanation.Sight, "explain", noted)
+    monkeypatch.setattr(explanation.Sight, "reason", noted)
     return seen
 
 
@@ -34,10 +34,10 @@ def test_jobs_of_one_shape_are_explained_once(platform: Platform, asked: list[st
     small = [queued_job() for _ in range(30)]
     large = [queued_job(required_cpu=4) for _ in range(20)]
     platform.store.workers.register("w1", FACTS, now=platform.store.clock.now())
-    told = explain(platform, [*small, *large, job_in(JobStatus.COMPLETED)])
+    told = reasons(platform, [*small, *large, job_in(JobStatus.COMPLETED)])
     assert len(asked) == 2
-    assert {told[job.job_id].reason for job in small} == {"about to be placed"}
-    assert all("larger than every worker" in told[job.job_id].reason for job in large)
+    assert {told[job.job_id] for job in small} == {"about to be placed"}
+    assert all("larger than every worker" in told[job.job_id] for job in large)
     assert len(told) == 50
 
 
@@ -48,8 +48,18 @@ def test_what_is_particular_to_a_job_is_said_of_it_alone(platform: Platform) -> 
     for name in ("w1", "w2"):
         workers.register(name, FACTS, now=now)
     workers.reserve({"w2": kept.job_id}, {"w2": None})
-    told = explain(platform, [usual, lost, kept])
-    assert told[usual.job_id].workers["w1"] == "fits"
-    assert "lost this job before" in told[lost.job_id].workers["w1"]
-    assert "kept for a larger job" in told[usual.job_id].workers["w2"]
-    assert told[kept.job_id].workers["w2"] == "fits"
+    told = {job.job_id: explain(platform, job) for job in (usual, lost, kept)}
+    by_worker = {name: found.workers for name, found in told.items() if found}
+    assert by_worker[usual.job_id]["w1"] == "fits"
+    assert "lost this job before" in by_worker[lost.job_id]["w1"]
+    assert "kept for a larger job" in by_worker[usual.job_id]["w2"]
+    assert by_worker[kept.job_id]["w2"] == "fits"
+    listed = reasons(platform, [usual, lost, kept])
+    assert listed == dict.fromkeys([usual.job_id, kept.job_id], "about to be placed") | {
+        lost.job_id: "all workers that could hold it are busy"
+    }
+
+
+def test_a_job_that_is_not_queued_does_not_wait(platform: Platform) -> None:
+    ended = job_in(JobStatus.COMPLETED)
+    assert (explain(platform, ended), reasons(platform, [ended])) == (None, {})

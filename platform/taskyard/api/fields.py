@@ -90,6 +90,13 @@ class Instant(ma.fields.Integer):
         return epoch_ms(value)
 
 
+class Ready(ma.fields.List[Any]):
+    """A list whose entries are given as they are to be answered (``representations.jobs``)."""
+
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
+
+
 class QueryInstant(ma.fields.Field[datetime]):
     """Epoch milliseconds in a query string."""
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from taskyard.api import schemas
 from taskyard.api.base import platform
+from taskyard.clock import epoch_ms
 from taskyard.jobs.model import Job
 from taskyard.operations import DOWNLOAD_PATH
-from taskyard.waiting import explain
-from taskyard.workers.explanation import Waiting
+from taskyard.waiting import explain, reasons
 from taskyard.workers.model import NOTHING
 
 #: Text of one stream that a status carries; the output route has all of it.
 STATUS_TEXT_BYTES = 2**20
 
+#: The fields of a job in a list: as they are spelled outside, and inside.
+_LISTED = [(str(field.data_key), name) for name, field in schemas.Job().dump_fields.items()]
 
-def job(found: Job, waiting: Waiting | None = None) -> dict[str, Any]:
+
+def job(found: Job, waiting_reason: str | None = None) -> dict[str, Any]:
     """A job for a list."""
     result = f"{DOWNLOAD_PATH}{found.result_file_id}" if found.result_file_id else None
     upload = f"{DOWNLOAD_PATH}{found.file_id}" if found.file_id else found.file_url
@@ -26,22 +30,34 @@ def job(found: Job, waiting: Waiting | None = None) -> dict[str, Any]:
         "id": found.job_id,
         "file_url": upload,
         "result_file_url": result,
-        "waiting_reason": waiting.reason if waiting else None,
+        "waiting_reason": waiting_reason,
     }
 
 
 def jobs(found: Sequence[Job]) -> list[dict[str, Any]]:
-    """Jobs for a list, the queued ones with why they wait."""
-    explained = explain(platform(), found)
-    return [job(entry, explained.get(entry.job_id)) for entry in found]
+    """Jobs as a list carries them, the queued ones with why they wait.
+
+    What is stored is right already, so names and instants are all that the schema would change;
+    it would look each of them up anew for every job.
+    """
+    waiting = reasons(platform(), found)
+    listed = []
+    for entry in found:
+        values = job(entry, waiting.get(entry.job_id))
+        listed.append({key: _plain(values[name]) for key, name in _LISTED})
+    return listed
+
+
+def _plain(value: Any) -> Any:
+    return epoch_ms(value) if isinstance(value, datetime) else value
 
 
 def job_in_full(found: Job) -> dict[str, Any]:
     """A job with its output and, while it is queued, its place in the queue."""
     output = platform().store.output
-    waiting = explain(platform(), [found]).get(found.job_id)
+    waiting = explain(platform(), found)
     return {
-        **job(found, waiting),
+        **job(found, waiting.reason if waiting else None),
         "stdout": output.text(found, stream="stdout", limit_bytes=STATUS_TEXT_BYTES),
         "stderr": output.text(found, stream="stderr", limit_bytes=STATUS_TEXT_BYTES),
         "waiting_workers": dict(waiting.workers) if waiting else {},

@@ -199,7 +199,7 @@ class JobPage(ApiSchema):
     behind it, and ``next`` looks further.
     """
 
-    jobs = ma.fields.List(ma.fields.Nested(Job), required=True)
+    jobs = f.Ready(ma.fields.Nested(Job), required=True)
     count = ma.fields.Integer(required=True)
     next = ma.fields.String(allow_none=True)
     looked_back_to = f.Instant(allow_none=True)

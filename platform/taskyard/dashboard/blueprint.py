@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
-from flask import Blueprint, g, render_template, request
+from flask import Blueprint, g, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from taskyard import __version__
@@ -42,6 +44,8 @@ def helpers() -> dict[str, Any]:
     return {
         "show": presenters,
         "quoted": search_terms.quoted,
+        "job_url": _addresses("dashboard.job", "job_id"),
+        "worker_url": _addresses("dashboard.worker", "id"),
         "now": platform().store.clock.now(),
         "may_act": asking is not None and Role.OPERATOR in asking.roles,
         "signed_in": asking is not None and platform().settings.auth,
@@ -49,6 +53,13 @@ def helpers() -> dict[str, Any]:
         "version": __version__,
         "here": request.full_path.rstrip("?") if request.method == "GET" else "/",
     }
+
+
+def _addresses(endpoint: str, name: str) -> Callable[[str], str]:
+    """Addresses that differ in one value: Flask builds one of them, not one for each row."""
+    example: dict[str, Any] = {name: "-"}
+    begin = url_for(endpoint, **example).removesuffix("-")
+    return lambda value: begin + quote(value, safe="")
 
 
 @blueprint.after_request

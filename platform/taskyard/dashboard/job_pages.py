@@ -9,7 +9,7 @@ from flask import render_template, request
 
 from taskyard.api import paging
 from taskyard.api.base import base_url, platform
-from taskyard.dashboard import snippets, timeline
+from taskyard.dashboard import presenters, snippets, timeline
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.errors import InvalidRequest, NotFound
 from taskyard.jobs import search_terms
@@ -17,8 +17,8 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Search
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
-from taskyard.store.queries import JobFilter, Page, Tally
-from taskyard.waiting import explain
+from taskyard.store.queries import COUNTED_ASIDE, JobFilter, Page, Tally
+from taskyard.waiting import explain, reasons
 
 PAGE = 50
 
@@ -55,17 +55,17 @@ def jobs() -> Any:
         if error.field != "q":
             raise
         wrong = str(error)
+    # Rows change by the second; counting them all is most of a page's work.
+    counted = request.headers.get(PART) != "rows"
     shown = render_template(
         "jobs.html",
-        jobs=page.jobs,
-        waiting=explain(platform(), page.jobs),
+        rows=_rows(page.jobs),
         next=paging.encode(page.next),
         looked_back_to=page.looked_back_to,
         after=request.args.get("after"),
         status=status,
         statuses=list(JobStatus),
-        # Rows change by the second; counting them all is most of a page's work.
-        tally=Tally() if request.headers.get(PART) == "rows" else queries.tally(search),
+        tally=queries.tally(search, at_most=COUNTED_ASIDE) if counted else Tally(),
         q=q,
         wrong=wrong,
         done=_done(),
@@ -83,7 +83,7 @@ def job(job_id: str) -> str:
     return render_template(
         "job.html",
         job=found,
-        waiting=explain(platform(), [found]).get(job_id),
+        waiting=explain(platform(), found),
         timeline=timeline.draw(found, now),
         attempt=attempt,
         attempts_shown=range(
@@ -95,6 +95,12 @@ def job(job_id: str) -> str:
         command_line=snippets.as_command(found),
         retries=store.queries.retries_of(job_id, limit=SHOWN_RETRIES),
     )
+
+
+def _rows(found: Sequence[Job]) -> list[presenters.JobRow]:
+    """The lines of the list: put into words here, since a template takes several times as long."""
+    now, waiting = platform().store.clock.now(), reasons(platform(), found)
+    return [presenters.job_row(job, now, waiting.get(job.job_id)) for job in found]
 
 
 def read_search(q: str) -> Search:

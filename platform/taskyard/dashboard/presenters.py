@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
@@ -135,6 +135,51 @@ def first_line(job: Job) -> str:
     lines = [line.strip() for line in job.command.splitlines() if line.strip()] or [job.command]
     line = next((line for line in lines if not line.startswith(("#", "set -"))), lines[0])
     return visible(line[:160])
+
+
+class JobRow(NamedTuple):
+    """One line of the list of jobs, as text."""
+
+    job_id: str
+    command: str
+    filename: str
+    #: Why it waits, or what went wrong, and how that is shown.
+    said: str
+    tone: str
+    state: str
+    stopping: bool
+    worker_id: str
+    worker: str
+    queued: str
+    queued_at: str
+    queued_ago: str
+    waited: str
+    ran: str
+    attempts: int
+    exit_code: int | str
+
+
+def job_row(job: Job, now: datetime, why: str | None) -> JobRow:
+    """The line of a job; ``why`` it waits."""
+    failure = "" if job.status is JobStatus.COMPLETED else job.error_message or ""
+    return JobRow(
+        job_id=job.job_id,
+        command=first_line(job),
+        filename=visible((job.filename or "")[:80]),
+        said=why or visible(failure[:200]),
+        tone="why" if why else "bad" if job.status is JobStatus.FAILED else "note",
+        state=job.status.lower(),
+        stopping=job.cancel_requested and not job.is_terminal,
+        worker_id=job.assigned_agent_id or "",
+        worker=visible(job.assigned_agent_id or ""),
+        queued=job.queued_at.isoformat(),
+        queued_at=stamp(job.queued_at),
+        queued_ago=ago(job.queued_at, now),
+        waited=waited(job, now),
+        ran=ran(job, now),
+        attempts=job.attempts,
+        exit_code="" if job.exit_code is None else job.exit_code,
+    )
 
 
 def entry(line: Mapping[str, Any], now: datetime) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 #: Buckets to a doubling: a percentile is at most 9 % off.
 BUCKETS = 4
@@ -40,14 +42,10 @@ def percentiles(histogram: Histogram) -> Percentiles | None:
     """The percentiles; None of nothing."""
     if not any(histogram.values()):
         return None
-    p50, p95, p99 = (_at(histogram, share) for share in (0.50, 0.95, 0.99))
+    buckets = sorted(histogram)
+    seen = list(accumulate(histogram[bucket] for bucket in buckets))
+    p50, p95, p99 = (
+        round(float(2 ** ((buckets[bisect_left(seen, share * seen[-1])] + 0.5) / BUCKETS)), 1)
+        for share in (0.50, 0.95, 0.99)
+    )
     return Percentiles(p50_ms=p50, p95_ms=p95, p99_ms=p99)
-
-
-def _at(histogram: Histogram, share: float) -> float:
-    wanted, seen, last = share * sum(histogram.values()), 0, 0
-    for last in sorted(histogram):
-        seen += histogram[last]
-        if seen >= wanted:
-            break
-    return round(float(2 ** ((last + 0.5) / BUCKETS)), 1)

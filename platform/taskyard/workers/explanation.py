@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from taskyard.jobs.model import Job
-from taskyard.workers.model import Usage, Worker
+from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.places import (
     Place,
     closed,
@@ -34,57 +34,50 @@ class Waiting:
 class Sight:
     """The workers at one moment: looked at once, whatever number of jobs is explained."""
 
-    workers: Sequence[Worker]
-    #: Why each worker may not be given anything, or None; in the order of ``workers``.
-    away: Sequence[str | None]
     spots: Sequence[Place]
+    #: Why each worker may not be given anything, or None; in the order of ``spots``.
+    away: Sequence[str | None]
     anyone_online: bool
 
     def explain(self, job: Job, *, ahead: int | None = None) -> Waiting:
         """Say why a queued job waits; ``ahead`` jobs come before it, if that was counted."""
-        needed = job.requirement
-        never = [could_never(worker, needed) for worker in self.workers]
-        reasons = {
-            spot.worker.worker_id: away
-            or refuses(spot.worker, job)
-            or too_small
-            or closed(spot, job)
-            or too_full(spot, needed)
-            or FITS
-            for away, spot, too_small in zip(self.away, self.spots, never, strict=True)
+        workers = {
+            spot.worker.worker_id: away or _obstacle(spot, job, job.requirement) or FITS
+            for spot, away in zip(self.spots, self.away, strict=True)
         }
-        return Waiting(reason=self._sentence(job, never, reasons, ahead), workers=reasons)
+        return Waiting(reason=self.reason(job, ahead=ahead), workers=workers)
 
-    def _sentence(
-        self,
-        job: Job,
-        never: Sequence[str | None],
-        reasons: Mapping[str, str],
-        ahead: int | None,
-    ) -> str:
-        """The commonest obstacle, from the most to the least fundamental."""
-        if not self.workers:
+    def reason(self, job: Job, *, ahead: int | None = None) -> str:
+        """The sentence alone: the commonest obstacle, from the most to the least fundamental."""
+        if not self.spots:
             return "no worker is registered"
-        healthy = [
-            (worker, too_small)
-            for worker, away, too_small in zip(self.workers, self.away, never, strict=True)
-            if away is None
-        ]
+        healthy = [spot for spot, away in zip(self.spots, self.away, strict=True) if not away]
         if not healthy:
             return "no worker is healthy" if self.anyone_online else "no worker is online"
-        labels = job.requirement.labels
-        labelled = [too_small for worker, too_small in healthy if labels.issubset(worker.labels)]
+        needed = job.requirement
+        labelled = [spot for spot in healthy if needed.labels.issubset(spot.worker.labels)]
         if not labelled:
-            return f"no healthy worker has label {', '.join(sorted(labels))}"
-        if all(labelled):
+            return f"no healthy worker has label {', '.join(sorted(needed.labels))}"
+        large = [spot for spot in labelled if could_never(spot.worker, needed) is None]
+        if not large:
             return (
                 f"larger than every worker ({job.required_cpu:g} CPUs, "
                 f"{job.required_ram_mb} MB asked for)"
             )
-        if FITS in reasons.values():
+        if any(_obstacle(spot, job, needed) is None for spot in large):
             return "about to be placed"
         count = "" if ahead is None else f", {ahead} ahead"
         return f"all workers that could hold it are busy{count}"
+
+
+def _obstacle(spot: Place, job: Job, needed: Requirement) -> str | None:
+    """What keeps the job off a worker that may be given work, or None."""
+    return (
+        refuses(spot.worker, job)
+        or could_never(spot.worker, needed)
+        or closed(spot, job)
+        or too_full(spot, needed)
+    )
 
 
 def look(
@@ -99,9 +92,8 @@ def look(
     for spot in spots:
         spot.reserved_for = spot.worker.reserved_for
     return Sight(
-        workers=workers,
-        away=[unavailable(worker, now, offline_after) for worker in workers],
         spots=spots,
+        away=[unavailable(worker, now, offline_after) for worker in workers],
         anyone_online=any(not worker.is_offline(now, offline_after) for worker in workers),
     )
 

@@ -38,10 +38,12 @@ def place(
     could take each place before it. ``still_queued`` are the jobs whose earlier reservation stays
     valid.
     """
-    floor = _Floor(available, still_queued)
     late = now - reserve_after
-    least_cpu = min((job.required_cpu for job in queue), default=0)
-    least_ram_mb = min((job.required_ram_mb for job in queue), default=0)
+    least = Requirement(
+        cpu=min((job.required_cpu for job in queue), default=0),
+        ram_mb=min((job.required_ram_mb for job in queue), default=0),
+    )
+    floor = _Floor(available, still_queued, least)
     placements: list[tuple[Job, str]] = []
     for job in queue:
         position = floor.find(job)
@@ -49,7 +51,7 @@ def place(
             floor.give(position, job)
             placements.append((job, available[position].worker.worker_id))
         elif job.queued_at < late and (
-            job.required_cpu > least_cpu or job.required_ram_mb > least_ram_mb
+            job.required_cpu > least.cpu or job.required_ram_mb > least.ram_mb
         ):
             floor.reserve(job)
     reservations = {available[n].worker.worker_id: job_id for job_id, n in floor.kept.items()}
@@ -64,16 +66,29 @@ _Kind = tuple[float, int, tuple[str, ...], _Judge]
 _FIRST, _BEHIND_ALL = (-inf, 0), (inf, 0)
 
 
+@dataclass(slots=True)
+class _Look:
+    """What a kind of job needs, and where the next search for it begins."""
+
+    needed: Requirement
+    begin: tuple[float, int] = _FIRST
+
+
 class _Floor:
     """All places of a pass by their score; each is known by its position in what was given.
 
     While a pass fills places their scores only rise, and a place that does not suit a kind of job
     never suits it again. So what a search has passed over lies behind it for good: the next
-    search for that kind begins where the last one ended.
+    search for that kind begins where the last one ended. A place that is too full for the
+    ``least`` that any job needs suits no kind: it is taken out, so that each of many kinds does
+    not have to pass over it.
     """
 
-    def __init__(self, available: Sequence[Place], still_queued: Collection[str]) -> None:
+    def __init__(
+        self, available: Sequence[Place], still_queued: Collection[str], least: Requirement
+    ) -> None:
         self._places = available
+        self._least: Requirement | None = least
         #: Job id -> the place that is kept for it.
         self.kept: dict[str, int] = {}
         for position, spot in enumerate(available):
@@ -82,8 +97,8 @@ class _Floor:
                 self._keep(position, job_id)
         self._most_kept = max(1, len(available) // 2)
         self._order = sorted((spot.score, position) for position, spot in enumerate(available))
-        self._requirements: dict[_Kind, Requirement] = {}
-        self._begin: dict[_Kind, tuple[float, int]] = {}
+        self._taken_out: list[tuple[float, int]] = []
+        self._looks: dict[_Kind, _Look] = {}
 
     def find(self, job: Job) -> int | None:
         """The place that is kept for the job once it has room, else the best of those that do."""
@@ -96,12 +111,13 @@ class _Floor:
     def give(self, position: int, job: Job) -> None:
         """Put the job there; what was kept for it is anybody's again."""
         spot = self._places[position]
-        del self._order[bisect_left(self._order, (spot.score, position))]
+        was_at = bisect_left(self._order, (spot.score, position))
+        del self._order[was_at]
         spot.take(job)
-        insort(self._order, (spot.score, position))
+        insort(self._order, (spot.score, position), lo=was_at)
         if (own := self.kept.pop(job.job_id, None)) is not None:
             self._places[own].reserved_for = None
-            self._begin.clear()
+            self._looks.clear()
 
     def reserve(self, job: Job) -> None:
         """Keep the best worker that could ever hold the job; at most half of them are kept."""
@@ -109,6 +125,7 @@ class _Floor:
             return
         if job.is_suspect and self._best(job, _has_room) is not None:
             return  # A place is large enough: it waits for another suspect to end.
+        self._put_back()
         if (position := self._best(job, _could_hold)) is not None:
             self._keep(position, job.job_id)
 
@@ -119,18 +136,27 @@ class _Floor:
     def _best(self, job: Job, judge: _Judge) -> int | None:
         """The first place that the judge finds fit and that is kept for nobody."""
         kind = (job.required_cpu, job.required_ram_mb, job.labels, judge)
-        needed = self._requirements.get(kind)
-        if needed is None:
-            needed = self._requirements[kind] = job.requirement
-        begin = bisect_left(self._order, self._begin.get(kind, _FIRST))
-        for index in range(begin, len(self._order)):
+        look = self._looks.get(kind)
+        if look is None:
+            look = self._looks[kind] = _Look(job.requirement)
+        index = bisect_left(self._order, look.begin)
+        while index < len(self._order):
             position = self._order[index][1]
             spot = self._places[position]
-            if spot.reserved_for is None and judge(spot, needed):
-                self._begin[kind] = self._order[index]
+            if spot.reserved_for is None and judge(spot, look.needed):
+                look.begin = self._order[index]
                 return position
-        self._begin[kind] = _BEHIND_ALL
+            if self._least and too_full(spot, self._least):
+                self._taken_out.append(self._order.pop(index))
+            else:
+                index += 1
+        look.begin = _BEHIND_ALL
         return None
+
+    def _put_back(self) -> None:
+        """From now on full places count as well: they are what is kept."""
+        self._order = sorted([*self._order, *self._taken_out])
+        self._taken_out, self._least = [], None
 
 
 def _has_room(spot: Place, needed: Requirement) -> bool:
