@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, g, render_template, request
+from werkzeug.urls import iri_to_uri
 from werkzeug.wrappers import Response
 
 from taskyard import __version__
@@ -47,7 +48,7 @@ def helpers() -> dict[str, Any]:
         "signed_in": asking is not None and platform().settings.auth,
         "theme": chosen if chosen in THEMES else None,
         "version": __version__,
-        "here": request.full_path.rstrip("?") if request.method == "GET" else "/",
+        "here": iri_to_uri(request.full_path.rstrip("?")) if request.method == "GET" else "/",
     }
 
 
