@@ -21,7 +21,6 @@ THEME_COOKIE = "taskyard_theme"
 THEMES = ("light", "dark")
 
 _HEADERS = {
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
 }
@@ -57,6 +56,9 @@ def add_headers(response: Response) -> Response:
     """What pages carry beside the headers of every answer; they are for one reader alone."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    if "Sec-Fetch-Site" in request.headers:
+        # Over plain http a browser ignores it, and complains; then it sends no such header either.
+        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
     if request.endpoint != "dashboard.static":
         response.headers.setdefault("Cache-Control", "no-store")
     return response
