@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.browser.chromium import NAMED
 from tests.browser.conftest import Opens
@@ -182,7 +182,12 @@ def test_a_worker_and_a_job_of_strangers_run_nothing_on_any_page(
     scene.submit("stranger", command, maxRetries=0, env={"NAME": name}, labels=["nowhere"])
     page = opens("/workers")
     said: list[str] = []
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+
+    def refuse(dialog: Dialog) -> None:
+        said.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
     page.locator("tr[data-row] a", has_text="<script>").click()
     expect(page.locator("h1")).to_contain_text("<script>document.title='owned'</script>")
     expect(page.locator("h1")).to_contain_text(r"\x202e")

@@ -149,7 +149,7 @@ def forms(platform: Platform, dead: str) -> dict[str, tuple[str, dict[str, objec
     waits, ended = stored(platform, JobStatus.QUEUED), stored(platform, JobStatus.FAILED)
     now = platform.store.clock.now()
     platform.store.workers.register("w1", {"hostname": "h", "cpuCount": 1}, now=now)
-    edited = {
+    edited: dict[str, object] = {
         "command": "true",
         "requiredCpu": "1",
         "requiredRamMb": "256",
