@@ -60,28 +60,6 @@ def test_the_list_shows_all_that_is_promised_of_a_job(page: Page, scene: Scene) 
     expect(queued).to_contain_text("ago")
 
 
-def test_older_jobs_are_a_page_of_their_own_and_back_leads_back(opens: Opens, scene: Scene) -> None:
-    wanted = {"command": "true", "labels": ["nowhere"]}
-    made = scene.client.submit_all([wanted] * 60)
-    page = opens("/?q=label:nowhere+status:queued")
-    shown = page.locator("td.job a")
-    expect(shown).to_have_count(50)
-    page.get_by_role("link", name="Older jobs").click()
-    expect(shown).to_have_count(10)
-    older = {link.get_attribute("title") for link in shown.all()}
-    assert older <= set(made)
-    page.go_back()
-    expect(shown).to_have_count(50)
-    assert not older & {link.get_attribute("title") for link in shown.all()}
-    page.get_by_label("Select all on this page").check()
-    expect(page.locator("#selected")).to_have_text("50 selected")
-    page.locator(".bulk").get_by_role("button", name="Cancel…").click()
-    expect(page.locator("h1")).to_have_text("Cancel 50 jobs?")
-    page.get_by_role("button", name="Cancel 50 jobs").click()
-    expect(page.locator(".said")).to_contain_text("50 jobs cancelled")
-    scene.client.act_on_all("cancel", q="label:nowhere status:queued")
-
-
 def test_all_that_match_are_counted_first_and_then_run_again(opens: Opens, scene: Scene) -> None:
     for number in range(2):
         scene.submit(f"again {number}", "echo once more; exit 7", maxRetries=0)
