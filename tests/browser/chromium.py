@@ -10,12 +10,16 @@ from playwright.sync_api import Browser, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
+#: A name of this host that is not loopback's: browsers trust it less over plain http.
+NAMED = "taskyard.test"
+
 _ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--host-resolver-rules=MAP {NAMED} 127.0.0.1",
 ]
 
 

@@ -93,6 +93,13 @@ def test_megabytes_are_a_window_of_lines(opens: Opens, scene: Scene) -> None:
     expect(page.locator(ROWS).last).to_contain_text("xend")
     assert page.locator(ROWS).count() < 120
     page.keyboard.press("/")
+    page.keyboard.type("xx")
+    expect(page.locator("#found")).to_have_text("1 of 1,000")
+    expect(page.locator("mark").first).to_be_visible()
+    assert page.locator(f"{ROWS}.found mark").count() == 100, "the first of a thousand"
+    page.locator("#needle").fill("")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
     page.keyboard.type("1234567")
     expect(page.locator("#found")).to_have_text("1 of 1")
     expect(page.locator(f"{ROWS}.found")).to_contain_text("1234567")

@@ -35,11 +35,11 @@ def test_it_beats_while_nothing_happens_and_while_much_does(
     answer.close()
 
 
-def test_it_ends_so_that_the_token_is_asked_for_anew(
+def test_it_says_that_it_ends_so_that_the_token_is_asked_for_anew(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "OPEN_SECONDS", 0)
-    assert browser(platform, "viewer").get("/live").text == "retry: 2000\n\n"
+    assert browser(platform, "viewer").get("/live").text.endswith("event: over\ndata:\n\n")
 
 
 def test_output_alone_is_no_change_of_the_list(platform: Platform) -> None:

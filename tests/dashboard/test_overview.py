@@ -28,19 +28,34 @@ def operator(platform: Platform) -> FlaskClient:
 
 
 def test_a_step_of_which_nothing_is_known_is_a_gap_and_not_nought() -> None:
-    points = [Rollup(at=factories.NOW), Rollup(at=factories.NOW + timedelta(minutes=1), samples=1)]
-    drawn = {chart.title: chart for chart in charts.of(points)}
+    minute = timedelta(minutes=1)
+    points = [Rollup(at=factories.NOW), Rollup(at=factories.NOW + minute, samples=1)]
+    counted_at = factories.NOW + 2 * minute
+    drawn = {chart.title: chart for chart in charts.of(points, counted_at=counted_at)}
     assert drawn["Queue"].lines[0].values == [None, 0]
     assert [line.values for line in drawn["Wait"].lines] == [[None, None]] * 3
     assert drawn["CPUs in use"].lines[0].values == [None, None]
     assert drawn["Ended"].lines[1].values == [0, 0]
 
 
+def test_a_step_that_was_not_over_when_it_was_counted_is_no_fall() -> None:
+    minute = timedelta(minutes=1)
+    points = [
+        Rollup(at=factories.NOW + n * minute, completed=60, submitted=60, samples=1, queued=4)
+        for n in range(3)
+    ]
+    counted_at = factories.NOW + 2.4 * minute
+    drawn = {chart.title: chart for chart in charts.of(points, counted_at=counted_at)}
+    assert drawn["Ended"].lines[0].values == [60, 60, None]
+    assert [line.values for line in drawn["Queue"].lines] == [[4, 4, 4], [60, 60, None]]
+    assert charts.of(points, counted_at=None)[0].lines[0].values == [None] * 3
+
+
 @pytest.mark.parametrize("span", SPANS)
 def test_figures_alarms_and_errors_lead_to_their_jobs(
     operator: FlaskClient, platform: Platform, tick: Callable[[str], None], span: str
 ) -> None:
-    ago = platform.store.clock.now() - timedelta(minutes=3)
+    ago = platform.store.clock.now() - SPANS[span].shown - timedelta(minutes=3)
     for _ in range(2):
         job = factories.job_in(JobStatus.FAILED, now=ago)
         platform.store.jobs.submit([job])
@@ -56,7 +71,7 @@ def test_figures_alarms_and_errors_lead_to_their_jobs(
     series = re.search(r'data-series="([^"]*)"', text)
     assert series
     read = json.loads(html.unescape(series[1]))
-    assert sum(read["charts"][0]["lines"][1]["values"]) == 2
+    assert sum(count or 0 for count in read["charts"][0]["lines"][1]["values"]) == 2
     assert len(read["at"]) == len(read["charts"][0]["lines"][0]["values"])
 
 

@@ -15,7 +15,7 @@ from taskyard.context import Platform
 from taskyard.dashboard import job_pages, matching
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.refusal import Write
-from taskyard.jobs.states import JobStatus
+from taskyard.jobs.states import LIVE, JobStatus
 from taskyard.store.output import Chunk
 from taskyard.store.sign_in import VALID_FOR
 from tests import factories
@@ -207,14 +207,26 @@ def test_only_what_can_be_done_to_all_is_offered(
     assert {*re.findall(r'name="action" value="(\w+)"', form)} == offered
 
 
-def test_the_rows_alone_are_a_page_that_counts_nothing(
+def test_the_rows_alone_are_a_page_that_counts_what_is_on_its_way(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    """They are asked for with each change; the other counts follow every few seconds."""
+    for status in JobStatus:
+        job = stored(platform, status)
+    page = operator.get("/", headers={"Taskyard-Part": "rows"}).text
+    assert job.job_id in page.split('id="rows"')[1]
+    counts = dict(re.findall(r'id="count-(\w+)">(\d+)<', page))
+    assert counts == {status: "1" if status in LIVE else "0" for status in JobStatus}
+
+
+def test_the_rows_of_a_search_are_a_page_that_counts_nothing(
     operator: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are asked for with each change; the counts follow every few seconds."""
     job = stored(platform, JobStatus.QUEUED)
     monkeypatch.setattr(type(platform.store.queries), "tally", None)
-    page = operator.get("/", headers={"Taskyard-Part": "rows"})
-    assert job.job_id in page.text.split('id="rows"')[1]
+    page = operator.get("/?q=true", headers={"Taskyard-Part": "rows"}).text
+    assert job.job_id in page.split('id="rows"')[1]
+    assert "#count-" not in page, "what was not counted is not shown"
 
 
 def test_the_list_counts_no_more_of_a_state_than_a_page_may_take_and_says_so(

@@ -16,6 +16,11 @@ def test_a_rate_is_of_a_time_that_people_count_in(per_second: float, words: str)
     assert presenters.rate(per_second) == words
 
 
+def test_no_more_places_are_in_use_than_there_are() -> None:
+    assert presenters.places(1, 2) == "1 of 2"
+    assert presenters.places(13, 2) == "2 of 2, 11 next"
+
+
 def test_what_a_tick_did_is_said_in_words() -> None:
     facts = {"cooledDown": 2, "ran": True, "heldBack": False, "durationMs": 4.0}
     assert presenters.report(facts) == ["cooled down 2", "ran yes", "held back no"]

@@ -30,6 +30,42 @@ FIXTURES: dict[str, tuple[JobStatus, dict[str, Any]]] = {
 }
 
 
+#: Searches, and what of the fixtures each finds.
+FOUND = (
+    ("", "queued running done failed old"),
+    ("status:live", "queued running"),
+    ("-status:live,completed", "failed old"),
+    ("worker:w1", "running done"),
+    ("worker:w1 status:completed", "done"),
+    ("-worker:w1", "queued failed old"),
+    ("label:gpu", "queued failed"),
+    ("label:gpu label:arm", "failed"),
+    ("label:gpu -label:arm", "queued"),
+    ("label:gpu,arm", "queued failed"),
+    ("PYTEST", "running"),
+    (".*", "old"),
+    ("-pytest -make -true", "old"),
+    ("by:ann", "done"),
+    ("file:A.ZIP", "done"),
+    ("retryof:job-1", "failed"),
+    ("error:code", "failed"),
+    ('error:"exit code #"', "failed"),
+    ("error:.*", ""),
+    ("exit:0", "done"),
+    ("exit>0", "failed"),
+    ("-exit:0", "queued running failed old"),
+    ("priority>=9", "queued"),
+    ("attempts:0", "queued old"),
+    (f"created>{(NOW - timedelta(days=1)).isoformat()}", "queued running done failed"),
+    (f"-created>={NOW.isoformat()}", "old"),
+    (f"ended:{NOW.date()} status:ended", "done failed"),
+    (f"started>{(NOW - timedelta(hours=1)).isoformat()}", "running done failed"),
+    ("run<=1s", "done failed"),
+    ("run>1s", "running"),
+    ("wait>1s", "queued"),
+)
+
+
 @pytest.fixture
 def names(store: Store) -> dict[str, str]:
     """One job of each kind: id -> name."""
@@ -41,42 +77,7 @@ def names(store: Store) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "queued running done failed old"),
-        ("status:live", "queued running"),
-        ("-status:live,completed", "failed old"),
-        ("worker:w1", "running done"),
-        ("worker:w1 status:completed", "done"),
-        ("-worker:w1", "queued failed old"),
-        ("label:gpu", "queued failed"),
-        ("label:gpu label:arm", "failed"),
-        ("label:gpu -label:arm", "queued"),
-        ("label:gpu,arm", "queued failed"),
-        ("PYTEST", "running"),
-        (".*", "old"),
-        ("-pytest -make -true", "old"),
-        ("by:ann", "done"),
-        ("file:A.ZIP", "done"),
-        ("retryof:job-1", "failed"),
-        ("error:code", "failed"),
-        ('error:"exit code #"', "failed"),
-        ("error:.*", ""),
-        ("exit:0", "done"),
-        ("exit>0", "failed"),
-        ("-exit:0", "queued running failed old"),
-        ("priority>=9", "queued"),
-        ("attempts:0", "queued old"),
-        (f"created>{(NOW - timedelta(days=1)).isoformat()}", "queued running done failed"),
-        (f"-created>={NOW.isoformat()}", "old"),
-        (f"ended:{NOW.date()} status:ended", "done failed"),
-        (f"started>{(NOW - timedelta(hours=1)).isoformat()}", "running done failed"),
-        ("run<=1s", "done failed"),
-        ("run>1s", "running"),
-        ("wait>1s", "queued"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), FOUND)
 def test_what_a_search_finds(store: Store, names: dict[str, str], text: str, expected: str) -> None:
     page = store.queries.page(JobFilter(search=parse(text, now=NOW)), limit=10)
     assert sorted(names[job.job_id] for job in page.jobs) == sorted(expected.split())

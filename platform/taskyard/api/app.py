@@ -31,7 +31,9 @@ from taskyard.dashboard.views import blueprint as dashboard_blueprint
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": a form of ours would then name no origin, and over plain http under a
+    # name of the network it could not be told from a foreign one.
+    "Referrer-Policy": "same-origin",
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
         "object-src 'none'"

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Blueprint, g, render_template, request, url_for
+from werkzeug.urls import iri_to_uri
 from werkzeug.wrappers import Response
 
 from taskyard import __version__
@@ -22,7 +23,6 @@ THEME_COOKIE = "taskyard_theme"
 THEMES = ("light", "dark")
 
 _HEADERS = {
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
 }
@@ -51,7 +51,7 @@ def helpers() -> dict[str, Any]:
         "signed_in": asking is not None and platform().settings.auth,
         "theme": chosen if chosen in THEMES else None,
         "version": __version__,
-        "here": request.full_path.rstrip("?") if request.method == "GET" else "/",
+        "here": iri_to_uri(request.full_path.rstrip("?")) if request.method == "GET" else "/",
     }
 
 
@@ -67,6 +67,9 @@ def add_headers(response: Response) -> Response:
     """What pages carry beside the headers of every answer; they are for one reader alone."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    if "Sec-Fetch-Site" in request.headers:
+        # Over plain http a browser ignores it, and complains; then it sends no such header either.
+        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
     if request.endpoint != "dashboard.static":
         response.headers.setdefault("Cache-Control", "no-store")
     return response

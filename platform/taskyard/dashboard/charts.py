@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from taskyard.stats.histogram import Histogram, percentiles
@@ -29,16 +30,25 @@ class Chart:
     lines: Sequence[Line]
 
 
-def of(points: Sequence[Rollup]) -> list[Chart]:
-    """The charts of the overview."""
+def of(points: Sequence[Rollup], *, counted_at: datetime | None) -> list[Chart]:
+    """The charts of the overview, of what was counted at that instant.
+
+    A step that was not over then has no number yet: half of one would look like a fall.
+    """
+    step = points[1].at - points[0].at
+    over = {p.at for p in points if counted_at is not None and p.at + step <= counted_at}
+
+    def count(value: Callable[[Rollup], int]) -> Callable[[Rollup], int | None]:
+        return lambda point: value(point) if point.at in over else None
+
     return [
         Chart(
             title="Ended",
             unit="jobs",
             lines=[
-                _line("completed", "good", points, lambda p: p.completed),
-                _line("failed", "bad", points, lambda p: p.failed),
-                _line("cancelled", "soft", points, lambda p: p.cancelled),
+                _line("completed", "good", points, count(lambda p: p.completed)),
+                _line("failed", "bad", points, count(lambda p: p.failed)),
+                _line("cancelled", "soft", points, count(lambda p: p.cancelled)),
             ],
         ),
         Chart(
@@ -46,7 +56,7 @@ def of(points: Sequence[Rollup]) -> list[Chart]:
             unit="jobs",
             lines=[
                 _line("most queued", "wait", points, lambda p: p.queued if p.samples else None),
-                _line("submitted", "accent", points, lambda p: p.submitted),
+                _line("submitted", "accent", points, count(lambda p: p.submitted)),
             ],
         ),
         Chart(title="Wait", unit="ms", lines=_percentiles(points, lambda p: p.wait)),

@@ -14,15 +14,15 @@ from taskyard.dashboard.blueprint import blueprint
 from taskyard.errors import InvalidRequest, NotFound
 from taskyard.jobs import search_terms
 from taskyard.jobs.model import Job
-from taskyard.jobs.search import EVERYTHING, Search
-from taskyard.jobs.states import JobStatus
+from taskyard.jobs.search import EVERYTHING, Search, in_states
+from taskyard.jobs.states import LIVE, JobStatus
 from taskyard.store.output import Chunk
 from taskyard.store.queries import COUNTED_ASIDE, JobFilter, Page, Tally
 from taskyard.waiting import explain, reasons
 
 PAGE = 50
 
-#: Header of a request for a part of a page; the part ``rows`` is a list without its counts.
+#: Header of a request for a part of a page; the part ``rows`` is a list without most counts.
 PART = "Taskyard-Part"
 
 #: Output that a page carries for browsers without scripts; the text route has all of it.
@@ -55,8 +55,6 @@ def jobs() -> Any:
         if error.field != "q":
             raise
         wrong = str(error)
-    # Rows change by the second; counting them all is most of a page's work.
-    counted = request.headers.get(PART) != "rows"
     shown = render_template(
         "jobs.html",
         rows=_rows(page.jobs),
@@ -65,7 +63,7 @@ def jobs() -> Any:
         after=request.args.get("after"),
         status=status,
         statuses=list(JobStatus),
-        tally=queries.tally(search, at_most=COUNTED_ASIDE) if counted else Tally(),
+        tally=_tally(search),
         q=q,
         wrong=wrong,
         done=_done(),
@@ -108,6 +106,16 @@ def read_search(q: str) -> Search:
     if "\0" in q:
         raise InvalidRequest("A search has no such character.", field="q")
     return search_terms.parse(q, now=platform().store.clock.now())
+
+
+def _tally(search: Search) -> Tally:
+    """How many there are. Rows change by the second, and counting all is most of a page's work:
+    with rows alone come the counts of what is on its way, which is little, and of no search.
+    """
+    queries = platform().store.queries
+    if request.headers.get(PART) != "rows":
+        return queries.tally(search, at_most=COUNTED_ASIDE)
+    return Tally() if search.conditions else queries.tally(in_states(LIVE), at_most=COUNTED_ASIDE)
 
 
 def _done() -> dict[str, Any] | None:

@@ -23,13 +23,15 @@ PAUSE_SECONDS = 1.0
 #: What changes without a job's doing (heartbeats, silence) is looked at this often.
 BEAT_SECONDS = 5.0
 
-#: Then the browser comes again by itself, and its token is asked for anew.
+#: Then the page is told, and comes again, and its token is asked for anew.
 OPEN_SECONDS = 300.0
 
 
 @blueprint.get("/live")
 def live() -> AnyResponse:
-    """Events: ``changed`` when jobs did, and ``beat`` every few seconds whatever happens."""
+    """Events: ``changed`` when jobs did, ``beat`` every few seconds whatever happens, at last
+    ``over``: a stream that just broke off would be an error in every browser's console.
+    """
     return Response(
         _changes(platform()),
         mimetype="text/event-stream",
@@ -49,3 +51,4 @@ def _changes(here: Platform) -> Iterator[str]:
             if time.monotonic() >= beat + BEAT_SECONDS:
                 beat = time.monotonic()
                 yield "event: beat\ndata:\n\n"
+    yield "event: over\ndata:\n\n"

@@ -22,7 +22,8 @@ def show_overview() -> str:
     if chosen not in SPANS:
         raise NotFound("range", chosen)
     found = overview(platform(), SPANS[chosen], counted=LIVE)
-    drawn = charts.of(found.points)
+    counted_at = platform().store.locks.ticks().get("statistics")
+    drawn = charts.of(found.points, counted_at=counted_at)
     return render_template(
         "overview.html",
         overview=found,

@@ -104,6 +104,12 @@ def megabytes(count: float) -> str:
     return f"{count / 1024:.3g} GB" if count >= 1024 else f"{count:.0f} MB"
 
 
+def places(held: int, most: int) -> str:
+    """Places in use; short jobs that were claimed ahead of their turn come next."""
+    ahead = held - most
+    return f"{most} of {most}, {ahead} next" if ahead > 0 else f"{held} of {most}"
+
+
 def spent(seconds: Mapping[str, float]) -> str:
     """Where an attempt's time went, in words."""
     words = {"QUEUED": "waited", "ASSIGNED": "given", "RUNNING": "ran"}

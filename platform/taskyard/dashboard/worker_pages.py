@@ -38,7 +38,11 @@ def worker() -> str:
     if found is None:
         raise NotFound("worker", worker_id)
     page = store.queries.page(JobFilter(worker=worker_id), limit=HISTORY)
-    ended = [job for job in page.jobs if job.is_terminal]
+    ended = sorted(
+        (job for job in page.jobs if job.is_terminal),
+        key=lambda job: job.completed_at or job.created_at,
+        reverse=True,
+    )
     tally = Counter(job.status for job in ended)
     return render_template(
         "worker.html",

@@ -43,6 +43,10 @@ if (feed && state) {
     if (document.hidden || paused()) stop();
     say();
   });
+  // The server ends each stream after a while: the next one begins at once.
+  document.addEventListener("htmx:sseClose", (event) => {
+    if (event.detail.type === "message" && !document.hidden && !paused()) setTimeout(start);
+  });
   document.addEventListener("htmx:sseError", () => setTimeout(say));
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (!event.detail.elt.closest("#feed")) return;

@@ -7,6 +7,8 @@ const ROW = 18;
 // Browsers know no element that is taller than some 33 million pixels.
 const TALLEST = 12_000_000;
 const MATCHES = 10_000;
+// Of one letter two thousand times over, not each needs an element of its own.
+const MARKS = 100;
 const MOVING_MS = 5000;
 
 const byId = (id) => document.getElementById(id);
@@ -111,7 +113,9 @@ function* marked({ text, looks }) {
   const name = classes(looks);
   const lower = needle && text.toLowerCase();
   let from = 0;
-  for (let at = needle ? lower.indexOf(needle) : -1; at >= 0; at = lower.indexOf(needle, from)) {
+  let marks = 0;
+  for (let at = needle ? lower.indexOf(needle) : -1; at >= 0 && marks < MARKS; at = lower.indexOf(needle, from)) {
+    marks += 1;
     if (at > from) yield span("span", text.slice(from, at), name);
     yield span("mark", text.slice(at, at + needle.length), name);
     from = at + needle.length;

@@ -128,7 +128,11 @@ const actions = {
 };
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input:not([type=checkbox]), textarea, select");
-  if (event.key === "Escape" && typing) event.target.blur();
+  if (event.key === "Escape" && typing) {
+    // A search box would be emptied.
+    event.preventDefault();
+    event.target.blur();
+  }
   if (typing || event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
   const act = actions[event.key];
   if (!act || event.defaultPrevented) return;
