@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -101,10 +102,9 @@ def dramatiq_redis(folder: Path) -> Iterator[Side]:
 
 def _fresh_actor() -> Any:
     """The actor on a broker of the address that is in the environment now."""
+    # Not by ``from bench.peers import``: the package still has the module of an earlier round.
     sys.modules.pop("bench.peers.dramatiq_app", None)
-    from bench.peers import dramatiq_app
-
-    return dramatiq_app.run
+    return importlib.import_module("bench.peers.dramatiq_app").run
 
 
 @contextlib.contextmanager
