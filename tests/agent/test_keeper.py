@@ -147,6 +147,37 @@ def test_sigterm_reaches_what_called_setsid(platform: Platform, tmp_path: Path) 
     assert mark.read_text() == "term\n"
 
 
+def test_what_a_shell_does_not_wait_for_has_the_grace_too(
+    platform: Platform, tmp_path: Path
+) -> None:
+    bench = Bench(platform, tmp_path / "w", kill_grace_seconds=10)
+    mark = tmp_path / "mark"
+    script = tmp_path / "script"
+    script.write_text(
+        f"trap 'sleep 0.5; echo done > {mark}; exit' TERM\necho ready\nsleep 60 & wait\n"
+    )
+    # SIGTERM ends the outer shell at once; the inner one has something to put in order.
+    lease = bench.offer(f"sh {script} && true", timeout_ms=60_000)
+    eventually(lambda: bench.printed(lease))
+    bench.runner.cancel(lease)
+    ended = bench.ended(lease)
+    bench.runner.drain(0)
+    assert mark.read_text() == "done\n"
+    assert ended.exit_code == 143
+
+
+def test_what_ignores_sigterm_is_killed_when_the_grace_is_over_though_its_shell_is_gone(
+    platform: Platform, tmp_path: Path
+) -> None:
+    bench = Bench(platform, tmp_path / "w", kill_grace_seconds=0.5)
+    lease = bench.offer("sh -c 'trap \"\" TERM; echo ready; sleep 4110' && true", timeout_ms=60_000)
+    eventually(lambda: bench.printed(lease))
+    bench.runner.cancel(lease)
+    bench.ended(lease)
+    bench.runner.drain(0)
+    assert not sleepers("4110")
+
+
 def test_nothing_outlives_an_agent_that_is_killed(
     agent: subprocess.Popen[bytes], daemon: str
 ) -> None:

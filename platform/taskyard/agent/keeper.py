@@ -50,6 +50,8 @@ class _Line:
     #: Monotonic instant past which it may not live.
     until: float
     lapsed: bool = False
+    #: It was asked to end: what its shell leaves may use the grace, until it is killed.
+    asked: bool = False
     exit_code: int | None = None
     #: When its shell ended, for the patience with what it left.
     ended_at: float = 0.0
@@ -125,6 +127,7 @@ class Keeper:
 
     def _signal(self, key: str, number: int) -> None:
         if line := self._lines.get(key):
+            line.asked = number != signal.SIGKILL
             tree.send(number, self._alive(line))
 
     def _extend(self, keys: list[str], until: float) -> None:
@@ -138,10 +141,10 @@ class Keeper:
         """Kill what may not live on, and tell of the lines that are over with all they left."""
         for line in list(self._lines.values()):
             if time.monotonic() >= line.until and not line.lapsed:
-                line.lapsed = True
+                line.lapsed, line.asked = True, False
                 tree.send(signal.SIGKILL, self._alive(line))
                 self._tell("lapsed", line.key)
-            if line.exit_code is None and _has_ended(line.pid):
+            if line.exit_code is None and _has_ended(line.pid) and not self._has_grace(line):
                 # Its group goes before its number can be used again.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(line.pid, signal.SIGKILL)
@@ -151,6 +154,12 @@ class Keeper:
                 del self._lines[line.key]
                 self._tell("exited", line.key, code=line.exit_code)
         _reap_orphans({line.pid for line in self._lines.values()})
+
+    def _has_grace(self, line: _Line) -> bool:
+        """Whether something of a line that was asked to end may go on, though its shell has not
+        waited for it.
+        """
+        return line.asked and bool(self._alive(line))
 
     def _is_clear(self, line: _Line) -> bool:
         """Whether nothing of an ended line is left; what is left is killed."""
