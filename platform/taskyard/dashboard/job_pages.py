@@ -17,7 +17,7 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Search, in_states
 from taskyard.jobs.states import LIVE, JobStatus
 from taskyard.store.output import Chunk
-from taskyard.store.queries import COUNTED_ASIDE, JobFilter, Page, Tally
+from taskyard.store.queries import JobFilter, Page, Tally
 from taskyard.waiting import explain, reasons
 
 PAGE = 50
@@ -114,8 +114,8 @@ def _tally(search: Search) -> Tally:
     """
     queries = platform().store.queries
     if request.headers.get(PART) != "rows":
-        return queries.tally(search, at_most=COUNTED_ASIDE)
-    return Tally() if search.conditions else queries.tally(in_states(LIVE), at_most=COUNTED_ASIDE)
+        return queries.tally(search)
+    return Tally() if search.conditions else queries.tally(in_states(LIVE))
 
 
 def _done() -> dict[str, Any] | None:

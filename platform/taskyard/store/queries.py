@@ -22,10 +22,6 @@ _LISTED = {"history": 0, "env": 0, "smallOutput": 0}
 #: Jobs of one state that are counted one by one; beyond it there are "more".
 COUNTED = 10_000
 
-#: The same for a page that shows the counts beside what it is about: counting ten thousand of
-#: each state takes ten times as long as the page itself.
-COUNTED_ASIDE = 1_000
-
 #: Jobs of one state that metrics and statistics count, and that are looked at before something
 #: is done to all that match.
 COUNTED_FIRST = 100_000
@@ -120,14 +116,14 @@ class JobQueries:
         back_to = reached.created_at if reached else None
         return Page(jobs=jobs, next=reached, looked_back_to=back_to)
 
-    def tally(self, search: Search, *, at_most: int | None = None) -> Tally:
+    def tally(self, search: Search) -> Tally:
         """How many jobs of each state match.
 
-        What an index answers is counted up to ``at_most`` (``COUNTED``) for each state, and of
-        the rest as many of the newest are looked at as for a page.
+        What an index answers is counted up to ``COUNTED`` for each state, and of the rest as many
+        of the newest are looked at as for a page.
         """
         if all(condition.field is Field.STATUS for condition in search.conditions):
-            return self._tally_states(search.statuses, at_most or COUNTED)
+            return self._tally_states(search.statuses)
         chosen = plan(search)
         counted = {"$group": {"_id": "$status", "count": {"$sum": 1}}}
         found = self._jobs.aggregate([*chosen.looked_at(), counted], hint=chosen.index)
@@ -135,14 +131,14 @@ class JobQueries:
         more = frozenset(counts) if self._reached(chosen) else frozenset()
         return Tally(counts=counts, more=more)
 
-    def _tally_states(self, statuses: Iterable[JobStatus], at_most: int) -> Tally:
+    def _tally_states(self, statuses: Iterable[JobStatus]) -> Tally:
         wanted = set(statuses)
         counts = {
-            str(status): self._count(status, at_most + 1) if status in wanted else 0
+            str(status): self._count(status, COUNTED + 1) if status in wanted else 0
             for status in JobStatus
         }
-        more = frozenset(name for name, count in counts.items() if count > at_most)
-        return Tally(counts={n: min(c, at_most) for n, c in counts.items()}, more=more)
+        more = frozenset(name for name, count in counts.items() if count > COUNTED)
+        return Tally(counts={n: min(c, COUNTED) for n, c in counts.items()}, more=more)
 
     def count(self, search: Search) -> Count:
         """How many jobs match, of the newest ``COUNTED_FIRST`` that the index gives."""
