@@ -12,10 +12,11 @@ from flask.testing import FlaskClient
 from taskyard import bulk
 from taskyard.api.app import create_app
 from taskyard.context import Platform
-from taskyard.dashboard import job_pages, matching
+from taskyard.dashboard import matching
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import LIVE, JobStatus
+from taskyard.store import queries
 from taskyard.store.output import Chunk
 from taskyard.store.sign_in import VALID_FOR
 from tests import factories
@@ -234,9 +235,9 @@ def test_the_list_counts_no_more_of_a_state_than_a_page_may_take_and_says_so(
 ) -> None:
     for _ in range(3):
         stored(platform, JobStatus.QUEUED)
-    monkeypatch.setattr(job_pages, "COUNTED_ASIDE", 2)
+    monkeypatch.setattr(queries, "COUNTED", 2)
     tabs = operator.get("/").text.split('class="tabs"')[1].split("</nav>")[0]
-    assert "<b>2+</b>" in tabs
+    assert '<b id="count-QUEUED">2+</b>' in tabs
 
 
 def test_long_work_on_all_that_match_says_how_far_it_is_and_goes_on(
