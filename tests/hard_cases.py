@@ -33,15 +33,15 @@ HARD_CASES = (
     HardCase(
         name="an agent that is cut off kills its jobs before their leases end",
         module="agent/keeper.py",
-        rule="if time.monotonic() >= line.until and not line.lapsed:",
+        rule="if now >= line.until and not line.lapsed:",
         without="if False:",
         test="agent/test_presence.py::test_an_agent_that_is_cut_off_ends_its_jobs_before_their_leases",
     ),
     HardCase(
         name="so does one that is frozen, by its keeper's own clock",
         module="agent/keeper.py",
-        rule="pending = [line.until for line in self._lines.values() if not line.lapsed]",
-        without="pending: list[float] = []",
+        rule="due = [line.until for line in self._lines.values() if not line.lapsed]",
+        without="due: list[float] = []",
         test="agent/test_keeper.py::test_nothing_outlives_its_lease_while_the_agent_is_stopped",
     ),
     HardCase(

@@ -27,14 +27,16 @@ from tests.helpers import eventually
 class Bench:
     """One agent's runner, and the scheduler's part of giving it jobs."""
 
-    def __init__(self, platform: Platform, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, platform: Platform, folder: Path, *, cpu_count: float = 8, **settings: Any
+    ) -> None:
         chosen: dict[str, Any] = {"kill_grace_seconds": 0.3, "workspace_dir": folder, **settings}
         self.platform = dataclasses.replace(
             platform, settings=dataclasses.replace(platform.settings, **chosen)
         )
         self.store = platform.store
         self.folder = folder
-        capacity = Capacity(cpu_count=8, ram_total_mb=8192, max_jobs=0)
+        capacity = Capacity(cpu_count=cpu_count, ram_total_mb=8192, max_jobs=0)
         self.reporter = Reporter(self.platform)
         stages = Stages(self.platform, self.reporter, WorkspaceRoot(folder))
         self.runner = Runner(stages, Admission(capacity), Turns(), self.platform.settings)
@@ -64,6 +66,13 @@ class Bench:
         lease = self.assign(command, **fields)
         self.runner.offer(lease)
         return lease
+
+    def take(self, *commands: str, **fields: Any) -> list[Lease]:
+        """Jobs that are RUNNING under this agent, all given to its runner at once."""
+        started = [self.reporter.start(self.assign(command, **fields)) for command in commands]
+        jobs = [job for job in started if job is not None]
+        self.runner.take(jobs)
+        return [lease_of(job) for job in jobs]
 
     def run(self, command: str, **fields: Any) -> Job:
         """Run a job to its end."""

@@ -64,7 +64,8 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
             from taskyard.agent.processes import Processes
 
             class Ends:
-                def exited(self, key, code): print("exited", key, code, flush=True)
+                def opened(self, key, pipes): pass
+                def exited(self, key, code, printed): print("exited", key, code, flush=True)
                 def failed(self, key, reason): print("failed", key, reason, flush=True)
                 def lapsed(self, key): print("lapsed", key, flush=True)
 
@@ -76,7 +77,7 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
                 lives, _, command = line.strip().partition(" ")
                 until = time.monotonic() + float(lives)
                 processes.spawn(
-                    str(number), command, cwd=Path("/"), env=dict(os.environ), until=until
+                    str(number), command, cwd=Path("/"), env=dict(os.environ), until=until, after=""
                 )
                 print("started", number, flush=True)
             """

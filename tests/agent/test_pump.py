@@ -23,9 +23,6 @@ from tests import factories
 
 PIECE = b"x" * 64 * 1024
 
-#: Long after any line began.
-LATER = float("inf")
-
 
 class HandLoop(Loop):
     """Reads when the test says so."""
@@ -76,8 +73,8 @@ class Yard:
         self._attempts: list[Attempt] = []
         self._ends: dict[int, tuple[int, int]] = {}
 
-    def attempt(self, has_run: bool = True) -> Attempt:
-        """A job that runs its first line, for a moment already if ``has_run``."""
+    def attempt(self) -> Attempt:
+        """A job that runs its first line."""
         job = factories.running_job()
         made = Attempt(
             job=job,
@@ -88,20 +85,18 @@ class Yard:
             deadline=float("inf"),
         )
         self._attempts.append(made)
-        self.line(made, has_run)
+        self.line(made)
         return made
 
-    def line(self, attempt: Attempt, has_run: bool = True) -> None:
-        """Its next line begins."""
+    def line(self, attempt: Attempt) -> None:
+        """Its next line begins, and its pipes come to be read."""
         reads = []
         for read, write in (os.pipe(), os.pipe()):
             os.set_blocking(read, False)
             # The pump closes its own copy of the end that is read.
             reads.append(os.dup(read))
             self._ends[reads[-1]] = (read, write)
-        self.pump.open(attempt, *reads)
-        if has_run:
-            self.pump.watch(LATER)
+        self.pump.open(attempt, reads)
 
     def print(self, attempt: Attempt, count: int = 1) -> int:
         """Print pieces for as long as they are read; returns how many were."""
@@ -193,34 +188,31 @@ def test_a_line_that_begins_while_the_store_is_behind_is_read_with_the_others(ya
     assert set(yard.loop.watched) == set(attempt.pipes)
 
 
-def test_a_line_is_watched_once_it_has_run_for_a_moment(yard: Yard) -> None:
-    attempt = yard.attempt(has_run=False)
-    now = time.monotonic()
-    yard.pump.watch(now)
-    wait = yard.pump.wait_seconds(now)
-    assert not yard.loop.watched
-    assert wait is not None
-    yard.pump.watch(now + wait)
-    assert set(yard.loop.watched) == set(attempt.pipes)
-    assert yard.pump.wait_seconds(now) is None
-
-
-def test_a_line_that_was_over_at_once_is_read_at_its_end(yard: Yard) -> None:
-    attempt = yard.attempt(has_run=False)
-    yard.write(attempt, b"hi", is_last=True)
-    yard.pump.drain(attempt)
+def test_what_was_in_the_pipes_comes_before_what_the_next_line_prints(yard: Yard) -> None:
+    attempt = yard.attempt()
+    yard.write(attempt, b"first ", is_last=True)
+    yard.pump.take(attempt, [b"", b""])
     assert not attempt.pipes
-    assert [chunk.data for chunk in attempt.output.take()] == ["hi"]
-    yard.pump.watch(LATER)
-    assert not yard.loop.watched
+    yard.pump.take(attempt, [b"second", b""])
+    assert [chunk.data for chunk in attempt.output.take()] == ["first second"]
+
+
+def test_what_a_line_printed_whose_pipes_were_never_here_is_stored_as_soon(yard: Yard) -> None:
+    attempt = yard.attempt()
+    yard.pump.take(attempt, [b"hi", b"oh"])
+    yard.pump.flush(attempt, now=time.monotonic() + pump.LINGER_SECONDS)
+    yard.store_thread.run()
+    assert [(chunk.stream, chunk.data) for chunk in yard.stored] == [
+        ("stdout", "hi"),
+        ("stderr", "oh"),
+    ]
 
 
 def test_pipes_that_somebody_else_holds_are_read_on_after_the_line(yard: Yard) -> None:
-    attempt = yard.attempt(has_run=False)
+    attempt = yard.attempt()
     yard.write(attempt, b"hi", is_last=False)
-    yard.pump.drain(attempt)
+    yard.pump.take(attempt, [b"", b""])
     assert [chunk.data for chunk in attempt.output.take()] == ["hi"]
-    yard.pump.watch(LATER)
     assert set(yard.loop.watched) == set(attempt.pipes)
 
 

@@ -66,11 +66,10 @@ class Attempt:
         self.running = False
         self.drained_by = now + DRAIN_SECONDS
 
-    def next_line(self) -> str | None:
-        """The next line to run, or None when the job has ended."""
-        if self.stopping or self.exit_code or not self.lines:
-            return None
-        return self.lines.popleft()
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is another line to run."""
+        return not self.stopping and not self.exit_code and bool(self.lines)
 
     def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
         """Begin to end it: SIGTERM to the group, a grace, SIGKILL. The first reason stays."""

@@ -229,8 +229,5 @@ def _may_wait(job: Job, spot: Place, short: Sequence[Job]) -> bool:
     return (
         plain
         and places.closed(spot, job) is None
-        and any(
-            job.required_cpu <= other.required_cpu and job.required_ram_mb <= other.required_ram_mb
-            for other in short
-        )
+        and any(places.needs_no_more(job, other) for other in short)
     )

@@ -25,6 +25,10 @@ class Held:
     #: Laid out and ready to be spawned; None before that, and once it is reported.
     attempt: Attempt | None = None
     abandoned: bool = False
+    #: The job whose last line it follows, while it waits for that.
+    lead: str = ""
+    #: Why it is not to follow it after all.
+    unwanted: str = ""
     #: Why it is to be stopped, while it was not yet spawned.
     stop_with: Outcome | None = None
     #: Monotonic instants: since when it waits for its place, and when its first line was spawned.

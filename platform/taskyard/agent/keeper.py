@@ -6,7 +6,10 @@ deadline passes that the agent did not move (an agent that is stopped, or cut of
 and when the agent is gone. It knows nothing of jobs, has no threads and imports the standard
 library alone. Run as ``python -m taskyard.agent.keeper FD``; ``processes.py`` is its other end.
 
-Messages are JSON on a SEQPACKET socket, with the pipes of a line as file descriptors beside it.
+A line may be told to follow another: then no time passes between the two.
+
+Messages are JSON on a SEQPACKET socket. What a short line printed comes with the word of its end;
+the pipes of any other are handed to the agent, as file descriptors beside a message.
 """
 
 from __future__ import annotations
@@ -20,13 +23,12 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+from taskyard.agent import line as lines
 from taskyard.agent import tree
-
-SHELL = "/bin/sh"
+from taskyard.agent.line import Line
 
 #: The longest message: a line of a command with its environment.
 MESSAGE_BYTES = 512 * 1024
@@ -34,27 +36,8 @@ MESSAGE_BYTES = 512 * 1024
 #: Between two looks at processes that were killed and are not gone yet.
 _LOOK_SECONDS = 0.02
 
-_LOOK_ONLY = os.WEXITED | os.WNOHANG | os.WNOWAIT
-
 #: A process that does not go even so (it hangs in the kernel) holds up its job no longer.
 _PATIENCE_SECONDS = 10.0
-
-
-@dataclass
-class _Line:
-    """One started line, until it and all that it left are gone."""
-
-    key: str
-    tag: int
-    pid: int
-    #: Monotonic instant past which it may not live.
-    until: float
-    lapsed: bool = False
-    #: It was asked to end: what its shell leaves may use the grace, until it is killed.
-    asked: bool = False
-    exit_code: int | None = None
-    #: When its shell ended, for the patience with what it left.
-    ended_at: float = 0.0
 
 
 class Keeper:
@@ -64,9 +47,11 @@ class Keeper:
         self._channel = channel
         self._tags = tree.Tags()
         self._children = tree.OwnChildren()
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
+        #: What begins as a line of that key is over.
+        self._followers: dict[str, dict[str, Any]] = {}
         #: Never waited for: a stopped agent reads nothing, and deadlines pass all the same.
-        self._outbox: deque[bytes] = deque()
+        self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._selector = selectors.DefaultSelector()
         self._serving = True
         channel.setblocking(False)
@@ -87,43 +72,60 @@ class Keeper:
 
     def _hear(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(
-                self._channel, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC
-            )
+            while self._serving:
+                data = self._channel.recv(MESSAGE_BYTES)
+                self._serving = bool(data)
+                if data:
+                    self._heed(json.loads(data))
         except BlockingIOError:
             return
         except OSError:
-            data, fds = b"", []
-        if not data:
             self._serving = False
-            return
-        message = json.loads(data)
+
+    def _heed(self, message: dict[str, Any]) -> None:
         match message["say"]:
+            case "spawn" if message["after"] in self._lines:
+                self._followers[message["after"]] = message
             case "spawn":
-                self._spawn(message, fds)
+                self._spawn(message)
+            case "start":
+                if follower := self._withdrawn(message["key"]):
+                    self._spawn(follower)
+            case "withdraw":
+                if self._withdrawn(message["key"]):
+                    self._tell("failed", message["key"], error="it was withdrawn")
             case "signal":
                 self._signal(message["key"], message["number"])
             case "extend":
                 self._extend(message["keys"], message["until"])
 
-    def _spawn(self, message: Mapping[str, Any], pipes: list[int]) -> None:
-        key, until = message["key"], message["until"]
+    def _withdrawn(self, key: str) -> Mapping[str, Any] | None:
+        """A line that was to follow another and has not begun; it is not any more."""
+        for lead, message in self._followers.items():
+            if message["key"] == key:
+                return self._followers.pop(lead)
+        return None
+
+    def _spawn(self, message: Mapping[str, Any]) -> None:
+        key, until, now = message["key"], message["until"], time.monotonic()
+        # A stopped agent that wakes may ask for what is over by now.
+        if now >= until:
+            self._tell("failed", key, error="its lease was over before it began")
+            return
+        tag = self._tags.take()
         try:
-            # A stopped agent that wakes may ask for what is over by now.
-            if time.monotonic() >= until:
-                self._tell("failed", key, error="its lease was over before it began")
-                return
-            self._lines[key] = _Line(
-                key=key,
-                tag=self._tags.take(),
-                pid=_spawn(message["line"], message["cwd"], message["env"], pipes),
-                until=until,
-            )
+            pid, pipes = lines.start(message["line"], message["cwd"], message["env"])
         except (OSError, ValueError) as error:
             self._tell("failed", key, error=str(error))
-        finally:
-            for fd in pipes:
-                os.close(fd)
+            return
+        self._lines[key] = Line(
+            key=key,
+            tag=tag,
+            pid=pid,
+            until=until,
+            pipes=pipes,
+            shown_at=now + lines.SHORT_SECONDS,
+        )
 
     def _signal(self, key: str, number: int) -> None:
         if line := self._lines.get(key):
@@ -134,47 +136,51 @@ class Keeper:
         for key in keys:
             if line := self._lines.get(key):
                 line.until = max(line.until, until)
+        for message in self._followers.values():
+            if message["key"] in keys:
+                message["until"] = max(message["until"], until)
 
     # --- what happens by itself
 
     def _look_after(self) -> None:
         """Kill what may not live on, and tell of the lines that are over with all they left."""
+        now = time.monotonic()
         for line in list(self._lines.values()):
-            if time.monotonic() >= line.until and not line.lapsed:
+            if now >= line.until and not line.lapsed:
                 line.lapsed, line.asked = True, False
                 tree.send(signal.SIGKILL, self._alive(line))
                 self._tell("lapsed", line.key)
-            if line.exit_code is None and _has_ended(line.pid) and not self._has_grace(line):
-                # Its group goes before its number can be used again.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(line.pid, signal.SIGKILL)
-                line.exit_code = _as_shell(os.waitpid(line.pid, 0)[1])
-                line.ended_at = time.monotonic()
-            if line.exit_code is not None and self._is_clear(line):
+            if line.exit_code is None and lines.has_ended(line.pid) and not self._has_grace(line):
+                line.reap(now)
+            if line.exit_code is not None and self._is_clear(line, now):
                 del self._lines[line.key]
-                self._tell("exited", line.key, code=line.exit_code)
-        _reap_orphans({line.pid for line in self._lines.values()})
+                self._tell_end(line)
+                if follower := self._followers.pop(line.key, None):
+                    self._spawn(follower)
+            elif line.pipes and now >= line.shown_at:
+                self._tell("opened", line.key, fds=line.give_pipes())
+        lines.reap_orphans({line.pid for line in self._lines.values()})
 
-    def _has_grace(self, line: _Line) -> bool:
+    def _has_grace(self, line: Line) -> bool:
         """Whether something of a line that was asked to end may go on, though its shell has not
         waited for it.
         """
         return line.asked and bool(self._alive(line))
 
-    def _is_clear(self, line: _Line) -> bool:
+    def _is_clear(self, line: Line, now: float) -> bool:
         """Whether nothing of an ended line is left; what is left is killed."""
         left = self._alive(line)
         tree.send(signal.SIGKILL, left)
-        return not left or time.monotonic() > line.ended_at + _PATIENCE_SECONDS
+        return not left or now > line.ended_at + _PATIENCE_SECONDS
 
-    def _alive(self, line: _Line) -> list[int]:
+    def _alive(self, line: Line) -> list[int]:
         """The processes of a line: its shell, orphans of its tag, and all below them."""
         shells = {other.pid for other in self._lines.values()}
         roots = [
             pid
             for pid in self._children()
             if (pid == line.pid or (pid not in shells and self._tags.of(pid) == line.tag))
-            and not _has_ended(pid)
+            and not lines.has_ended(pid)
         ]
         return tree.with_descendants(roots)
 
@@ -184,19 +190,29 @@ class Keeper:
             return None
         if any(line.exit_code is not None for line in self._lines.values()):
             return _LOOK_SECONDS
-        pending = [line.until for line in self._lines.values() if not line.lapsed]
-        return max(0.0, min(pending) - time.monotonic()) if pending else None
+        due = [line.until for line in self._lines.values() if not line.lapsed]
+        due += [line.shown_at for line in self._lines.values() if line.pipes]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     # --- telling
 
-    def _tell(self, event: str, key: str, **facts: Any) -> None:
-        self._outbox.append(json.dumps({"event": event, "key": key, **facts}).encode())
+    def _tell_end(self, line: Line) -> None:
+        if line.pipes and not line.has_printed_little():
+            self._tell("opened", line.key, fds=line.give_pipes())
+        out, err = (data.decode("latin-1") for data in line.take_printed() or (b"", b""))
+        self._tell("exited", line.key, code=line.exit_code, out=out, err=err)
+
+    def _tell(self, event: str, key: str, *, fds: tuple[int, ...] = (), **facts: Any) -> None:
+        self._outbox.append((json.dumps({"event": event, "key": key, **facts}).encode(), fds))
 
     def _flush(self) -> None:
         try:
             while self._outbox:
-                self._channel.send(self._outbox[0])
+                message, fds = self._outbox[0]
+                socket.send_fds(self._channel, [message], fds)
                 self._outbox.popleft()
+                for fd in fds:
+                    os.close(fd)
         except BlockingIOError:
             pass
         except OSError:
@@ -226,58 +242,10 @@ def _child_bell() -> socket.socket:
     return bell
 
 
-def _spawn(line: str, cwd: str, env: Mapping[str, str], pipes: Sequence[int]) -> int:
-    """Start a line in a session of its own. Raises OSError, ValueError.
-
-    Not by ``subprocess``, which costs as much again; nothing else that is open is inherited.
-    """
-    # It has no argument for it; one thread may go there itself.
-    os.chdir(cwd)
-    try:
-        return os.posix_spawn(
-            SHELL,
-            [SHELL, "-c", line],
-            env,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, pipes[0], 1),
-                (os.POSIX_SPAWN_DUP2, pipes[1], 2),
-            ],
-            setsid=True,
-            # What Python itself ignores.
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-        )
-    finally:
-        os.chdir("/")
-
-
 def _drain(bell: socket.socket) -> None:
     with contextlib.suppress(BlockingIOError):
         while bell.recv(4096):
             pass
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether a child of ours is a zombie; it stays one."""
-    try:
-        return os.waitid(os.P_PID, pid, _LOOK_ONLY) is not None
-    except ChildProcessError:
-        return True
-
-
-def _as_shell(status: int) -> int:
-    """An exit code as a shell gives it."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
-def _reap_orphans(shells: set[int]) -> None:
-    """Let ended orphans go; shells are waited for by their own lines."""
-    with contextlib.suppress(ChildProcessError):
-        while ended := os.waitid(os.P_ALL, 0, _LOOK_ONLY):
-            if ended.si_pid in shells:
-                return
-            os.waitpid(ended.si_pid, 0)
 
 
 def _kill_all() -> None:

@@ -7,6 +7,9 @@ from codecs import getincrementaldecoder
 
 from taskyard.store.output import Chunk, pieces
 
+#: In the order of a process's descriptors.
+STREAMS = ("stdout", "stderr")
+
 _Decoder = getincrementaldecoder("utf-8")
 
 
@@ -19,7 +22,7 @@ class OutputBuffer:
 
     def __init__(self, *, cap_bytes: int) -> None:
         self._cap_bytes = cap_bytes
-        self._decoders = {stream: _Decoder("replace") for stream in ("stdout", "stderr")}
+        self._decoders = {stream: _Decoder("replace") for stream in STREAMS}
         self._waiting: list[tuple[str, str]] = []
         self._seq = 0
         #: Memory that waits to be taken.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +20,28 @@ from taskyard.agent.keeper import MESSAGE_BYTES
 from taskyard.agent.loop import Loop
 
 #: A keeper that takes nothing for so long is stopped or stuck: it is replaced.
-_SEND_SECONDS = 5.0
+_SEND_SECONDS = 5
 
 _END_SECONDS = 5.0
+
+#: The longest message of a keeper: an end with what was printed, each byte an escape.
+_HEARD_BYTES = 64 * 1024
+_FDS_BYTES = socket.CMSG_SPACE(2 * array("i").itemsize)
+
+#: ``socket.recv_fds`` of Python 3.11 takes flags and does not heed them.
+_HEAR_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Ends(Protocol):
     """What is told of started lines, by the key they were started with; on the loop's thread."""
 
-    def exited(self, key: str, code: int) -> None:
-        """The line has ended, and nothing that it started is left."""
+    def opened(self, key: str, pipes: Sequence[int]) -> None:
+        """The line goes on, or has printed much: the read ends of its stdout and stderr."""
+
+    def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
+        """The line has ended, and nothing that it started is left; what it printed on stdout and
+        stderr, where that was not in its pipes.
+        """
 
     def failed(self, key: str, reason: str) -> None:
         """The line could not be started, or its keeper died and took it along."""
@@ -45,8 +58,8 @@ class Processes:
         self._ends = ends
         self._channel: socket.socket | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
-        #: Lines that were started and not heard of since.
-        self._running: set[str] = set()
+        #: Lines that were started and not heard of since, in that order.
+        self._running: dict[str, None] = {}
 
     def start(self) -> None:
         """Start the keeper. Raises OSError."""
@@ -64,42 +77,41 @@ class Processes:
                 # Signals for the agent's group are not for its keeper.
                 start_new_session=True,
             )
-        ours.settimeout(_SEND_SECONDS)
+        # The kernel's own: Python's would make each receive wait too.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = ours
         self._loop.watch(ours.fileno(), self._hear)
 
     def spawn(
-        self, key: str, line: str, *, cwd: Path, env: Mapping[str, str], until: float
-    ) -> tuple[int, int]:
-        """Start a line in a shell; returns the read ends of its stdout and stderr.
+        self, key: str, line: str, *, cwd: Path, env: Mapping[str, str], until: float, after: str
+    ) -> None:
+        """Start a line in a shell: at once, or when the line of ``after`` is over.
 
         ``until`` is the monotonic instant past which it may not live. Raises OSError, and
         ValueError for text that cannot be sent.
         """
-        out, out_end = os.pipe()
-        err, err_end = os.pipe()
+        self._running[key] = None
         try:
-            self._running.add(key)
             self._say(
-                [out_end, err_end],
                 say="spawn",
                 key=key,
                 line=line,
                 cwd=str(cwd),
                 env=dict(env),
                 until=until,
+                after=after,
             )
         except (OSError, ValueError):
-            self._running.discard(key)
-            os.close(out)
-            os.close(err)
+            self._running.pop(key)
             raise
-        finally:
-            os.close(out_end)
-            os.close(err_end)
-        for fd in (out, err):
-            os.set_blocking(fd, False)
-        return out, err
+
+    def start_now(self, key: str) -> None:
+        """Start a line that was to follow another, unless it has begun."""
+        self._say_if_heard(say="start", key=key)
+
+    def withdraw(self, key: str) -> None:
+        """Do not start a line that was to follow another: it fails, unless it has begun."""
+        self._say_if_heard(say="withdraw", key=key)
 
     def signal(self, key: str, number: int) -> None:
         """Signal the line and all that it started, wherever that went."""
@@ -120,35 +132,37 @@ class Processes:
     # --- the other direction
 
     def _hear(self) -> None:
-        channel = self._channel
-        if channel is None:
-            return
-        try:
-            data = channel.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._tell(json.loads(data))
-        elif self._channel is not None:
-            self._replace_keeper()
+        while (channel := self._channel) is not None:
+            try:
+                data, beside, _, _ = channel.recvmsg(_HEARD_BYTES, _FDS_BYTES, _HEAR_FLAGS)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, beside = b"", []
+            if data:
+                self._tell(json.loads(data), [fd for _, _, fds in beside for fd in array("i", fds)])
+            elif channel is self._channel:
+                self._replace_keeper()
 
-    def _tell(self, message: Mapping[str, Any]) -> None:
+    def _tell(self, message: Mapping[str, Any], fds: Sequence[int]) -> None:
         key = message["key"]
         match message["event"]:
+            case "opened":
+                self._ends.opened(key, fds)
             case "exited":
-                self._running.discard(key)
-                self._ends.exited(key, message["code"])
+                self._running.pop(key, None)
+                printed = [message[stream].encode("latin-1") for stream in ("out", "err")]
+                self._ends.exited(key, message["code"], printed)
             case "failed":
-                self._running.discard(key)
+                self._running.pop(key, None)
                 self._ends.failed(key, message["error"])
             case "lapsed":
                 self._ends.lapsed(key)
 
     def _replace_keeper(self) -> None:
         """The keeper died: end what it kept, say so, and start another."""
-        lost, self._running = self._running, set()
+        # What was to follow a line fails before that: it has not begun.
+        lost, self._running = [*reversed(self._running)], {}
         self.stop()
         killed = tree.kill_what_was_kept()
         events.warn("agent.keeper_died", lines=len(lost), killed=killed)
@@ -167,14 +181,14 @@ class Processes:
             tree.kill_what_was_kept()
         self._keeper = None
 
-    def _say(self, fds: Sequence[int], **message: Any) -> None:
+    def _say(self, **message: Any) -> None:
         channel = self._channel
         if channel is None:
             raise BrokenPipeError("the keeper is not there")
         # A message has to fit the socket: characters as they are, not as escapes.
-        socket.send_fds(channel, [json.dumps(message, ensure_ascii=False).encode()], list(fds))
+        channel.send(json.dumps(message, ensure_ascii=False).encode())
 
     def _say_if_heard(self, **message: Any) -> None:
         """A keeper that is gone is noticed, and what it kept ended, by the loop."""
         with contextlib.suppress(OSError):
-            self._say([], **message)
+            self._say(**message)

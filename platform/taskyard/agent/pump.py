@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from taskyard.agent.attempt import Attempt
 from taskyard.agent.loop import Loop
+from taskyard.agent.output import STREAMS
 from taskyard.store.output import Chunk
 
 _READ_BYTES = 64 * 1024
@@ -22,9 +23,6 @@ TOTAL_BACKLOG_BYTES = 4 * BACKLOG_BYTES
 
 #: Output waits at least so long: if its job is over by then, it is written with the job's end.
 LINGER_SECONDS = 0.02
-
-#: A line that is over sooner has its pipes read once, at its end: to watch them costs more.
-_UNWATCHED_SECONDS = 0.01
 
 Store = Callable[[Attempt, list[Chunk]], None]
 
@@ -40,31 +38,22 @@ class Pump:
         self._store = store
         self._flush_seconds = flush_seconds
         self._open_pipes = 0
-        #: Pipes that are not watched yet, with the monotonic instant when they will be.
-        self._fresh: dict[int, tuple[Attempt, float]] = {}
 
-    def open(self, attempt: Attempt, stdout_fd: int, stderr_fd: int) -> None:
-        """Read the pipes of a line that was spawned now."""
-        watch_at = time.monotonic() + _UNWATCHED_SECONDS
-        for fd, stream in ((stdout_fd, "stdout"), (stderr_fd, "stderr")):
+    def open(self, attempt: Attempt, pipes: Sequence[int]) -> None:
+        """Read the pipes of one of its lines: stdout and stderr."""
+        for fd, stream in zip(pipes, STREAMS, strict=True):
+            os.set_blocking(fd, False)
             attempt.pipes[fd] = stream
             self._open_pipes += 1
-            self._fresh[fd] = attempt, watch_at
-
-    def wait_seconds(self, now: float) -> float | None:
-        """Until ``watch`` has something to do."""
-        first = next(iter(self._fresh.values()), None)
-        return max(0.0, first[1] - now) if first else None
-
-    def watch(self, now: float) -> None:
-        """Watch the pipes of lines that have run for a moment."""
-        for fd, (attempt, watch_at) in list(self._fresh.items()):
-            if watch_at > now:
-                return
             self._watch(attempt, fd)
 
-    def drain(self, attempt: Attempt) -> None:
-        """A line has ended: read what is in its pipes. They stay open while somebody has them."""
+    def take(self, attempt: Attempt, printed: Sequence[bytes]) -> None:
+        """A line has ended, and this is what it printed, and what is in its pipes. Those stay open
+        while somebody has them.
+        """
+        for stream, data in zip(STREAMS, printed, strict=True):
+            if data:
+                self._feed(attempt, stream, data)
         for fd in list(attempt.pipes):
             while fd in attempt.pipes and not attempt.paused and self._read(attempt, fd):
                 pass
@@ -98,7 +87,6 @@ class Pump:
         return min(BACKLOG_BYTES, max(_READ_BYTES, part))
 
     def _watch(self, attempt: Attempt, fd: int) -> None:
-        self._fresh.pop(fd, None)
         # What was printed may still be waiting: then all are watched again together.
         if not attempt.paused:
             self._loop.watch(fd, lambda: self._read(attempt, fd))
@@ -114,21 +102,20 @@ class Pump:
         if not data:
             self._close(attempt, fd)
             return False
-        if not attempt.output.pending_bytes:
-            attempt.flush_due = max(attempt.flush_due, time.monotonic() + LINGER_SECONDS)
-        attempt.output.feed(attempt.pipes[fd], data)
+        self._feed(attempt, attempt.pipes[fd], data)
         if attempt.output.pending_bytes >= self._backlog_bytes:
             attempt.paused = True
             for other in attempt.pipes:
-                self._unwatch(other)
+                self._loop.unwatch(other)
         return True
 
-    def _unwatch(self, fd: int) -> None:
-        if self._fresh.pop(fd, None) is None:
-            self._loop.unwatch(fd)
+    def _feed(self, attempt: Attempt, stream: str, data: bytes) -> None:
+        if not attempt.output.pending_bytes:
+            attempt.flush_due = max(attempt.flush_due, time.monotonic() + LINGER_SECONDS)
+        attempt.output.feed(stream, data)
 
     def _close(self, attempt: Attempt, fd: int) -> None:
-        self._unwatch(fd)
+        self._loop.unwatch(fd)
         if attempt.pipes.pop(fd, None):
             self._open_pipes -= 1
             os.close(fd)

@@ -10,6 +10,7 @@ turn, is laid out, spawned line by line, and ends with its result.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,13 +20,14 @@ from functools import partial
 from taskyard import events
 from taskyard.agent.admission import Admission
 from taskyard.agent.attempt import DRAIN_SECONDS, Attempt
+from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
 from taskyard.agent.preparation import Preparation
 from taskyard.agent.processes import Processes
 from taskyard.agent.pump import LINGER_SECONDS, Pump
-from taskyard.agent.results import Results
 from taskyard.agent.stages import Stages
+from taskyard.agent.starts import Starts
 from taskyard.agent.turns import Turns
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
@@ -52,7 +54,6 @@ class Runner:
         self, stages: Stages, admission: Admission, turns: Turns, settings: Settings
     ) -> None:
         self._stages = stages
-        self._admission = admission
         self._turns = turns
         self._settings = settings
         self._freed: Freed | None = None
@@ -63,20 +64,25 @@ class Runner:
         self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="agent-helper")
         self._loop = Loop(self._tend_all, self._nap)
         self._processes = Processes(self._loop, self)
-        self._results = Results(stages.reporter, self._helpers, self._reported)
-        self._preparation = Preparation(stages, self._results, self._reported)
         self._pump = Pump(
             self._loop,
             self._helpers,
             stages.store_output,
             flush_seconds=settings.output_flush_seconds,
         )
+        self._endings = Endings(
+            self._loop, self._helpers, stages, self._pump, self._held, self._leave
+        )
+        self._preparation = Preparation(stages, self._endings.results, self._endings.reported)
+        self._starts = Starts(
+            self._loop, self._helpers, turns, admission, self._preparation, self._processes, self
+        )
 
     def start(self, freed: Freed | None = None) -> None:
         """Begin to run what is offered. Raises OSError."""
         self._freed = freed
         self._processes.start()
-        self._results.start()
+        self._endings.results.start()
         self._loop.start()
 
     def leases(self) -> list[Lease]:
@@ -100,7 +106,7 @@ class Runner:
             self._loop.post(lambda: self._send_away(claimed))
             return
         self._turns.join(claimed)
-        self._loop.post(self._advance)
+        self._loop.post(self._starts.advance)
 
     def extend(self, leases: Collection[Lease], until: float) -> None:
         """Let what runs under these leases run until then (monotonic): they were renewed."""
@@ -133,7 +139,7 @@ class Runner:
         self._stages.close()
         self._processes.stop()
         self._loop.stop()
-        self._results.stop()
+        self._endings.results.stop()
         self._helpers.shutdown(wait=False, cancel_futures=True)
 
     # --- until its turn has come
@@ -151,15 +157,7 @@ class Runner:
             self._send_away([held])
         else:
             self._turns.join([held])
-            self._advance()
-
-    def _advance(self) -> None:
-        """Let begin what has a place now."""
-        for held in self._turns.admitted(self._admission):
-            if not held.started or held.job.has_input:
-                self._helpers.submit(self._prepare, held)
-            elif self._preparation.lay_out(held) and held.attempt:
-                self._begin(held, held.attempt)
+            self._starts.advance()
 
     def _send_away(self, waiting: Sequence[Held]) -> None:
         """Give back what was not spawned."""
@@ -168,41 +166,71 @@ class Runner:
             if self._draining
             else "it does not fit beside what runs on its agent"
         )
-        for held in waiting:
-            self._return(held, reason)
-
-    def _prepare(self, held: Held) -> None:
-        """On a helper: everything up to the first spawn."""
-        if self._preparation.prepare(held) and held.attempt:
-            self._loop.post(partial(self._begin, held, held.attempt))
+        self._starts.send_away(waiting, reason)
 
     # --- line by line
 
-    def _begin(self, held: Held, attempt: Attempt) -> None:
+    def begin(self, held: Held, attempt: Attempt) -> None:
+        """It has its place and is laid out: spawn its first line, if it still may run."""
         if held.abandoned or held.stop_with is not None:
             # Nothing was spawned: the attempt has not been.
-            self._return(held, held.stop_with.detail if held.stop_with else "")
+            self.send_back(held, held.stop_with.detail if held.stop_with else "")
         elif time.monotonic() >= held.until:
-            self._return(held, "its lease was over before it could begin")
+            self.send_back(held, "its lease was over before it could begin")
         else:
-            held.begin(self._stages.moment().now)
-            attempt.begin(time.monotonic())
+            self._note_begin(held, attempt)
             self._next_line(held, attempt)
 
-    def _next_line(self, held: Held, attempt: Attempt) -> None:
-        line = attempt.next_line()
-        if line is None:
-            self._end(held, attempt)
-            return
+    def begun(self, held: Held, attempt: Attempt) -> None:
+        """Its first line has begun, as another's was over or in a place of its own."""
+        self._note_begin(held, attempt)
+        self._runs(held, attempt)
+        if held.abandoned:
+            self._end_processes(held, attempt)
+            self._endings.discard(held)
+        elif held.stop_with is not None:
+            attempt.stop(held.stop_with, time.monotonic(), self._settings.kill_grace_seconds)
+
+    def spawn(self, held: Held, attempt: Attempt, *, after: str = "") -> bool:
+        """Spawn its next line, now or when the line of ``after`` is over; whether that was asked
+        for.
+        """
         try:
-            pipes = self._processes.spawn(
-                held.key, line, cwd=attempt.workspace.folder, env=attempt.env, until=held.until
+            self._processes.spawn(
+                held.key,
+                attempt.lines.popleft(),
+                cwd=attempt.workspace.folder,
+                env=attempt.env,
+                until=held.until,
+                after=after,
             )
         except (OSError, ValueError) as error:
             self._cannot_run(held, attempt, str(error))
-            return
+            return False
+        return True
+
+    def send_back(self, held: Held, reason: str) -> None:
+        """It does not begin here: nothing of it was spawned."""
+        self._endings.send_back(held, reason)
+
+    def _note_begin(self, held: Held, attempt: Attempt) -> None:
+        held.begin(self._stages.moment().now)
+        attempt.begin(time.monotonic())
+
+    def _next_line(self, held: Held, attempt: Attempt) -> bool:
+        """Go on to the next line or to the end; whether there is another line."""
+        if not attempt.goes_on:
+            self._end(held, attempt)
+            return False
+        if not self.spawn(held, attempt):
+            return False
+        self._runs(held, attempt)
+        return True
+
+    def _runs(self, held: Held, attempt: Attempt) -> None:
         attempt.running = True
-        self._pump.open(attempt, *pipes)
+        if not attempt.lines:
+            self._starts.leads(held)
 
     def _cannot_run(self, held: Held, attempt: Attempt, reason: str) -> None:
         attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {reason}")
@@ -214,24 +242,40 @@ class Runner:
         held.ended_at = self._stages.moment()
         self._leave(held)
         if not attempt.pipes:
-            self._finish(held, attempt)
+            self._endings.finish(held, attempt)
 
     # --- what its keeper tells
 
-    def exited(self, key: str, code: int) -> None:
+    def opened(self, key: str, pipes: Sequence[int]) -> None:
+        """A line goes on, or has printed much: its output is read from now on."""
+        held = self._held.get(key)
+        if held and held.attempt:
+            self._pump.open(held.attempt, pipes)
+        else:
+            for fd in pipes:
+                os.close(fd)
+
+    def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
         """A line has ended, with all that it started."""
         held = self._held.get(key)
+        goes_on = False
         if held and held.attempt:
             held.attempt.running = False
             held.attempt.exit_code = code
-            self._pump.drain(held.attempt)
-            self._next_line(held, held.attempt)
+            self._pump.take(held.attempt, printed)
+            goes_on = self._next_line(held, held.attempt)
+        if not goes_on:
+            self._starts.over(key)
 
     def failed(self, key: str, reason: str) -> None:
         """A line could not be started, or was taken along by its keeper's death."""
         held = self._held.get(key)
+        if held and held.lead:
+            self._starts.failed(held, reason)
+            return
         if held and held.attempt:
             self._cannot_run(held, held.attempt, reason)
+        self._starts.over(key)
 
     def lapsed(self, key: str) -> None:
         """The lease was not renewed in time: its processes are dead, and it is ours no more."""
@@ -247,9 +291,7 @@ class Runner:
         if self._put_off:
             return max(0.0, self._tend_at - now)
         printed = any(h.attempt and h.attempt.output.pending_bytes for h in [*self._held.values()])
-        nap = LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
-        wait = self._pump.wait_seconds(now)
-        return nap if wait is None else min(nap, wait)
+        return LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
 
     def _tend_all(self) -> None:
         now = time.monotonic()
@@ -257,7 +299,6 @@ class Runner:
         if self._put_off:
             return
         self._tend_at = now + _TEND_SECONDS
-        self._pump.watch(now)
         for held in list(self._held.values()):
             if held.attempt is not None and held.begun_at:
                 self._tend_guarded(held, held.attempt, now)
@@ -273,7 +314,7 @@ class Runner:
             attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {error!r}")
             attempt.flushing = False
             self._end_processes(held, attempt)
-            self._finish(held, attempt)
+            self._endings.finish(held, attempt)
 
     def _tend(self, held: Held, attempt: Attempt, now: float) -> None:
         """Whatever is due for one attempt."""
@@ -287,7 +328,7 @@ class Runner:
         self._pump.flush(attempt, now)
         drained = attempt.drained_by is not None
         if drained and (not attempt.pipes or now >= (attempt.drained_by or 0)):
-            self._finish(held, attempt)
+            self._endings.finish(held, attempt)
 
     # --- its end
 
@@ -298,6 +339,8 @@ class Runner:
                 held.attempt.stop(outcome, time.monotonic(), grace_seconds)
             elif held:
                 held.stop_with = outcome
+                if held.lead:
+                    self._starts.withdraw(held, outcome.detail)
 
         self._loop.post(stop)
 
@@ -310,7 +353,9 @@ class Runner:
         attempt = held.attempt
         if attempt and held.begun_at and attempt.drained_by is None:
             self._end_processes(held, attempt)
-            self._discard(held)
+            self._endings.discard(held)
+        elif held.lead:
+            self._starts.withdraw(held, "")
 
     def _end_processes(self, held: Held, attempt: Attempt) -> None:
         if attempt.running:
@@ -322,61 +367,10 @@ class Runner:
             if held := self._held.get(key):
                 held.extend(until)
 
-    def _finish(self, held: Held, attempt: Attempt) -> None:
-        """Have the result written; what is large is stored before, by a helper."""
-        if attempt.flushing:
-            return
-        self._pump.close(attempt)
-        held.attempt = None
-        attempt.output.finish()
-        self._leave(held)
-        if self._stages.is_small(attempt):
-            self._results.add(self._stages.small_result(held, attempt))
-            self._stages.clear(attempt)
-        else:
-            self._helpers.submit(self._wind_up, held, attempt)
-
-    def _wind_up(self, held: Held, attempt: Attempt) -> None:
-        """On a helper: store the rest of its output and what it left."""
-        try:
-            result = self._stages.wind_up(held, attempt)
-        except Exception as error:
-            # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
-            events.error("agent.report_failed", error, job=held.job.job_id)
-            self._reported(held)
-        else:
-            self._results.add(result)
-        finally:
-            self._stages.clear(attempt)
-
-    def _return(self, held: Held, reason: str) -> None:
-        """Give back a job of which nothing was spawned."""
-        if not held.abandoned:
-            self._helpers.submit(self._stages.release, held.lease, reason)
-        self._discard(held)
-
-    def _discard(self, held: Held) -> None:
-        """Drop an attempt of which nothing is written any more."""
-        attempt, held.attempt = held.attempt, None
-        if attempt is not None:
-            self._pump.close(attempt)
-            self._helpers.submit(self._stages.clear, attempt)
-        self._forget(held)
-
-    def _reported(self, held: Held) -> None:
-        """Nothing more is written of it; from any thread."""
-        self._loop.post(lambda: self._forget(held))
-
-    def _forget(self, held: Held) -> None:
-        self._held.pop(held.key, None)
-        self._leave(held)
-
     def _leave(self, held: Held) -> None:
         """Its place is free, if it had one: for the next that waits, and for a claim."""
-        if self._admission.leave(held.key):
-            self._advance()
-            if self._freed:
-                self._freed(held.job, held.ran_seconds)
+        if self._starts.leave(held) and self._freed:
+            self._freed(held.job, held.ran_seconds)
 
     def _wait_until_empty(self, seconds: float) -> None:
         until = time.monotonic() + seconds

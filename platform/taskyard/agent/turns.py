@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 
 from taskyard.agent.admission import Admission
 from taskyard.agent.held import Held
 from taskyard.jobs.model import Job
+from taskyard.workers.places import needs_no_more
 
 #: How long a job waits for a place that it was expected to find free: then it is better queued.
 TURN_SECONDS = 1.0
@@ -18,6 +20,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._waiting: list[Held] = []
+        #: Those that are bound to what runs: they begin when that is over, if not before.
+        self._followers: dict[str, Held] = {}
         self._lock = threading.Lock()
 
     def join(self, held: Iterable[Held]) -> None:
@@ -44,6 +48,33 @@ class Turns:
             for held in late:
                 self._waiting.remove(held)
         return late
+
+    def remove(self, held: Held) -> None:
+        """It waits no more, if it did."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._waiting.remove(held)
+
+    def bind(self, lead: Held) -> Held | None:
+        """The first of those that could have the place of ``lead`` as it is over, now bound to it.
+        It waits on, in case that another is free before.
+        """
+        with self._lock:
+            for held in self._waiting:
+                plain = held.started and not held.lead and not held.job.has_input
+                if plain and needs_no_more(held.job, lead.job):
+                    held.lead = lead.key
+                    self._followers[lead.key] = held
+                    return held
+        return None
+
+    def follower(self, key: str) -> Held | None:
+        """What is bound to the job of this key."""
+        return self._followers.get(key)
+
+    def unbind(self, held: Held) -> None:
+        """It is bound to none any more."""
+        self._followers.pop(held.lead, None)
+        held.lead = ""
 
     def count(self) -> int:
         """How many wait."""

@@ -118,6 +118,11 @@ def fits(spot: Place, job: Job) -> str | None:
     )
 
 
+def needs_no_more(job: Job, other: Job) -> bool:
+    """Whether a place of ``other`` is large enough for the job."""
+    return job.required_cpu <= other.required_cpu and job.required_ram_mb <= other.required_ram_mb
+
+
 def refuses(worker: Worker, job: Job) -> str | None:
     """Why this worker may not have this job back, or None.
 

@@ -1,0 +1,137 @@
+"""From a job's turn to its first line: in a place that is free, or as another's last line ends.
+
+An agent has as many places as CPUs, and a place that waited for the word of an end to come here,
+and for the next line to go to the keeper, would stand empty for as long as a short line runs. So
+the keeper is told beforehand what follows a line, where a job waits that needs no more than it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Protocol
+
+from taskyard.agent.admission import Admission
+from taskyard.agent.attempt import Attempt
+from taskyard.agent.held import Held
+from taskyard.agent.loop import Loop
+from taskyard.agent.preparation import Preparation
+from taskyard.agent.processes import Processes
+from taskyard.agent.turns import Turns
+
+
+class Run(Protocol):
+    """The runner, as far as beginnings go; on the loop's thread."""
+
+    def begin(self, held: Held, attempt: Attempt) -> None:
+        """It has a place and is laid out: its first line may be spawned."""
+
+    def spawn(self, held: Held, attempt: Attempt, *, after: str = "") -> bool:
+        """Spawn its next line, now or when the line of ``after`` is over; whether that was asked
+        for.
+        """
+
+    def begun(self, held: Held, attempt: Attempt) -> None:
+        """What was to follow another's line has begun."""
+
+    def send_back(self, held: Held, reason: str) -> None:
+        """It does not begin here."""
+
+
+class Starts:
+    """Has jobs begin; called by the loop's thread alone."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        helpers: Executor,
+        turns: Turns,
+        admission: Admission,
+        preparation: Preparation,
+        processes: Processes,
+        run: Run,
+    ) -> None:
+        self._loop = loop
+        self._helpers = helpers
+        self._turns = turns
+        self._admission = admission
+        self._preparation = preparation
+        self._processes = processes
+        self._run = run
+        #: Those whose last line runs, and which nothing is to follow yet.
+        self._leads: dict[str, Held] = {}
+
+    def advance(self) -> None:
+        """Let begin what has a place now, and choose what follows what runs."""
+        for held in self._turns.admitted(self._admission):
+            if held.lead:
+                self._processes.start_now(held.key)
+                self._begun(held)
+            elif not held.started or held.job.has_input:
+                self._helpers.submit(self._prepare, held)
+            elif self._preparation.lay_out(held) and held.attempt:
+                self._run.begin(held, held.attempt)
+        for lead in list(self._leads.values()):
+            self._choose(lead)
+
+    def leads(self, held: Held) -> None:
+        """Its last line runs: another may follow."""
+        self._leads[held.key] = held
+        self._choose(held)
+
+    def leave(self, held: Held) -> bool:
+        """Its place is free: for what follows it, else for what fits. Whether it had one."""
+        if not self._admission.leave(held.key):
+            return False
+        self._leads.pop(held.key, None)
+        if follower := self._turns.follower(held.key):
+            self._admission.admit(follower.key, follower.job)
+            self._turns.remove(follower)
+        self.advance()
+        return True
+
+    def over(self, key: str) -> None:
+        """A last line is over, and with that what follows it has begun."""
+        if held := self._turns.follower(key):
+            self._begun(held)
+
+    def send_away(self, waiting: Iterable[Held], reason: str) -> None:
+        """Do not begin these, which wait no more."""
+        for held in waiting:
+            if held.lead:
+                self.withdraw(held, reason)
+            else:
+                self._run.send_back(held, reason)
+
+    def withdraw(self, held: Held, reason: str) -> None:
+        """Do not begin what is to follow another's line, unless it has begun by now."""
+        held.unwanted = reason
+        self._processes.withdraw(held.key)
+
+    def failed(self, held: Held, reason: str) -> None:
+        """What was to follow another's line has not begun and will not."""
+        self._turns.remove(held)
+        self._turns.unbind(held)
+        self._run.send_back(held, held.unwanted or reason)
+
+    def _prepare(self, held: Held) -> None:
+        """On a helper: everything up to the first spawn."""
+        if self._preparation.prepare(held) and held.attempt:
+            self._loop.post(partial(self._run.begin, held, held.attempt))
+
+    def _choose(self, lead: Held) -> None:
+        held = self._turns.bind(lead) if lead.key in self._leads else None
+        if held is None:
+            return
+        del self._leads[lead.key]
+        attempt = held.attempt if self._preparation.lay_out(held) else None
+        if attempt is None or not self._run.spawn(held, attempt, after=lead.key):
+            # That is its end.
+            self._turns.remove(held)
+            self._turns.unbind(held)
+
+    def _begun(self, held: Held) -> None:
+        self._turns.unbind(held)
+        if held.attempt:
+            self._run.begun(held, held.attempt)

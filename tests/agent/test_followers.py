@@ -1,0 +1,289 @@
+"""A line that follows another begins as that is over: once, in its place, or not at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taskyard.agent import line as lines
+from taskyard.agent.line import Line
+from taskyard.agent.loop import Loop
+from taskyard.agent.processes import Processes
+from taskyard.agent.turns import TURN_SECONDS
+from taskyard.context import Platform
+from tests.agent.conftest import Bench
+from tests.helpers import eventually
+
+
+class Kept:
+    """An agent's end of a keeper, which only listens once the test says so."""
+
+    def __init__(self) -> None:
+        self.loop = Loop(lambda: None, lambda: None)
+        self.processes = Processes(self.loop, self)
+        self.said: list[tuple[str, str]] = []
+        self.opened_pipes: dict[str, Sequence[int]] = {}
+        self.processes.start()
+
+    def opened(self, key: str, pipes: Sequence[int]) -> None:
+        self.opened_pipes[key] = pipes
+
+    def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
+        self.said.append((key, f"{code} {b''.join(printed).decode().strip()}".strip()))
+
+    def failed(self, key: str, reason: str) -> None:
+        self.said.append((key, reason))
+
+    def lapsed(self, key: str) -> None:
+        self.said.append((key, "lapsed"))
+
+    def spawn(self, key: str, line: str, *, after: str = "", lives_seconds: float = 60) -> None:
+        until = time.monotonic() + lives_seconds
+        self.processes.spawn(
+            key, line, cwd=Path("/"), env=dict(os.environ), until=until, after=after
+        )
+
+    def hear(self, count: int) -> list[tuple[str, str]]:
+        """What was said, once it is so much; listens from the first time on."""
+        if not self.said:
+            self.loop.start()
+        eventually(lambda: len(self.said) >= count)
+        return self.said
+
+    def end(self) -> None:
+        self.processes.stop()
+        self.loop.stop()
+        for pipes in self.opened_pipes.values():
+            for fd in pipes:
+                os.close(fd)
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    made = Kept()
+    yield made
+    made.end()
+
+
+def test_it_begins_when_the_other_is_over_though_the_agent_does_not_listen(
+    kept: Kept, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    kept.spawn("a", f"sleep 0.2; touch {first}")
+    kept.spawn("b", f"test -e {first} && touch {second}", after="a")
+    eventually(second.exists)
+    assert kept.hear(2) == [("a", "0"), ("b", "0")]
+
+
+def test_it_begins_at_once_where_the_other_is_over_already(kept: Kept) -> None:
+    kept.spawn("b", "echo hi", after="a")
+    assert kept.hear(1) == [("b", "0 hi")]
+
+
+def test_it_follows_a_line_that_failed_or_was_killed(kept: Kept) -> None:
+    kept.spawn("a", "sleep 60")
+    kept.spawn("b", "exit 3", after="a")
+    kept.processes.signal("a", 9)
+    assert kept.hear(2) == [("a", "137"), ("b", "3")]
+
+
+def test_it_begins_before_that_when_it_is_told_to_and_never_twice(
+    kept: Kept, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    kept.spawn("a", "sleep 0.3")
+    kept.spawn("b", f"echo ran >> {ran}", after="a")
+    for _ in range(2):
+        kept.processes.start_now("b")
+    assert kept.hear(2) == [("b", "0"), ("a", "0")]
+    kept.processes.start_now("b")
+    kept.spawn("c", "true", after="a")
+    assert kept.hear(3)[-1] == ("c", "0")
+    assert ran.read_text() == "ran\n"
+
+
+def test_what_is_withdrawn_does_not_begin_and_what_has_begun_is_not_withdrawn(
+    kept: Kept, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    kept.spawn("a", "sleep 0.2")
+    kept.spawn("b", f"touch {ran}", after="a")
+    kept.processes.withdraw("b")
+    assert kept.hear(2) == [("b", "it was withdrawn"), ("a", "0")]
+    kept.spawn("c", "sleep 0.2; echo c", after="a")
+    kept.processes.withdraw("c")
+    eventually(lambda: len(kept.said) == 3)
+    assert kept.said[-1][1].startswith("0")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("is_renewed", [False, True])
+def test_it_begins_only_under_a_lease_that_lasts(kept: Kept, is_renewed: bool) -> None:
+    kept.spawn("a", "sleep 0.4")
+    kept.spawn("b", "echo hi", after="a", lives_seconds=0.2)
+    if is_renewed:
+        kept.processes.extend(["b"], time.monotonic() + 60)
+    said = kept.hear(2)
+    assert said[1] == ("b", "0 hi" if is_renewed else "its lease was over before it began")
+
+
+def test_it_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
+    kept.spawn("a", "sleep 60")
+    kept.spawn("b", "sleep 60", after="a")
+    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    keeper.kill()
+    assert kept.hear(2) == [("b", "its keeper process died"), ("a", "its keeper process died")]
+
+
+# --- what is read of a line's pipes by the keeper
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_held", "is_little"),
+    [
+        (b"", False, True),
+        (b"hi", False, True),
+        (b"x" * lines.LITTLE_BYTES, False, True),
+        (b"x" * (lines.LITTLE_BYTES + 1), False, False),
+        (b"hi", True, False),
+    ],
+)
+def test_little_is_what_is_complete_and_fits_a_message(
+    printed: bytes, is_held: bool, is_little: bool
+) -> None:
+    out, out_end = os.pipe()
+    err, err_end = os.pipe()
+    line = Line(key="a", tag=0, pid=0, until=0, pipes=(out, err), shown_at=0)
+    os.write(out_end, printed)
+    os.close(out_end)
+    if not is_held:
+        os.close(err_end)
+    assert line.has_printed_little() is is_little
+    if is_little:
+        assert line.take_printed() == [printed, b""]
+    else:
+        for fd in [*line.give_pipes(), *([err_end] if is_held else [])]:
+            os.close(fd)
+    assert not line.pipes
+
+
+@pytest.mark.parametrize("line", ["sleep 0.1; echo hi", "head -c 10000 /dev/zero"])
+def test_the_pipes_of_what_runs_on_or_prints_much_come_before_its_end(
+    kept: Kept, line: str
+) -> None:
+    kept.spawn("a", line)
+    assert kept.hear(1) == [("a", "0")]
+    out, err = kept.opened_pipes["a"]
+    assert len(os.read(out, 20_000)) in (3, 10_000)
+    assert os.read(err, 1) == b""
+
+
+# --- jobs that follow each other
+
+
+@pytest.fixture
+def small(platform: Platform, tmp_path: Path) -> Iterator[Bench]:
+    """A host of one CPU."""
+    made = Bench(platform, tmp_path / "workspaces", cpu_count=1)
+    yield made
+    made.runner.drain(0)
+
+
+def test_jobs_that_follow_each_other_never_run_at_once(small: Bench, tmp_path: Path) -> None:
+    alone = f"mkdir {tmp_path / 'mark'} && sleep 0.01 && rmdir {tmp_path / 'mark'}"
+    leases = small.take(*["true", alone] * 10)
+    assert {small.ended(lease).status for lease in leases} == {"COMPLETED"}
+
+
+def test_a_job_of_many_lines_is_followed_when_its_last_is_over(
+    small: Bench, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    long, failing, last = small.take(
+        f"sleep 0.1\nsleep 0.1\ntouch {mark}", f"test -e {mark}\nfalse\nsleep 9", "echo hi"
+    )
+    assert small.ended(long).status == "COMPLETED"
+    assert small.ended(failing).error_message == "exit code 1"
+    assert small.printed(small.ended(last)) == "hi\n"
+
+
+def test_a_job_with_two_lines_of_its_own_follows_too(small: Bench) -> None:
+    _, lease = small.take("sleep 0.1", "echo one\necho two")
+    assert small.printed(small.ended(lease)) == "one\ntwo\n"
+
+
+def test_a_job_that_is_cancelled_before_it_follows_is_given_back(
+    small: Bench, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    first, second = small.take("sleep 0.5", f"touch {ran}")
+    _await_follower(small)
+    small.runner.cancel(second)
+    assert small.await_status(second, "QUEUED").history[-1]["reason"] == "stopped on request"
+    small.ended(first)
+    assert not ran.exists()
+
+
+def test_a_job_whose_lease_is_lost_before_it_follows_does_not_begin(
+    small: Bench, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    first, second = small.take("sleep 0.5", f"touch {ran}")
+    _await_follower(small)
+    small.runner.abandon(second)
+    small.ended(first)
+    eventually(lambda: not small.runner.job_ids())
+    assert not ran.exists()
+
+
+def test_a_job_follows_one_whose_lease_is_lost(small: Bench) -> None:
+    first, second, third = small.take("sleep 60", "echo hi", "echo hi")
+    _await_follower(small)
+    small.runner.abandon(first)
+    assert small.printed(small.ended(second)) == small.printed(small.ended(third)) == "hi\n"
+    eventually(lambda: not small.runner.job_ids())
+
+
+def test_a_job_does_not_wait_for_a_long_one_to_be_over(small: Bench) -> None:
+    first, second = small.take(f"sleep {2 * TURN_SECONDS}", "echo hi")
+    entry = small.await_status(second, "QUEUED").history[-1]
+    assert entry["reason"] == "it does not fit beside what runs on its agent"
+    assert small.ended(first).status == "COMPLETED"
+
+
+def test_a_job_takes_another_place_that_is_free_before(platform: Platform, tmp_path: Path) -> None:
+    bench = Bench(platform, tmp_path / "w", cpu_count=2)
+    long, short, third, fourth = bench.take("sleep 60", "sleep 0.2", "echo hi", "echo hi")
+    assert bench.printed(bench.ended(third)) == bench.printed(bench.ended(fourth)) == "hi\n"
+    assert bench.ended(short).status == "COMPLETED"
+    assert bench.store.jobs.get(long.job_id).status == "RUNNING"
+    bench.runner.drain(0)
+
+
+def test_an_agent_that_leaves_gives_back_what_follows(small: Bench, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    first, second = small.take("sleep 0.5", f"touch {ran}")
+    _await_follower(small)
+    small.runner.drain(5)
+    assert small.store.jobs.get(first.job_id).status == "COMPLETED"
+    assert small.store.jobs.get(second.job_id).history[-1]["reason"] == "its agent is stopping"
+    assert not ran.exists()
+
+
+def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_dies(small: Bench) -> None:
+    first, second = small.take("sleep 60", "sleep 60")
+    _await_follower(small)
+    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    keeper.kill()
+    assert small.await_status(second, "QUEUED").history[-1]["verb"] == "release"
+    assert "keeper" in str(small.store.jobs.get(first.job_id).history[-1]["reason"])
+
+
+def _await_follower(bench: Bench) -> None:
+    """Until the keeper was told what comes next: a workspace is there for it."""
+    eventually(lambda: len(list(bench.folder.iterdir())) >= 2)
