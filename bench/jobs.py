@@ -119,9 +119,9 @@ def _measure_whole(
 
 
 def _measure_lists(side: Side, figures: Figures, each: Callable[..., Any], jobs: int) -> None:
-    """The same with lists; then how fast whole lists are taken, while nothing runs."""
+    """The same in lists; then how fast whole lists are taken, while nothing runs."""
     began = time.perf_counter()
-    _check(each(_read, each(_submit_list, [jobs // CLIENTS] * CLIENTS)))
+    _check(each(_read_list, each(_submit_list, [jobs // CLIENTS] * CLIENTS)))
     figures.lists_per_second.append(jobs // CLIENTS * CLIENTS / (time.perf_counter() - began))
     with side.held():
         began = time.perf_counter()
@@ -147,6 +147,10 @@ def _submit(client: Client, count: int) -> list[Any]:
 
 def _submit_list(client: TaskyardClient, count: int) -> list[Any]:
     return client.submit_list(count)
+
+
+def _read_list(client: TaskyardClient, jobs: list[Any]) -> list[str]:
+    return client.outputs(jobs)
 
 
 def _timed_submits(client: Client, count: int, times_ms: list[float]) -> list[Any]:

@@ -89,11 +89,11 @@ def _beat(store: Store, worker_id: str) -> None:
     """What an agent's presence does with each beat."""
     now = store.clock.now()
     store.workers.heartbeat(worker_id, {"cpuUsage": 1.0, "ramFreeMb": 9_000}, now=now)
-    held = store.queries.held_by(worker_id)
+    held = store.live.held_by(worker_id)
     leases = [lease_of(job) for job in held[:10]]
     lease = timedelta(seconds=15)
     store.jobs.renew(worker_id, leases, now=now, lease=lease, grace=lease)
-    store.queries.held_by(worker_id, JobStatus.ASSIGNED)
+    store.live.held_by(worker_id, JobStatus.ASSIGNED)
 
 
 def _job(number: int, job_id: str, store: Store | None = None) -> Job:

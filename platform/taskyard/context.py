@@ -55,7 +55,7 @@ class Platform:
 
     def _try_pass(self, trigger: str) -> None:
         try:
-            if self.store.queries.waiting_shapes():
+            if self.store.live.waiting_shapes():
                 self.offers.look(self.store, self.settings)
                 self.run_pass(trigger)
             else:

@@ -108,6 +108,21 @@ def wait_until_ended(platform: Platform, job_id: str, seconds: float) -> Job:
             woken.wait(min(LOOK_SECONDS, left))
 
 
+def wait_until_all_ended(platform: Platform, job_ids: Sequence[str], seconds: float) -> None:
+    """Return as soon as all of these jobs have ended, or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    live = list(job_ids)
+    while live and time.monotonic() < deadline:
+        # One stands for all: what was submitted last is mostly over last.
+        last = live[-1]
+        with platform.store.feed.waiting_for_end(last) as woken:
+            while (live := platform.store.live.among(live)) and live[-1] == last:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                woken.wait(min(LOOK_SECONDS, left))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Look:
     """A job and what it had printed behind a place, read once for all who are there."""

@@ -35,7 +35,8 @@ def submit(
     """
     inputs = [_input(platform, request, host) for request in wanted]
     now = platform.store.clock.now()
-    job_ids: Sequence[str] = [ids.new("job", now) for _ in wanted]
+    # Jobs of one instant are run in the order of their ids.
+    job_ids: Sequence[str] = sorted(ids.new("job", now) for _ in wanted)
     if key:
         job_ids = platform.store.idempotency.ids_for(by, key, body, job_ids)
     jobs = [

@@ -90,7 +90,7 @@ def overview(
     points = series(kept, begin=begin, end=now, step=span.shown)
     jobs = store.queries.tally(in_states({*counted, JobStatus.QUEUED}))
     oldest = _oldest(platform, jobs, kept, now)
-    workers, usage = store.workers.listed(), store.queries.usage()
+    workers, usage = store.workers.listed(), store.live.usage()
     offline_after = timedelta(seconds=platform.settings.offline_seconds)
     online = [worker for worker in workers if not worker.is_offline(now, offline_after)]
     return Overview(
@@ -123,7 +123,7 @@ def _oldest(
 ) -> datetime | None:
     """Looked up while the queue is short; a long one was last looked at by the tick."""
     if JobStatus.QUEUED not in jobs.more:
-        return platform.store.queries.oldest_queued() if jobs.counts["QUEUED"] else None
+        return platform.store.live.oldest_queued() if jobs.counts["QUEUED"] else None
     sampled = [rollup for rollup in kept if rollup.samples]
     if not sampled:
         return None
@@ -150,7 +150,7 @@ def _facts(
         now=now,
         workers=workers,
         offline_after=timedelta(seconds=settings.offline_seconds),
-        waiting=store.queries.queue(per_shape=1, shapes=SHAPES),
+        waiting=store.live.queue(per_shape=1, shapes=SHAPES),
         oldest_queued_at=oldest,
         scheduler_seen_at=store.locks.last_sign_of_life("scheduler"),
         ticks=store.locks.ticks(),

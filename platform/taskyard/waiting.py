@@ -16,7 +16,7 @@ def explain(here: Platform, job: Job) -> Waiting | None:
     """Why the job waits, by each worker, and how many are ahead of it; None unless it is queued."""
     if job.status is not JobStatus.QUEUED:
         return None
-    return _look(here).explain(job, ahead=here.store.queries.ahead_of(job))
+    return _look(here).explain(job, ahead=here.store.live.ahead_of(job))
 
 
 def reasons(here: Platform, jobs: Sequence[Job]) -> dict[str, str]:
@@ -42,7 +42,7 @@ def reasons(here: Platform, jobs: Sequence[Job]) -> dict[str, str]:
 def _look(here: Platform) -> Sight:
     return explanation.look(
         here.store.workers.listed(),
-        here.store.queries.usage(),
+        here.store.live.usage(),
         now=here.store.clock.now(),
         offline_after=timedelta(seconds=here.settings.offline_seconds),
     )

@@ -43,6 +43,15 @@ def test_status_has_every_field_of_the_contract(api: FlaskClient) -> None:
     assert [name for name in fields.split() if name not in status] == []
 
 
+def test_what_was_submitted_in_one_list_is_queued_in_its_order(
+    api: FlaskClient, platform: Platform
+) -> None:
+    body = [{"command": f"echo {number}"} for number in range(20)]
+    api.post("/api/jobs/create", json=body)
+    queued = platform.store.live.queue(per_shape=20)
+    assert [{"command": job.command} for job in queued] == body
+
+
 def test_a_list_is_newest_first_and_pages_without_gap_or_repeat(api: FlaskClient) -> None:
     body = [{"command": f"echo {n}"} for n in range(7)]
     made = api.post("/api/jobs/create", json=body).get_json()

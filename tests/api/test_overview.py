@@ -79,7 +79,7 @@ def test_a_long_queue_is_not_counted_for_each_who_asks(
     clock.advance(4000)
     tick("statistics")
     monkeypatch.setattr(queries, "COUNTED", 3)
-    monkeypatch.setattr(platform.store.queries, "depth", None)
+    monkeypatch.setattr(platform.store.live, "depth", None)
     assert "long_queue" in [alarm.kind for alarm in current_alarms(platform)]
 
 

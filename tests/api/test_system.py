@@ -66,7 +66,7 @@ def test_a_pass_is_done_whether_it_is_noted_or_not(
     register(platform)
     monkeypatch.setattr(platform.store.passes, "_passes", Away())
     submit_job(api)
-    assert platform.store.queries.counts()["ASSIGNED"] == 1
+    assert platform.store.live.counts()["ASSIGNED"] == 1
 
 
 def test_each_tick_says_when_it_ran_and_what_it_did(

@@ -127,7 +127,7 @@ def test_one_worker_that_polls_many_times_at_once_is_never_overcommitted(
 
     for _ in range(3):
         racing(poll, 8)
-        usage = platform.store.queries.usage([agent.worker_id])
+        usage = platform.store.live.usage([agent.worker_id])
         assert usage.get(agent.worker_id, NOTHING).cpu <= 4
 
 

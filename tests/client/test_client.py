@@ -59,6 +59,18 @@ def test_many_jobs_go_in_one_request_in_order(client: Client) -> None:
     assert [client.status(job_id)["command"] for job_id in ids] == [f"echo {n}" for n in range(5)]
 
 
+def test_many_jobs_are_waited_for_in_one_request(client: Client, agent: HttpAgent) -> None:
+    ids = client.submit_all([{"command": f"echo {n}"} for n in range(3)])
+    assert client.results(ids)["ended"] == 0
+    for exit_code in range(3):
+        agent.poll()
+        agent.submit(exit_code)
+    results = client.wait_for_all(ids)
+    assert [(job["jobId"], job["exitCode"]) for job in results] == [
+        (job_id, exit_code) for exit_code, job_id in enumerate(ids)
+    ]
+
+
 def test_lists_are_filtered_and_paged(client: Client) -> None:
     client.submit_all([{"command": "a", "labels": ["gpu"]}] * 3)
     page = client.list_jobs(label="gpu", limit=2, status=["QUEUED"])

@@ -31,7 +31,7 @@ def check_jobs(jobs: Iterable[Job]) -> None:
 
 def check_capacity(store: Store) -> None:
     """No worker has more in use than it has."""
-    usage = store.queries.usage()
+    usage = store.live.usage()
     for worker in store.workers.listed():
         used = usage.get(worker.worker_id)
         if used is not None:
@@ -43,7 +43,7 @@ def check_capacity(store: Store) -> None:
 def check_running(store: Store, admissions: Mapping[str, Admission]) -> None:
     """What runs under leases that the agents of now admitted fits their hosts."""
     for worker_id, admission in admissions.items():
-        running = store.queries.held_by(worker_id, JobStatus.RUNNING)
+        running = store.live.held_by(worker_id, JobStatus.RUNNING)
         admitted = [job for job in running if admission.has(lease_of(job).key)]
         assert sum(job.required_cpu for job in admitted) <= admission.capacity.cpu_count + _EPSILON
         assert sum(job.required_ram_mb for job in admitted) <= admission.capacity.ram_total_mb

@@ -43,7 +43,7 @@ def test_the_queue_is_not_read_while_nothing_is_free(
 ) -> None:
     register(platform)
     operations.submit(platform, [{"command": "true"}], by="app")
-    monkeypatch.setattr(platform.store.queries, "heads", heads := Mock(return_value=[]))
+    monkeypatch.setattr(platform.store.live, "heads", heads := Mock(return_value=[]))
     operations.submit(platform, [{"command": "true"}], by="app")
     heads.assert_not_called()
     platform.run_pass("tick")

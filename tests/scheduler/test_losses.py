@@ -47,7 +47,7 @@ class Fleet:
 
     def start_assigned(self) -> None:
         for worker_id in set(WORKERS) - self.dead:
-            for job in self.store.queries.held_by(worker_id, JobStatus.ASSIGNED):
+            for job in self.store.live.held_by(worker_id, JobStatus.ASSIGNED):
                 self.reporter.start(lease_of(job))
 
     def beat(self) -> None:
@@ -55,7 +55,7 @@ class Fleet:
         self.clock.advance(2)
         for worker_id in set(WORKERS) - self.dead:
             self.store.workers.heartbeat(worker_id, {}, now=self.clock.now())
-            running = self.store.queries.held_by(worker_id, JobStatus.RUNNING)
+            running = self.store.live.held_by(worker_id, JobStatus.RUNNING)
             self.store.jobs.renew(
                 worker_id,
                 [lease_of(job) for job in running],

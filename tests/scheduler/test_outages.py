@@ -171,7 +171,7 @@ def test_a_scheduler_paused_in_the_middle_judges_by_the_instant_it_began_with(
         store.locks.note_sweep(
             "timeouts", now=clock.now(), gap=timedelta(seconds=6), hold=timedelta(seconds=30)
         )
-    read = store.queries.overdue
+    read = store.live.overdue
 
     def overdue(now: datetime, **options: Any) -> list[Job]:
         found = read(now, **options)
@@ -180,7 +180,7 @@ def test_a_scheduler_paused_in_the_middle_judges_by_the_instant_it_began_with(
         clock.advance(60)
         return found
 
-    monkeypatch.setattr(store.queries, "overdue", overdue)
+    monkeypatch.setattr(store.live, "overdue", overdue)
     report = sweep(store, settings)
     assert (report.requeued, report.ended) == (0, 0)
     assert running.job.status is JobStatus.RUNNING

@@ -13,10 +13,11 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
-from taskyard.store import queries
+from taskyard.store import live
 from taskyard.store.client import Store
 from taskyard.store.indexes import ensure_indexes
-from taskyard.store.queries import Depth, JobFilter
+from taskyard.store.live import Depth
+from taskyard.store.queries import JobFilter
 from taskyard.store.searches import Position
 from tests import factories
 from tests.conftest import Racing
@@ -246,14 +247,14 @@ def test_the_queue_is_in_order_and_bounded_by_shape(store: Store) -> None:
     large = factories.queued_job(required_cpu=64, now=NOW + timedelta(seconds=99))
     urgent = factories.queued_job(priority=9, now=NOW + timedelta(seconds=50))
     store.jobs.submit([*small, large, urgent])
-    queue = store.queries.queue(per_shape=3)
+    queue = store.live.queue(per_shape=3)
     assert [job.job_id for job in queue] == [
         urgent.job_id,
         small[0].job_id,
         small[1].job_id,
         large.job_id,
     ]
-    assert store.queries.ahead_of(large) == 6
+    assert store.live.ahead_of(large) == 6
 
 
 def test_a_queued_job_keeps_where_it_was_lost(store: Store) -> None:
@@ -262,7 +263,7 @@ def test_a_queued_job_keeps_where_it_was_lost(store: Store) -> None:
     gone = lifecycle.expire(job, at=late)
     assert gone is not None
     store.jobs.apply(gone)
-    assert store.queries.queue(per_shape=10)[0].lost_on == ("w1/boot-1",)
+    assert store.live.queue(per_shape=10)[0].lost_on == ("w1/boot-1",)
 
 
 def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:
@@ -273,26 +274,26 @@ def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:
         factories.job_in(JobStatus.FAILED),
     ):
         stored(any_store, job)
-    usage = any_store.queries.usage()
+    usage = any_store.live.usage()
     assert (usage["w1"].cpu, usage["w1"].ram_mb, usage["w1"].jobs) == (2.5, 356, 2)
-    assert set(any_store.queries.usage(["w2"])) == {"w2"}
+    assert set(any_store.live.usage(["w2"])) == {"w2"}
 
 
 def test_the_longest_waiting_job_is_told_whatever_its_shape_and_priority(store: Store) -> None:
-    assert store.queries.depth() == Depth()
+    assert store.live.depth() == Depth()
     for cpu in (1, 2):
         for priority in (1, 9):
             at = NOW - timedelta(seconds=10 * cpu - priority)
             stored(store, factories.queued_job(now=at, required_cpu=cpu, priority=priority))
             stored(store, factories.queued_job(required_cpu=cpu, priority=priority))
     longest = NOW - timedelta(seconds=19)
-    assert store.queries.depth() == Depth(jobs=8, oldest_queued_at=longest)
+    assert store.live.depth() == Depth(jobs=8, oldest_queued_at=longest)
 
 
 def test_counting_what_is_live_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "COUNTED_FIRST", 3)
+    monkeypatch.setattr(live, "COUNTED_FIRST", 3)
     store.jobs.submit([factories.queued_job() for _ in range(5)])
-    assert (store.queries.depth().jobs, store.queries.counts()["QUEUED"]) == (3, 3)
+    assert (store.live.depth().jobs, store.live.counts()["QUEUED"]) == (3, 3)
 
 
 def test_an_index_that_was_replaced_is_dropped(store: Store) -> None:

@@ -74,14 +74,14 @@ class Lookout:
         """The queue, if there is one and this agent may take of it; ``known`` are the jobs that
         its runner holds.
         """
-        shapes = self._store.queries.waiting_shapes()
+        shapes = self._store.live.waiting_shapes()
         worker = self.own() if shapes else None
         if worker is None:
             return None
         able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
         return Seen(
             worker=worker,
-            queue=self._store.queries.heads(dict.fromkeys(able, HEAD), to_run=True),
+            queue=self._store.live.heads(dict.fromkeys(able, HEAD), to_run=True),
             unknown=self._unknown(worker, known),
         )
 
@@ -89,7 +89,7 @@ class Lookout:
         """What a pass has assigned and we have not heard of yet, and what an earlier life of this
         agent still holds.
         """
-        used = self._store.queries.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
+        used = self._store.live.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
         unknown = set(used.job_ids).difference(known)
         found = self._store.queries.in_full(list(unknown)) if unknown else []
         return [job for job in found if job.status in HELD]

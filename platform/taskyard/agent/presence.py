@@ -109,7 +109,7 @@ class Presence:
             self._beat()
             self._beat_due = time.monotonic() + self._settings.renewal_seconds
         elif running := self._jobs.leases():
-            asked = self._store.queries.cancels_among([lease.job_id for lease in running])
+            asked = self._store.live.cancels_among([lease.job_id for lease in running])
             for lease in running:
                 if lease.job_id in asked:
                     self._jobs.cancel(lease)
@@ -131,7 +131,7 @@ class Presence:
             self._give_up("was started anew")
             return
         self._renew()
-        for job in self._store.queries.held_by(self.worker_id, JobStatus.ASSIGNED):
+        for job in self._store.live.held_by(self.worker_id, JobStatus.ASSIGNED):
             self._jobs.offer(lease_of(job))
 
     def _renew(self) -> None:

@@ -35,6 +35,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "jobs.output": _READ,
     "jobs.cancel": _ACT,
     "bulk.act": _ACT,
+    "bulk.results": _READ,
     "jobs.retry": _ACT,
     "events.follow_job": _READ,
     "execute.execute": _ACT,

@@ -1,4 +1,4 @@
-"""The route that acts on many jobs at once."""
+"""The routes that act on many jobs at once, and that read many."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import validate
 
-from taskyard import bulk
+from taskyard import bulk, follow
 from taskyard.api import fields as f
-from taskyard.api import paging, schemas
+from taskyard.api import paging, representations, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform
 from taskyard.clock import epoch_ms, from_epoch_ms
-from taskyard.errors import InvalidRequest
+from taskyard.errors import InvalidRequest, NotFound
 from taskyard.jobs import search_terms
 from taskyard.jobs.search import Field, Search, equal
 
@@ -78,6 +78,25 @@ def act(body: dict[str, Any]) -> Any:
         "job_ids": batch.job_ids,
         "skipped": batch.skipped,
         "next": paging.encode(batch.next),
+    }
+
+
+@blueprint.post("/results")
+@blueprint.doc(operationId="getJobResults")
+@blueprint.arguments(schemas.ResultsRequest)
+@blueprint.response(200, schemas.JobResults)
+def results(body: dict[str, Any]) -> Any:
+    """How many jobs ended; ``wait`` answers as soon as all have, or after so many seconds."""
+    wanted = body["job_ids"]
+    follow.wait_until_all_ended(platform(), wanted, body["wait"])
+    found = platform().store.queries.results_of(wanted)
+    for job_id in wanted:
+        if job_id not in found:
+            raise NotFound("job", job_id)
+    jobs = [found[job_id] for job_id in wanted]
+    return {
+        "jobs": representations.results(jobs),
+        "ended": sum(job.is_terminal for job in jobs),
     }
 
 

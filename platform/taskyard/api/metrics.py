@@ -121,10 +121,10 @@ def _counted(counts: Mapping[str, Any]) -> Iterator[Metric]:
 
 def _queue(here: Platform) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("taskyard_jobs", "Live jobs.", labels=["status"])
-    for status, count in here.store.queries.counts().items():
+    for status, count in here.store.live.counts().items():
         jobs.add_metric([status], count)
     yield jobs
-    oldest, now = here.store.queries.depth().oldest_queued_at, here.store.clock.now()
+    oldest, now = here.store.live.depth().oldest_queued_at, here.store.clock.now()
     age = _seconds(oldest, now) if oldest else 0
     yield GaugeMetricFamily(
         "taskyard_oldest_queued_seconds", "How long the longest waiting job is queued.", age

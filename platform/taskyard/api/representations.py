@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,8 +17,14 @@ from taskyard.workers.model import NOTHING
 #: Text of one stream that a status carries; the output route has all of it.
 STATUS_TEXT_BYTES = 2**20
 
-#: The fields of a job in a list: as they are spelled outside, and inside.
-_LISTED = [(str(field.data_key), name) for name, field in schemas.Job().dump_fields.items()]
+
+def _spelled(schema: schemas.ApiSchema) -> list[tuple[str, str]]:
+    return [(str(field.data_key), name) for name, field in schema.dump_fields.items()]
+
+
+#: The fields of a job in a list, and of a result: as they are spelled outside, and inside.
+_LISTED = _spelled(schemas.Job())
+_RESULT = _spelled(schemas.JobResult())
 
 
 def job(found: Job, waiting_reason: str | None = None) -> dict[str, Any]:
@@ -41,11 +47,27 @@ def jobs(found: Sequence[Job]) -> list[dict[str, Any]]:
     it would look each of them up anew for every job.
     """
     waiting = reasons(platform(), found)
-    listed = []
-    for entry in found:
-        values = job(entry, waiting.get(entry.job_id))
-        listed.append({key: _plain(values[name]) for key, name in _LISTED})
-    return listed
+    return [_shown(job(entry, waiting.get(entry.job_id)), _LISTED) for entry in found]
+
+
+def results(found: Sequence[Job]) -> list[dict[str, Any]]:
+    """How jobs ended, with what they printed where that is at hand; made like ``jobs``."""
+    text = platform().store.output.small_text
+    return [
+        _shown(
+            {
+                **job(entry),
+                "stdout": text(entry, stream="stdout"),
+                "stderr": text(entry, stream="stderr"),
+            },
+            _RESULT,
+        )
+        for entry in found
+    ]
+
+
+def _shown(values: Mapping[str, Any], spelled: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {key: _plain(values[name]) for key, name in spelled}
 
 
 def _plain(value: Any) -> Any:
@@ -67,7 +89,7 @@ def job_in_full(found: Job) -> dict[str, Any]:
 def workers() -> list[dict[str, Any]]:
     """All workers with status, reason and what they have in use, derived now."""
     store, settings = platform().store, platform().settings
-    usage, now = store.queries.usage(), store.clock.now()
+    usage, now = store.live.usage(), store.clock.now()
     offline_after = timedelta(seconds=settings.offline_seconds)
     shown = []
     for worker in store.workers.listed():

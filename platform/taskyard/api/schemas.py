@@ -92,6 +92,13 @@ class OutputQuery(ApiSchema):
     attempt = f.QueryWhole(1, 10_000)
 
 
+class ResultsRequest(ApiSchema):
+    """Some jobs, and how many seconds to wait until all of them have ended."""
+
+    job_ids = ma.fields.List(f.Text(validate=ID), required=True, validate=validate.Length(1, 1000))
+    wait = f.Whole(0, 60, load_default=0)
+
+
 class JobQuery(ApiSchema):
     """Which jobs: ``q`` in the search language, and the parameters; all must hold."""
 
@@ -182,6 +189,36 @@ class JobStatusAnswer(Job):
     retry_on_exit = ma.fields.Boolean()
     waiting_workers = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.String())
     history = ma.fields.List(ma.fields.Nested(HistoryEntry))
+
+
+class JobResult(ApiSchema):
+    """How a job ended, or where it stands.
+
+    ``stdout`` and ``stderr`` are null where they are more than 2 KB, or were streamed by an agent
+    over HTTP: ``/api/jobs/output`` has them.
+    """
+
+    job_id = ma.fields.String(required=True)
+    status = ma.fields.Enum(JobStatus, by_value=True, required=True)
+    attempts = ma.fields.Integer()
+    assigned_agent_id = ma.fields.String(allow_none=True)
+    exit_code = ma.fields.Integer(allow_none=True)
+    error_message = ma.fields.String(allow_none=True)
+    result_file_url = ma.fields.String(allow_none=True)
+    output_bytes = ma.fields.Integer()
+    output_truncated = ma.fields.Boolean()
+    created_at = f.Instant(allow_none=True)
+    started_at = f.Instant(allow_none=True)
+    completed_at = f.Instant(allow_none=True)
+    stdout = ma.fields.String(allow_none=True)
+    stderr = ma.fields.String(allow_none=True)
+
+
+class JobResults(ApiSchema):
+    """The jobs that were named, in that order, and how many of them have ended."""
+
+    jobs = f.Ready(ma.fields.Nested(JobResult), required=True)
+    ended = ma.fields.Integer(required=True)
 
 
 class JobCounts(ApiSchema):

@@ -92,6 +92,20 @@ class Client:
             if job["completedAt"] is not None:
                 return job
 
+    def results(self, job_ids: Sequence[str], *, wait_seconds: int = 0) -> dict[str, Any]:
+        """How up to 1,000 jobs ended: ``{jobs, ended}``, in this order, as soon as all have ended
+        or after ``wait_seconds`` (60 at most). More than 2 KB of output is left to ``output``.
+        """
+        body = {"jobIds": list(job_ids), "wait": wait_seconds}
+        return dict(self._api.ask("POST", "/api/jobs/results", again=True, json=body))
+
+    def wait_for_all(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The results of up to 1,000 jobs once all have ended, in this order."""
+        while True:
+            answer = self.results(job_ids, wait_seconds=_LONG_POLL_SECONDS)
+            if answer["ended"] == len(job_ids):
+                return list(answer["jobs"])
+
     def list_jobs(self, **filters: Any) -> dict[str, Any]:
         """A page of jobs, newest first: ``{jobs, count, next}``. Filters have the API's names."""
         query = {name: value for name, value in filters.items() if value not in (None, ())}

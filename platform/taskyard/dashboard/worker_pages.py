@@ -47,7 +47,7 @@ def worker() -> str:
     return render_template(
         "worker.html",
         worker=found,
-        live=store.queries.held_by(worker_id),
+        live=store.live.held_by(worker_id),
         history=ended,
         tally=", ".join(f"{count} {status.lower()}" for status, count in tally.most_common()),
     )

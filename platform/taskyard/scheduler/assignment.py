@@ -17,7 +17,7 @@ from taskyard.jobs.lifecycle import Moment, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.settings import Settings
 from taskyard.store.client import Store
-from taskyard.store.queries import queue_order
+from taskyard.store.live import queue_order
 from taskyard.workers import placement, places
 from taskyard.workers.model import Requirement, Worker
 from taskyard.workers.places import Place
@@ -95,11 +95,11 @@ def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decis
     workers = [w for w in store.workers.listed() if w.kind == "celery"]
     now = store.clock.now()
     offline_after = timedelta(seconds=settings.offline_seconds)
-    usage = store.queries.usage() if workers else {}
+    usage = store.live.usage() if workers else {}
     available = places.places(workers, usage, now, offline_after)
     if not reserving and all(spot.is_full for spot in available):
         return Decision()
-    kept = store.queries.queued_among([w.reserved_for for w in workers if w.reserved_for])
+    kept = store.live.queued_among([w.reserved_for for w in workers if w.reserved_for])
     queue = _queue(store, available, kept, reserving=reserving)
     if not queue and not any(worker.reserved_for for worker in workers):
         return Decision()
@@ -137,13 +137,13 @@ def _queue(
     kept_ids = {job.job_id for job in kept}
     open_to_all = [spot for spot in available if spot.worker.reserved_for not in kept_ids]
     limits: dict[str, int] = {}
-    for shape in store.queries.waiting_shapes() if available else ():
+    for shape in store.live.waiting_shapes() if available else ():
         needed = Requirement.of_shape(shape)
         if room := places.room_on(open_to_all, needed, at_most=PER_SHAPE):
             limits[shape] = room + SPARE
         elif reserving and any(not places.could_never(spot.worker, needed) for spot in available):
             limits[shape] = 1
-    heads = [job for job in store.queries.heads(limits) if job.job_id not in kept_ids]
+    heads = [job for job in store.live.heads(limits) if job.job_id not in kept_ids]
     return sorted([*kept, *heads], key=queue_order)
 
 
@@ -160,16 +160,16 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     A job that it was handed in this life and never showed life of is handed to it again, under
     the same lease: its answer was lost on the way.
     """
-    held = store.queries.held_by(worker.worker_id)
+    held = store.live.held_by(worker.worker_id)
     for job in held:
         if job.agent_boot == worker.boot and job.last_seen_at is None:
             return job
     now = store.clock.now()
-    usage = store.queries.usage([worker.worker_id])
+    usage = store.live.usage([worker.worker_id])
     spots = places.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
-    shapes = store.queries.waiting_shapes() if spots else []
+    shapes = store.live.waiting_shapes() if spots else []
     suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
-    for job in store.queries.heads(dict.fromkeys(suitable, SPARE)):
+    for job in store.live.heads(dict.fromkeys(suitable, SPARE)):
         if places.refuses(worker, job) or places.fits(spots[0], job):
             continue
         claimed = store.jobs.apply(
@@ -193,7 +193,7 @@ def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
     first cannot be told, so both may go away empty, and the next poll gets the job.
     """
     spot = places.Place(worker=worker)
-    for job in store.queries.held_by(worker.worker_id):
+    for job in store.live.held_by(worker.worker_id):
         if job.job_id != claimed.job_id:
             spot.take(job)
     if places.fits(spot, claimed) is None:

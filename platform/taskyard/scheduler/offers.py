@@ -59,7 +59,7 @@ class Offers:
         offline_after = timedelta(seconds=settings.offline_seconds)
         listed = [worker for worker in store.workers.listed() if worker.kind == "celery"]
         workers = [w for w in listed if places.unavailable(w, now, offline_after) is None]
-        usage = store.queries.usage([worker.worker_id for worker in workers])
+        usage = store.live.usage([worker.worker_id for worker in workers])
         self._view = _View(
             workers=workers,
             places=places.places(workers, usage, now, offline_after),

@@ -65,8 +65,8 @@ def _look(store: Store, settings: Settings, now: datetime) -> int:
         for worker in store.workers.listed()
         if not worker.is_offline(now, offline_after)
     }
-    usage = store.queries.usage()
-    queue = store.queries.depth()
+    usage = store.live.usage()
+    queue = store.live.depth()
     oldest = queue.oldest_queued_at
     store.stats.sample(
         floor(now, MINUTE),

@@ -44,7 +44,7 @@ def tick(store: Store, settings: Settings) -> TimeoutsReport:
     if not _may_expire(store, settings, now):
         store.counters.add({Counter.SWEEPS_HELD_BACK: 1})
         return TimeoutsReport(held_back=True)
-    overdue = store.queries.overdue(now, limit=AT_ONCE)
+    overdue = store.live.overdue(now, limit=AT_ONCE)
     expired = [_expire(store, settings, job, now) for job in overdue]
     moved = [job for job in expired if job is not None]
     requeued = sum(1 for job in moved if job.status is JobStatus.QUEUED)

@@ -24,6 +24,7 @@ from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
 from taskyard.store.indexes import ensure_indexes
 from taskyard.store.jobs import JobStore
+from taskyard.store.live import LiveJobs
 from taskyard.store.locks import LockStore
 from taskyard.store.offers import OfferStream
 from taskyard.store.output import OutputStore
@@ -68,6 +69,7 @@ class Store:
     clock: Clock
     jobs: JobStore
     queries: JobQueries
+    live: LiveJobs
     workers: WorkerStore
     output: OutputStore
     files: FileStore
@@ -146,6 +148,7 @@ def build(
         clock=clock,
         jobs=JobStore(database, counters),
         queries=JobQueries(database),
+        live=LiveJobs(database),
         workers=WorkerStore(database),
         output=OutputStore(database, settings.output_cap_bytes),
         files=FileStore(database, clock),

@@ -141,6 +141,12 @@ class OutputStore:
                 break
         return "".join(parts)
 
+    def small_text(self, job: Job, *, stream: str) -> str | None:
+        """One stream's text of a job that keeps its output itself; None where it is kept apart."""
+        if job.output_bytes and not job.small_output:
+            return None
+        return "".join(chunk.data for chunk in _small(job) if chunk.stream == stream)
+
     def delete(self, job_id: str) -> int:
         """Remove all output of a job."""
         whole = {"$gt": {"j": job_id, "a": MinKey()}, "$lt": {"j": job_id, "a": MaxKey()}}

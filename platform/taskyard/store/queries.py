@@ -1,4 +1,4 @@
-"""The jobs collection, read: pages for people, and what is live for the scheduler."""
+"""The jobs collection, read for people: pages, counts, and jobs by what names them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pymongo.collection import Collection
 from pymongo.database import Database
 
 from taskyard.documents import to_record
-from taskyard.jobs.model import POISON_LOSSES, Job
+from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Comparison, Field, Search, created, equal, in_states
-from taskyard.jobs.states import HELD, JobStatus
+from taskyard.jobs.states import JobStatus
 from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
-from taskyard.workers.model import Usage
 
 #: A list does not carry what only a job's own page shows.
-_LISTED = {"history": 0, "env": 0, "smallOutput": 0}
+LISTED = {"history": 0, "env": 0, "smallOutput": 0}
 
 #: Jobs of one state that are counted one by one; beyond it there are "more".
 COUNTED = 10_000
@@ -88,14 +88,6 @@ class Count:
     more: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Depth:
-    """How many jobs are queued, and since when the longest waiting one is."""
-
-    jobs: int = 0
-    oldest_queued_at: datetime | None = None
-
-
 class JobQueries:
     """Reads only; each is bounded and has an index."""
 
@@ -105,7 +97,7 @@ class JobQueries:
     def page(self, wanted: JobFilter, *, limit: int, after: Position | None = None) -> Page:
         """One page of jobs, newest first."""
         chosen = plan(wanted.whole(), after=after)
-        stages = [*chosen.stages(), {"$limit": limit + 1}, {"$project": _LISTED}]
+        stages = [*chosen.stages(), {"$limit": limit + 1}, {"$project": LISTED}]
         found = self._jobs.aggregate(stages, hint=chosen.index)
         jobs = [to_record(Job, document) for document in found]
         if len(jobs) > limit:
@@ -134,7 +126,7 @@ class JobQueries:
     def _tally_states(self, statuses: Iterable[JobStatus]) -> Tally:
         wanted = set(statuses)
         counts = {
-            str(status): self._count(status, COUNTED + 1) if status in wanted else 0
+            str(status): count_in_state(self._jobs, status, COUNTED + 1) if status in wanted else 0
             for status in JobStatus
         }
         more = frozenset(name for name, count in counts.items() if count > COUNTED)
@@ -151,6 +143,12 @@ class JobQueries:
         """These jobs with all that is stored of them, in any order."""
         return [to_record(Job, found) for found in self._jobs.find({"_id": {"$in": list(job_ids)}})]
 
+    def results_of(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of these jobs that are there, without history and environment."""
+        wanted = {"_id": {"$in": list(job_ids)}}
+        found = self._jobs.find(wanted, {"history": 0, "env": 0})
+        return {document["_id"]: to_record(Job, document) for document in found}
+
     def _reached(self, chosen: Plan, look_at: int | None = None) -> Position | None:
         """The last job that a bounded look looks at; None when there are no more than that."""
         last = (look_at or LOOKED_AT) - 1
@@ -161,78 +159,9 @@ class JobQueries:
             return None
         return Position(created_at=found[0]["createdAt"], job_id=found[0]["_id"])
 
-    def queue(self, *, per_shape: int, shapes: int | None = None) -> list[Job]:
-        """The head of the queue in the scheduler's order: at most ``per_shape`` of each shape,
-        so that a thousand jobs which fit nowhere cannot hide the ones that fit.
-        """
-        return self.heads(dict.fromkeys(self.waiting_shapes()[:shapes], per_shape))
-
-    def waiting_shapes(self) -> list[str]:
-        """The shapes of which there are queued jobs."""
-        return self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
-
-    def heads(self, limits: Mapping[str, int], *, to_run: bool = False) -> list[Job]:
-        """The first queued jobs of each of these shapes, as many of it as it says; in the
-        scheduler's order. ``to_run`` brings what only their agent needs.
-        """
-        heads: list[Job] = []
-        wanted = {"history": 0} if to_run else _LISTED
-        for shape, limit in limits.items():
-            found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, wanted)
-            ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(limit)
-            heads.extend(to_record(Job, document) for document in ordered)
-        return sorted(heads, key=queue_order)
-
-    def ahead_of(self, job: Job, *, at_most: int = 10_000) -> int:
-        """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
-        queued = {"status": str(JobStatus.QUEUED)}
-        higher = {**queued, "priority": {"$gt": job.priority}}
-        earlier = {**queued, "priority": job.priority, "queuedAt": {"$lt": job.queued_at}}
-        return self._jobs.count_documents({"$or": [higher, earlier]}, limit=at_most)
-
-    def usage(self, worker_ids: Iterable[str] | None = None) -> dict[str, Usage]:
-        """What each worker has in use: the sum over its live jobs."""
-        held: dict[str, Any] = {"leaseUntil": {"$exists": True}}
-        if worker_ids is not None:
-            held["assignedAgentId"] = {"$in": list(worker_ids)}
-        wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1, "losses": 1}
-        by_worker: dict[str, list[dict[str, Any]]] = {}
-        for job in self._jobs.find(held, wanted):
-            by_worker.setdefault(job["assignedAgentId"], []).append(job)
-        return {
-            worker_id: Usage(
-                cpu=sum(job["requiredCpu"] for job in jobs),
-                ram_mb=sum(job["requiredRamMb"] for job in jobs),
-                job_ids=tuple(job["_id"] for job in jobs),
-                suspects=sum(job["losses"] >= POISON_LOSSES - 1 for job in jobs),
-            )
-            for worker_id, jobs in by_worker.items()
-        }
-
-    def held_by(self, worker_id: str, *statuses: JobStatus) -> list[Job]:
-        """The jobs that a worker holds, in the order they were handed out."""
-        wanted = [str(status) for status in statuses or tuple(HELD)]
-        held = {"assignedAgentId": worker_id, "leaseUntil": {"$exists": True}}
-        found = self._jobs.find({**held, "status": {"$in": wanted}})
-        return [
-            to_record(Job, document) for document in found.sort([("assignedAt", 1), ("_id", 1)])
-        ]
-
-    def overdue(self, now: datetime, *, limit: int) -> list[Job]:
-        """Held jobs whose lease is over, the longest first."""
-        found = self._jobs.find({"leaseUntil": {"$lt": now}}).sort("leaseUntil", 1)
-        return [to_record(Job, document) for document in found.limit(limit)]
-
-    def queued_among(self, job_ids: Sequence[str]) -> list[Job]:
-        """Those of these jobs that are still queued, in any order."""
-        if not job_ids:
-            return []
-        wanted = {"_id": {"$in": list(job_ids)}, "status": str(JobStatus.QUEUED)}
-        return [to_record(Job, found) for found in self._jobs.find(wanted, _LISTED)]
-
     def expired(self, now: datetime, *, limit: int) -> list[Job]:
         """Ended jobs whose time is over."""
-        found = self._jobs.find({"expireAt": {"$lt": now}}, _LISTED).limit(limit)
+        found = self._jobs.find({"expireAt": {"$lt": now}}, LISTED).limit(limit)
         return [to_record(Job, document) for document in found]
 
     def uses_file(self, file_id: str) -> bool:
@@ -242,55 +171,21 @@ class JobQueries:
 
     def retries_of(self, job_id: str, *, limit: int) -> list[Job]:
         """The jobs that ran this one again, the first of them first."""
-        found = self._jobs.find({"retryOf": job_id}, _LISTED).limit(limit)
+        found = self._jobs.find({"retryOf": job_id}, LISTED).limit(limit)
         return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
 
-    def cancels_among(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of these jobs that were asked to be cancelled."""
-        asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}
-        return {found["_id"] for found in self._jobs.find(asked, {"_id": 1})}
 
-    def counts(self) -> Mapping[str, int]:
-        """Live jobs by status, each counted up to ``COUNTED_FIRST``."""
-        live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
-        return {str(status): self._count(status, COUNTED_FIRST) for status in live}
+def count_in_state(jobs: Collection[dict[str, Any]], status: JobStatus, at_most: int) -> int:
+    """How many jobs are in a state, counted up to ``at_most``.
 
-    def depth(self) -> Depth:
-        """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
-        jobs = self._count(JobStatus.QUEUED, COUNTED_FIRST)
-        return Depth(jobs=jobs, oldest_queued_at=self.oldest_queued() if jobs else None)
-
-    def oldest_queued(self) -> datetime | None:
-        """Since when the longest waiting job is queued: the first of each shape and priority is
-        the oldest of them.
-        """
-        queued = {"status": str(JobStatus.QUEUED)}
-        firsts = [
-            self._jobs.find_one(
-                {**queued, "shape": shape, "priority": priority},
-                {"_id": 0, "queuedAt": 1},
-                sort=[("queuedAt", 1)],
-                hint="queue",
-            )
-            for shape in self.waiting_shapes()
-            for priority in self._jobs.distinct("priority", {**queued, "shape": shape})
-        ]
-        return min((first["queuedAt"] for first in firsts if first), default=None)
-
-    def _count(self, status: JobStatus, at_most: int) -> int:
-        """By MongoDB's own ``count``, which reads keys alone: the aggregation that the driver
-        counts by makes a document of each, and takes two to three times as long.
-        """
-        answer = self._jobs.database.command(
-            "count",
-            self._jobs.name,
-            query={"status": str(status)},
-            limit=at_most,
-            hint="newest_by_status",
-        )
-        return int(answer["n"])
-
-
-def queue_order(job: Job) -> tuple[int, datetime, str]:
-    """Where a queued job stands in the scheduler's order."""
-    return (-job.priority, job.queued_at, job.job_id)
+    By MongoDB's own ``count``, which reads keys alone: the aggregation that the driver counts by
+    makes a document of each, and takes two to three times as long.
+    """
+    answer = jobs.database.command(
+        "count",
+        jobs.name,
+        query={"status": str(status)},
+        limit=at_most,
+        hint="newest_by_status",
+    )
+    return int(answer["n"])

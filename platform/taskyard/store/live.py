@@ -1,0 +1,144 @@
+"""The jobs collection, read for what is live: the queue, who holds what, what is overdue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pymongo.database import Database
+
+from taskyard.documents import to_record
+from taskyard.jobs.model import POISON_LOSSES, Job
+from taskyard.jobs.states import HELD, TERMINAL, JobStatus
+from taskyard.store.queries import COUNTED_FIRST, LISTED, count_in_state
+from taskyard.workers.model import Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How many jobs are queued, and since when the longest waiting one is."""
+
+    jobs: int = 0
+    oldest_queued_at: datetime | None = None
+
+
+class LiveJobs:
+    """Reads only; each is bounded and has an index."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._jobs = database["jobs"]
+
+    def queue(self, *, per_shape: int, shapes: int | None = None) -> list[Job]:
+        """The head of the queue in the scheduler's order: at most ``per_shape`` of each shape,
+        so that a thousand jobs which fit nowhere cannot hide the ones that fit.
+        """
+        return self.heads(dict.fromkeys(self.waiting_shapes()[:shapes], per_shape))
+
+    def waiting_shapes(self) -> list[str]:
+        """The shapes of which there are queued jobs."""
+        return self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
+
+    def heads(self, limits: Mapping[str, int], *, to_run: bool = False) -> list[Job]:
+        """The first queued jobs of each of these shapes, as many of it as it says; in the
+        scheduler's order. ``to_run`` brings what only their agent needs.
+        """
+        heads: list[Job] = []
+        wanted = {"history": 0} if to_run else LISTED
+        for shape, limit in limits.items():
+            found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, wanted)
+            ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(limit)
+            heads.extend(to_record(Job, document) for document in ordered)
+        return sorted(heads, key=queue_order)
+
+    def ahead_of(self, job: Job, *, at_most: int = 10_000) -> int:
+        """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
+        queued = {"status": str(JobStatus.QUEUED)}
+        higher = {**queued, "priority": {"$gt": job.priority}}
+        earlier = {**queued, "priority": job.priority, "queuedAt": {"$lt": job.queued_at}}
+        return self._jobs.count_documents({"$or": [higher, earlier]}, limit=at_most)
+
+    def usage(self, worker_ids: Iterable[str] | None = None) -> dict[str, Usage]:
+        """What each worker has in use: the sum over its live jobs."""
+        held: dict[str, Any] = {"leaseUntil": {"$exists": True}}
+        if worker_ids is not None:
+            held["assignedAgentId"] = {"$in": list(worker_ids)}
+        wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1, "losses": 1}
+        by_worker: dict[str, list[dict[str, Any]]] = {}
+        for job in self._jobs.find(held, wanted):
+            by_worker.setdefault(job["assignedAgentId"], []).append(job)
+        return {
+            worker_id: Usage(
+                cpu=sum(job["requiredCpu"] for job in jobs),
+                ram_mb=sum(job["requiredRamMb"] for job in jobs),
+                job_ids=tuple(job["_id"] for job in jobs),
+                suspects=sum(job["losses"] >= POISON_LOSSES - 1 for job in jobs),
+            )
+            for worker_id, jobs in by_worker.items()
+        }
+
+    def held_by(self, worker_id: str, *statuses: JobStatus) -> list[Job]:
+        """The jobs that a worker holds, in the order they were handed out."""
+        wanted = [str(status) for status in statuses or tuple(HELD)]
+        held = {"assignedAgentId": worker_id, "leaseUntil": {"$exists": True}}
+        found = self._jobs.find({**held, "status": {"$in": wanted}})
+        return [
+            to_record(Job, document) for document in found.sort([("assignedAt", 1), ("_id", 1)])
+        ]
+
+    def overdue(self, now: datetime, *, limit: int) -> list[Job]:
+        """Held jobs whose lease is over, the longest first."""
+        found = self._jobs.find({"leaseUntil": {"$lt": now}}).sort("leaseUntil", 1)
+        return [to_record(Job, document) for document in found.limit(limit)]
+
+    def queued_among(self, job_ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that are still queued, in any order."""
+        if not job_ids:
+            return []
+        wanted = {"_id": {"$in": list(job_ids)}, "status": str(JobStatus.QUEUED)}
+        return [to_record(Job, found) for found in self._jobs.find(wanted, LISTED)]
+
+    def cancels_among(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that were asked to be cancelled."""
+        asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}
+        return {found["_id"] for found in self._jobs.find(asked, {"_id": 1})}
+
+    def among(self, job_ids: Sequence[str]) -> list[str]:
+        """Those of these jobs that have not ended, in this order."""
+        states = [str(status) for status in JobStatus if status not in TERMINAL]
+        wanted = {"_id": {"$in": list(job_ids)}, "status": {"$in": states}}
+        live = {found["_id"] for found in self._jobs.find(wanted, {"_id": 1})}
+        return [job_id for job_id in job_ids if job_id in live]
+
+    def counts(self) -> Mapping[str, int]:
+        """Live jobs by status, each counted up to ``COUNTED_FIRST``."""
+        live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
+        return {str(status): count_in_state(self._jobs, status, COUNTED_FIRST) for status in live}
+
+    def depth(self) -> Depth:
+        """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
+        jobs = count_in_state(self._jobs, JobStatus.QUEUED, COUNTED_FIRST)
+        return Depth(jobs=jobs, oldest_queued_at=self.oldest_queued() if jobs else None)
+
+    def oldest_queued(self) -> datetime | None:
+        """Since when the longest waiting job is queued: the first of each shape and priority is
+        the oldest of them.
+        """
+        queued = {"status": str(JobStatus.QUEUED)}
+        firsts = [
+            self._jobs.find_one(
+                {**queued, "shape": shape, "priority": priority},
+                {"_id": 0, "queuedAt": 1},
+                sort=[("queuedAt", 1)],
+                hint="queue",
+            )
+            for shape in self.waiting_shapes()
+            for priority in self._jobs.distinct("priority", {**queued, "shape": shape})
+        ]
+        return min((first["queuedAt"] for first in firsts if first), default=None)
+
+
+def queue_order(job: Job) -> tuple[int, datetime, str]:
+    """Where a queued job stands in the scheduler's order."""
+    return (-job.priority, job.queued_at, job.job_id)
