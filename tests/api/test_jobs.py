@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import marshmallow
 import pytest
 from flask.testing import FlaskClient
 
@@ -77,6 +78,22 @@ def test_a_list_has_of_a_job_what_its_schema_says(
     shown = representations.job(stored, listed["waitingReason"])
     assert listed == schemas.Job().dump(shown)
     assert (listed["waitingReason"] is None) == (status is not JobStatus.QUEUED)
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_a_status_has_of_a_job_what_its_schema_says(
+    api: FlaskClient, platform: Platform, status: JobStatus
+) -> None:
+    found = factories.job_in(status, env={"A": "b"}, labels=["gpu"])
+    platform.store.jobs.submit([found])
+    answer = api.get(f"/api/jobs/status?jobId={found.job_id}").get_json()
+    shown = {
+        **representations.job(platform.store.jobs.get(found.job_id), answer["waitingReason"]),
+        "stdout": "",
+        "stderr": "",
+        "waiting_workers": answer["waitingWorkers"],
+    }
+    assert answer == marshmallow.Schema.dump(schemas.JobStatusAnswer(), shown)
 
 
 def test_a_waiting_job_says_why(api: FlaskClient) -> None:

@@ -22,8 +22,9 @@ def _spelled(schema: schemas.ApiSchema) -> list[tuple[str, str]]:
     return [(str(field.data_key), name) for name, field in schema.dump_fields.items()]
 
 
-#: The fields of a job in a list, and of a result: as they are spelled outside, and inside.
+#: The fields of a job in a list, in full, and of a result: as they are spelled outside, and inside.
 _LISTED = _spelled(schemas.Job())
+_IN_FULL = _spelled(schemas.JobStatusAnswer())
 _RESULT = _spelled(schemas.JobResult())
 
 
@@ -66,24 +67,20 @@ def results(found: Sequence[Job]) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(values: Mapping[str, Any], spelled: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {key: _plain(values[name]) for key, name in spelled}
-
-
-def _plain(value: Any) -> Any:
-    return epoch_ms(value) if isinstance(value, datetime) else value
-
-
 def job_in_full(found: Job) -> dict[str, Any]:
     """A job with its output and, while it is queued, its place in the queue."""
     output = platform().store.output
     waiting = explain(platform(), found)
-    return {
-        **job(found, waiting.reason if waiting else None),
-        "stdout": output.text(found, stream="stdout", limit_bytes=STATUS_TEXT_BYTES),
-        "stderr": output.text(found, stream="stderr", limit_bytes=STATUS_TEXT_BYTES),
-        "waiting_workers": dict(waiting.workers) if waiting else {},
-    }
+    return _shown(
+        {
+            **job(found, waiting.reason if waiting else None),
+            "stdout": output.text(found, stream="stdout", limit_bytes=STATUS_TEXT_BYTES),
+            "stderr": output.text(found, stream="stderr", limit_bytes=STATUS_TEXT_BYTES),
+            "waiting_workers": dict(waiting.workers) if waiting else {},
+            "history": [{**entry, "at": epoch_ms(entry["at"])} for entry in found.history],
+        },
+        _IN_FULL,
+    )
 
 
 def workers() -> list[dict[str, Any]]:
@@ -105,3 +102,11 @@ def workers() -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _shown(values: Mapping[str, Any], spelled: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {key: _plain(values[name]) for key, name in spelled}
+
+
+def _plain(value: Any) -> Any:
+    return epoch_ms(value) if isinstance(value, datetime) else value

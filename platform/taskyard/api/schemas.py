@@ -32,6 +32,18 @@ class ApiSchema(ma.Schema):
         field_obj.data_key = field_obj.data_key or camel(field_name)
 
 
+class Given(ApiSchema):
+    """An answer that is given as it is to be sent: ``representations`` has made it.
+
+    What is stored is right already, so names and instants are all that marshmallow would change,
+    and that takes a sixth of all that a request costs.
+    """
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:  # noqa: ARG002 - marshmallow's
+        """The same."""
+        return obj
+
+
 class Lenient(ApiSchema):
     """For agents of other systems, which may send more than we know."""
 
@@ -180,7 +192,7 @@ class HistoryEntry(ma.Schema):
     reason = ma.fields.String(allow_none=True)
 
 
-class JobStatusAnswer(Job):
+class JobStatusAnswer(Given, Job):
     """A job in full, with what it printed (its first megabyte a stream)."""
 
     stdout = ma.fields.String()
