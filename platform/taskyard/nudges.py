@@ -11,7 +11,7 @@ from taskyard import events
 Act = Callable[[], None]
 
 #: Agents take most of what is submitted by themselves within this time, and so do not need a pass.
-DELAY_SECONDS = 0.01
+DELAY_SECONDS = 0.02
 
 #: At most this part of the time is spent on passes that were asked for.
 _BUSY_PART = 0.1

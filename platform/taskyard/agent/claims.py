@@ -148,7 +148,7 @@ class Claims:
                 claimed = self._claim_of(self._queue(), short, ahead)
         took = _SHORT_CLAIMS * (time.monotonic() - began)
         self._short_seconds = min(max(SHORT_SECONDS, took), _SHORT_MOST_SECONDS)
-        return bool(offered or claimed)
+        return claimed and not offered
 
     def _own(self, offered: Sequence[Job]) -> Seen | None:
         worker = self._lookout.known_own()

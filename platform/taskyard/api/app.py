@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, g
 
 from taskyard import __version__
 from taskyard.api import (
@@ -30,25 +30,42 @@ from taskyard.api.base import ProblemApi
 from taskyard.context import Platform
 from taskyard.dashboard.views import blueprint as dashboard_blueprint
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
     # Not "no-referrer": a form of ours would then name no origin, and over plain http under a
     # name of the network it could not be told from a foreign one.
-    "Referrer-Policy": "same-origin",
-    "Content-Security-Policy": (
+    ("Referrer-Policy", "same-origin"),
+    (
+        "Content-Security-Policy",
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        "object-src 'none'"
+        "object-src 'none'",
     ),
-}
+)
 
 
 class _App(Flask):
-    """Flask, which need not ask of each function at each request whether it is a coroutine."""
+    """Flask, with headers of ours on whatever it answers."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The same: none of ours is one."""
+        """The same: none of ours is a coroutine, and Flask would look again at each request."""
         return func
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer; the headers are added here, because werkzeug takes 50 µs for as many."""
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            present = {name.lower() for name, _ in headers}
+            headers += [header for header in _HEADERS if header[0].lower() not in present]
+            headers.append(("X-Request-Id", g.get("request_id", "")))
+            if "cache-control" not in present and environ["PATH_INFO"].startswith("/api/"):
+                headers.append(("Cache-Control", "no-store"))
+            return start_response(status, headers, *exc_info)
+
+        return super().wsgi_app(environ, start)
 
 
 def create_app(platform: Platform) -> Flask:
@@ -65,7 +82,7 @@ def create_app(platform: Platform) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined] # of the default provider
     app.extensions["platform"] = platform
-    _add_headers(app)
+    _name_requests(app)
     auth.install(app, platform)
     errors.install(app)
     api = ProblemApi(app)
@@ -81,20 +98,7 @@ def create_app(platform: Platform) -> Flask:
     return app
 
 
-def _add_headers(app: Flask) -> None:
+def _name_requests(app: Flask) -> None:
     @app.before_request
     def name_request() -> None:
         g.request_id = secrets.token_hex(8)
-
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        headers = response.headers
-        # One look for all: each look of werkzeug's goes through all headers and raises.
-        present = {name.lower() for name, _ in headers}
-        headers.extend(
-            (name, value) for name, value in _HEADERS.items() if name.lower() not in present
-        )
-        headers["X-Request-Id"] = g.get("request_id", "")
-        if "cache-control" not in present and request.path.startswith("/api/"):
-            headers["Cache-Control"] = "no-store"
-        return response
