@@ -64,22 +64,28 @@ def to_record(record: type[Record], document: Mapping[str, Any]) -> Record:
     Raises TypeError where one is missing.
     """
     kind = _kind(record)
-    values = {**kind.defaults, **{name: make() for name, make in kind.made.items()}}
+    values = _defaults(kind)
     values.update(_values(kind, document))
-    if not values.keys() >= kind.required:
-        missing = sorted(kind.required.difference(values))
-        raise TypeError(f"{record.__name__} without {', '.join(missing)}")
-    return _built(record, kind, values)
+    return _complete(record, kind, values)
 
 
 def to_document(record: Any) -> dict[str, Any]:
     """The document of ``record``: absent values (None) are left out."""
     stored = _kind(type(record)).stored
     return {
-        stored[name]: list(value) if isinstance(value, tuple) else value
+        stored[name]: list(value) if type(value) is tuple else value
         for name, value in vars(record).items()
         if value is not None
     }
+
+
+def made(record: type[Record], **values: Any) -> Record:
+    """A new ``record``: what its constructor does, without setting its fields one by one.
+
+    Raises TypeError where one is missing.
+    """
+    kind = _kind(record)
+    return _complete(record, kind, {**_defaults(kind), **values})
 
 
 def with_values(record: Record, **values: Any) -> Record:
@@ -92,6 +98,17 @@ def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str] =
     kind = _kind(type(record))
     gone = {kind.names[stored]: None for stored in cleared if stored in kind.names}
     return _built(type(record), kind, {**vars(record), **_values(kind, changes), **gone})
+
+
+def _defaults(kind: _Kind) -> dict[str, Any]:
+    return {**kind.defaults, **{name: make() for name, make in kind.made.items()}}
+
+
+def _complete(record: type[Record], kind: _Kind, values: dict[str, Any]) -> Record:
+    if not values.keys() >= kind.required:
+        missing = sorted(kind.required.difference(values))
+        raise TypeError(f"{record.__name__} without {', '.join(missing)}")
+    return _built(record, kind, values)
 
 
 def _values(kind: _Kind, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from taskyard import ids
 from taskyard.context import Platform
-from taskyard.documents import with_values
+from taskyard.documents import made, with_values
 from taskyard.errors import Conflict, InvalidRequest
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
@@ -118,7 +118,8 @@ def _new_job(job_id: str, request: Mapping[str, Any], *, now: datetime, by: str)
         "worker": None,
         "reason": f"submitted by {by}",
     }
-    job = Job(
+    job = made(
+        Job,
         job_id=job_id,
         created_at=now,
         queued_at=now,

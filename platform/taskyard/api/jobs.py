@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import marshmallow as ma
@@ -58,7 +59,7 @@ _CREATE_DOC = {
 _JOB_REQUEST = schemas.JobRequest()
 
 #: Its fields as requests name them.
-_NAMED = {field.data_key: name for name, field in _JOB_REQUEST.fields.items()}
+_NAMED = {str(field.data_key): name for name, field in _JOB_REQUEST.fields.items()}
 
 _DEFAULTED = [
     (name, field)
@@ -175,28 +176,33 @@ def _requests(body: Any) -> list[dict[str, Any]]:
     """One request or many, all seen to be right before anything is written."""
     if isinstance(body, list) and not 1 <= len(body) <= AT_ONCE:
         raise InvalidRequest(f"A list has 1 to {AT_ONCE} jobs.", field="jobs")
-    loaded: list[dict[str, Any]] = []
+    entries = body if isinstance(body, list) else [body]
+    loaded: dict[int, dict[str, Any]] = {}
     problems: dict[str, Any] = {}
-    for number, entry in enumerate(body if isinstance(body, list) else [body]):
+    for named, numbers in _alike(entries).items():
         try:
-            loaded.append(_loaded(entry))
+            found = _schema_of(named).load([entries[number] for number in numbers], many=True)
+            loaded.update(zip(numbers, map(_with_defaults, found), strict=True))
         except ma.ValidationError as error:
-            problems[f"jobs.{number}" if isinstance(body, list) else ""] = error.messages
+            for position, messages in error.messages_dict.items():
+                place = f"jobs.{numbers[int(position)]}" if isinstance(body, list) else ""
+                problems[place] = messages
     if problems:
         raise errors.Invalid(problems)
-    return loaded
+    return [loaded[number] for number in range(len(entries))]
 
 
-def _loaded(entry: Any) -> dict[str, Any]:
-    """One request with its defaults. Raises ValidationError.
+def _alike(entries: Sequence[Any]) -> dict[frozenset[str], list[int]]:
+    """The entries, by number, that name the same fields.
 
     Marshmallow spends as much on a field that is left out as on one that is there, and most are
-    left out: it is asked for those that are named.
+    left out: it is asked for those that are named, once for all that name the same.
     """
-    named = _NAMED.keys() & entry.keys() if isinstance(entry, dict) else _NAMED.keys()
-    wanted = {**_defaults(), **_schema_of(frozenset(named)).load(entry)}
-    wanted["labels"] = tuple(wanted["labels"])
-    return wanted
+    groups: dict[frozenset[str], list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        named = _NAMED.keys() & entry.keys() if isinstance(entry, dict) else _NAMED.keys()
+        groups[frozenset(named)].append(number)
+    return groups
 
 
 @functools.lru_cache(maxsize=256)
@@ -208,12 +214,16 @@ def _schema_of(named: frozenset[str]) -> schemas.JobRequest:
     )
 
 
-def _defaults() -> dict[str, Any]:
-    """What a request that leaves all out has, made anew for each."""
-    return {
+def _with_defaults(found: dict[str, Any]) -> dict[str, Any]:
+    """A request with what it leaves out, made anew for each."""
+    wanted = {
         name: field.load_default() if callable(field.load_default) else field.load_default
         for name, field in _DEFAULTED
+        if name not in found
     }
+    wanted.update(found)
+    wanted["labels"] = tuple(wanted["labels"])
+    return wanted
 
 
 def _idempotency_key() -> str | None:

@@ -86,7 +86,8 @@ class Job:
     history: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", JobStatus(self.status))
+        if type(self.status) is not JobStatus:
+            object.__setattr__(self, "status", JobStatus(self.status))
 
     @property
     def requirement(self) -> Requirement:

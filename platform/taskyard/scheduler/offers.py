@@ -74,4 +74,7 @@ class Offers:
         spots = view.places if view.is_fresh else [Place(worker=w) for w in view.workers]
         plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
         agents = {job.job_id: worker_id for job, worker_id in plan.placements}
-        return [with_values(job, offered_to=agents.get(job.job_id)) for job in jobs]
+        return [
+            with_values(job, offered_to=agents[job.job_id]) if job.job_id in agents else job
+            for job in jobs
+        ]
