@@ -32,7 +32,7 @@ class World:
         self.platform = platform
         self.store = platform.store
         self.reported: list[Held] = []
-        self.results = Results(Reporter(platform), ThreadPoolExecutor(2), self.reported.append)
+        self.results = Results(Reporter(platform), ThreadPoolExecutor(2), self.reported.extend)
 
     def running(self, **fields: Any) -> Job:
         job = factories.running_job(now=self.store.clock.now(), **fields)

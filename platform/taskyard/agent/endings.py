@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from taskyard import events
@@ -63,9 +63,14 @@ class Endings:
             self._helpers.submit(self._stages.clear, attempt)
         self._forget(held)
 
-    def reported(self, held: Held) -> None:
-        """Nothing more is written of it; from any thread."""
-        self._loop.post(lambda: self._forget(held))
+    def reported(self, held: Sequence[Held]) -> None:
+        """Nothing more is written of these; from any thread."""
+
+        def forget() -> None:
+            for each in held:
+                self._forget(each)
+
+        self._loop.post(forget)
 
     def _wind_up(self, held: Held, attempt: Attempt) -> None:
         """On a helper: store the rest of its output and what it left."""
@@ -74,7 +79,7 @@ class Endings:
         except Exception as error:
             # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
             events.error("agent.report_failed", error, job=held.job.job_id)
-            self.reported(held)
+            self.reported([held])
         else:
             self.results.add(result)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from taskyard import events
 from taskyard.agent.held import Held
@@ -14,8 +14,10 @@ from taskyard.jobs.model import Lease
 class Preparation:
     """Prepares for the runner; all of it may block."""
 
-    def __init__(self, stages: Stages, results: Results, reported: Callable[[Held], None]) -> None:
-        """``reported`` is told of a job of which nothing more will be written."""
+    def __init__(
+        self, stages: Stages, results: Results, reported: Callable[[Sequence[Held]], None]
+    ) -> None:
+        """``reported`` is told of jobs of which nothing more will be written."""
         self._stages = stages
         self._results = results
         self._reported = reported
@@ -35,7 +37,7 @@ class Preparation:
                 held.until = self._stages.until(held.job)
         except Refused as refusal:
             events.emit("agent.job_refused", job=held.job.job_id, reason=str(refusal))
-            self._reported(held)
+            self._reported([held])
             return False
         except Exception as error:
             self._report(held, error)
@@ -57,4 +59,4 @@ class Preparation:
             self._results.add(self._stages.failed(held, error))
         except Exception as failure:
             events.error("agent.report_failed", failure, job=held.job.job_id)
-            self._reported(held)
+            self._reported([held])

@@ -52,7 +52,7 @@ class Results:
     """Writes what is added, and tells when nothing more will be written of it."""
 
     def __init__(
-        self, reporter: Reporter, helpers: Executor, reported: Callable[[Held], None]
+        self, reporter: Reporter, helpers: Executor, reported: Callable[[Sequence[Held]], None]
     ) -> None:
         self._reporter = reporter
         self._helpers = helpers
@@ -113,13 +113,8 @@ class Results:
         decided = [(result, _decide(result)) for result in group]
         transitions = [transition for _, transition in decided if transition is not None]
         won = set(map(id, self._reporter.end_all(transitions)))
-        left = []
-        for result, transition in decided:
-            if id(transition) in won:
-                self._reported(result.held)
-            else:
-                left.append(result)
-        return left
+        self._reported([result.held for result, decision in decided if id(decision) in won])
+        return [result for result, decision in decided if id(decision) not in won]
 
     def _write_alone(self, result: Result) -> None:
         """On a helper: read, decide, write, as often as it takes."""
@@ -135,7 +130,7 @@ class Results:
             # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
             events.error("agent.report_failed", error, job=held.lease.job_id)
         finally:
-            self._reported(held)
+            self._reported([held])
 
 
 def _decide(result: Result) -> Transition | None:

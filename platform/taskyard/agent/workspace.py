@@ -65,6 +65,8 @@ class Workspace:
     def is_empty(self) -> bool:
         """Whether the job left nothing where it ran."""
         try:
+            if self.fresh and os.lstat(self.folder).st_mtime == _LAID_OUT_AT[1]:
+                return True
             with os.scandir(self.folder) as entries:
                 return next(entries, None) is None
         except OSError:
