@@ -140,6 +140,57 @@ def test_it_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     assert kept.hear(2) == [("b", "its keeper process died"), ("a", "its keeper process died")]
 
 
+# --- one behind another
+
+
+def test_a_line_follows_one_that_waits_itself(kept: Kept, tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    kept.spawn("a", f"sleep 0.2; echo a >> {order}")
+    kept.spawn("b", f"sleep 0.1; echo b >> {order}", after="a")
+    kept.spawn("c", f"echo c >> {order}", after="b")
+    assert kept.hear(3) == [("a", "0"), ("b", "0"), ("c", "0")]
+    assert order.read_text() == "a\nb\nc\n"
+
+
+def test_what_follows_a_line_that_is_withdrawn_comes_in_its_stead(
+    kept: Kept, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    kept.spawn("a", f"sleep 0.2; touch {first}")
+    kept.spawn("b", "sleep 60", after="a")
+    kept.spawn("c", f"test -e {first} && echo c", after="b")
+    kept.processes.withdraw("b")
+    assert kept.hear(3) == [("b", "it was withdrawn"), ("a", "0"), ("c", "0 c")]
+
+
+def test_what_follows_a_line_that_cannot_begin_begins_at_once(kept: Kept) -> None:
+    kept.spawn("a", "sleep 0.3")
+    kept.spawn("b", "true", after="a", lives_seconds=0.1)
+    kept.spawn("c", "echo c", after="b")
+    assert kept.hear(3) == [
+        ("a", "0"),
+        ("b", "its lease was over before it began"),
+        ("c", "0 c"),
+    ]
+
+
+def test_what_follows_a_line_that_begins_before_stays_behind_it(kept: Kept, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    kept.spawn("a", "sleep 0.6")
+    kept.spawn("b", f"sleep 0.2; touch {second}", after="a")
+    kept.spawn("c", f"test -e {second}", after="b")
+    kept.processes.start_now("b")
+    assert kept.hear(3) == [("b", "0"), ("c", "0"), ("a", "0")]
+
+
+def test_the_last_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
+    for key, after in (("a", ""), ("b", "a"), ("c", "b")):
+        kept.spawn(key, "sleep 60", after=after)
+    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    keeper.kill()
+    assert [key for key, _ in kept.hear(3)] == ["c", "b", "a"]
+
+
 # --- what is read of a line's pipes by the keeper
 
 
@@ -265,13 +316,45 @@ def test_a_job_takes_another_place_that_is_free_before(platform: Platform, tmp_p
     bench.runner.drain(0)
 
 
+def test_a_job_between_two_others_is_cancelled_and_they_run_all_the_same(
+    small: Bench, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    first, second, third = small.take("sleep 0.5", f"touch {ran}", "echo hi")
+    _await_follower(small, 3)
+    small.runner.cancel(second)
+    assert small.await_status(second, "QUEUED").history[-1]["reason"] == "stopped on request"
+    assert small.printed(small.ended(third)) == "hi\n"
+    assert small.ended(first).status == "COMPLETED"
+    assert not ran.exists()
+
+
+def test_a_job_between_two_others_ends_badly_and_the_next_one_follows(small: Bench) -> None:
+    first, second, third = small.take("sleep 0.3", "exit 7", "echo hi")
+    _await_follower(small, 3)
+    assert small.ended(second).exit_code == 7
+    assert small.printed(small.ended(third)) == "hi\n"
+    assert small.ended(first).status == "COMPLETED"
+
+
+def test_jobs_far_behind_a_long_one_are_given_back_and_the_agent_goes_on(small: Bench) -> None:
+    long, *others = small.take(f"sleep {2 * TURN_SECONDS}", *["echo hi"] * 4)
+    for other in others:
+        entry = small.await_status(other, "QUEUED").history[-1]
+        assert entry["reason"] == "it does not fit beside what runs on its agent"
+    assert small.ended(long).status == "COMPLETED"
+    (again,) = small.take("echo hi")
+    assert small.printed(small.ended(again)) == "hi\n"
+
+
 def test_an_agent_that_leaves_gives_back_what_follows(small: Bench, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    first, second = small.take("sleep 0.5", f"touch {ran}")
-    _await_follower(small)
+    first, *others = small.take("sleep 0.5", *[f"touch {ran}"] * 3)
+    _await_follower(small, 3)
     small.runner.drain(5)
     assert small.store.jobs.get(first.job_id).status == "COMPLETED"
-    assert small.store.jobs.get(second.job_id).history[-1]["reason"] == "its agent is stopping"
+    for other in others:
+        assert small.store.jobs.get(other.job_id).history[-1]["reason"] == "its agent is stopping"
     assert not ran.exists()
 
 
@@ -284,6 +367,6 @@ def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_dies(small: Benc
     assert "keeper" in str(small.store.jobs.get(first.job_id).history[-1]["reason"])
 
 
-def _await_follower(bench: Bench) -> None:
+def _await_follower(bench: Bench, count: int = 2) -> None:
     """Until the keeper was told what comes next: a workspace is there for it."""
-    eventually(lambda: len(list(bench.folder.iterdir())) >= 2)
+    eventually(lambda: len(list(bench.folder.iterdir())) >= count)

@@ -32,8 +32,8 @@ from taskyard.workers.places import Place
 
 #: A job that ran no longer than this, or than a few claims take, is short: for each that ended
 #: within that time, one is claimed ahead.
-SHORT_SECONDS = 0.025
-_SHORT_CLAIMS = 3
+SHORT_SECONDS = 0.04
+_SHORT_CLAIMS = 4
 _SHORT_MOST_SECONDS = 0.25
 
 #: Most jobs of one claim.

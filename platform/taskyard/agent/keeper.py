@@ -23,11 +23,11 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 from taskyard.agent import line as lines
 from taskyard.agent import tree
+from taskyard.agent.followers import Followers, Spawn
 from taskyard.agent.line import Line
 
 #: The longest message: a line of a command with its environment.
@@ -48,8 +48,7 @@ class Keeper:
         self._tags = tree.Tags()
         self._children = tree.OwnChildren()
         self._lines: dict[str, Line] = {}
-        #: What begins as a line of that key is over.
-        self._followers: dict[str, dict[str, Any]] = {}
+        self._followers = Followers()
         #: Never waited for: a stopped agent reads nothing, and deadlines pass all the same.
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._selector = selectors.DefaultSelector()
@@ -84,40 +83,39 @@ class Keeper:
 
     def _heed(self, message: dict[str, Any]) -> None:
         match message["say"]:
-            case "spawn" if message["after"] in self._lines:
-                self._followers[message["after"]] = message
+            case "spawn" if message["after"] in self._lines or self._followers.has(
+                message["after"]
+            ):
+                self._followers.add(message)
             case "spawn":
                 self._spawn(message)
             case "start":
-                if follower := self._withdrawn(message["key"]):
-                    self._spawn(follower)
+                self._spawn(self._followers.take(message["key"]))
             case "withdraw":
-                if self._withdrawn(message["key"]):
+                if self._followers.withdraw(message["key"]):
                     self._tell("failed", message["key"], error="it was withdrawn")
             case "signal":
                 self._signal(message["key"], message["number"])
             case "extend":
                 self._extend(message["keys"], message["until"])
 
-    def _withdrawn(self, key: str) -> Mapping[str, Any] | None:
-        """A line that was to follow another and has not begun; it is not any more."""
-        for lead, message in self._followers.items():
-            if message["key"] == key:
-                return self._followers.pop(lead)
-        return None
+    def _spawn(self, message: Spawn | None) -> None:
+        """Start a line; one that cannot be started is over with that, for what follows it."""
+        while message is not None and not self._has_spawned(message):
+            message = self._followers.next(message["key"])
 
-    def _spawn(self, message: Mapping[str, Any]) -> None:
+    def _has_spawned(self, message: Spawn) -> bool:
         key, until, now = message["key"], message["until"], time.monotonic()
         # A stopped agent that wakes may ask for what is over by now.
         if now >= until:
             self._tell("failed", key, error="its lease was over before it began")
-            return
+            return False
         tag = self._tags.take()
         try:
             pid, pipes = lines.start(message["line"], message["cwd"], message["env"])
         except (OSError, ValueError) as error:
             self._tell("failed", key, error=str(error))
-            return
+            return False
         self._lines[key] = Line(
             key=key,
             tag=tag,
@@ -126,6 +124,7 @@ class Keeper:
             pipes=pipes,
             shown_at=now + lines.SHORT_SECONDS,
         )
+        return True
 
     def _signal(self, key: str, number: int) -> None:
         if line := self._lines.get(key):
@@ -136,9 +135,7 @@ class Keeper:
         for key in keys:
             if line := self._lines.get(key):
                 line.until = max(line.until, until)
-        for message in self._followers.values():
-            if message["key"] in keys:
-                message["until"] = max(message["until"], until)
+        self._followers.extend(keys, until)
 
     # --- what happens by itself
 
@@ -155,8 +152,7 @@ class Keeper:
             if line.exit_code is not None and self._is_clear(line, now):
                 del self._lines[line.key]
                 self._tell_end(line)
-                if follower := self._followers.pop(line.key, None):
-                    self._spawn(follower)
+                self._spawn(self._followers.next(line.key))
             elif line.pipes and now >= line.shown_at:
                 self._tell("opened", line.key, fds=line.give_pipes())
         lines.reap_orphans({line.pid for line in self._lines.values()})

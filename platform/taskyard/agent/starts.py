@@ -59,7 +59,7 @@ class Starts:
         self._preparation = preparation
         self._processes = processes
         self._run = run
-        #: Those whose last line runs, and which nothing is to follow yet.
+        #: Those whose last line runs, or is the next to, and which nothing is to follow yet.
         self._leads: dict[str, Held] = {}
 
     def advance(self) -> None:
@@ -107,12 +107,13 @@ class Starts:
     def withdraw(self, held: Held, reason: str) -> None:
         """Do not begin what is to follow another's line, unless it has begun by now."""
         held.unwanted = reason
+        self._leads.pop(held.key, None)
         self._processes.withdraw(held.key)
 
     def failed(self, held: Held, reason: str) -> None:
         """What was to follow another's line has not begun and will not."""
-        self._turns.remove(held)
-        self._turns.unbind(held)
+        self._leads.pop(held.key, None)
+        self._turns.step_aside(held)
         self._run.send_back(held, held.unwanted or reason)
 
     def _prepare(self, held: Held) -> None:
@@ -121,15 +122,28 @@ class Starts:
             self._loop.post(partial(self._run.begin, held, held.attempt))
 
     def _choose(self, lead: Held) -> None:
-        held = self._turns.bind(lead) if lead.key in self._leads else None
-        if held is None:
+        """Choose what follows it, and what comes behind that."""
+        if lead.key not in self._leads:
+            return
+        follower = self._turns.follower(lead.key) or self._bound(lead)
+        if follower is None:
             return
         del self._leads[lead.key]
+        if not lead.lead and follower.attempt and not follower.attempt.lines:
+            self.leads(follower)
+
+    def _bound(self, lead: Held) -> Held | None:
+        """What follows it from now on, if the keeper could be told."""
+        held = self._turns.bind(lead)
+        if held is None:
+            return None
         attempt = held.attempt if self._preparation.lay_out(held) else None
         if attempt is None or not self._run.spawn(held, attempt, after=lead.key):
             # That is its end.
             self._turns.remove(held)
             self._turns.unbind(held)
+            return None
+        return held
 
     def _begun(self, held: Held) -> None:
         self._turns.unbind(held)

@@ -76,6 +76,15 @@ class Turns:
         self._followers.pop(held.lead, None)
         held.lead = ""
 
+    def step_aside(self, held: Held) -> None:
+        """It waits no more, and what is bound to it comes in its stead."""
+        lead = held.lead
+        self.remove(held)
+        self.unbind(held)
+        if behind := self._followers.pop(held.key, None):
+            behind.lead = lead
+            self._followers[lead] = behind
+
     def count(self) -> int:
         """How many wait."""
         return len(self._waiting)
