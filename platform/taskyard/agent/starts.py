@@ -76,7 +76,7 @@ class Starts:
             self._choose(lead)
 
     def leads(self, held: Held) -> None:
-        """Its last line runs: another may follow."""
+        """Its last line runs, or is the next to: another may follow."""
         self._leads[held.key] = held
         self._choose(held)
 
@@ -140,8 +140,7 @@ class Starts:
         attempt = held.attempt if self._preparation.lay_out(held) else None
         if attempt is None or not self._run.spawn(held, attempt, after=lead.key):
             # That is its end.
-            self._turns.remove(held)
-            self._turns.unbind(held)
+            self._turns.step_aside(held)
             return None
         return held
 

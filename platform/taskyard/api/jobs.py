@@ -19,9 +19,6 @@ from taskyard.jobs import search_terms
 from taskyard.store.output import Chunk
 from taskyard.store.queries import JobFilter
 
-#: Jobs that one request may submit.
-AT_ONCE = 1000
-
 _KEY_CHARACTERS = 255
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/api/jobs", description="Jobs")
@@ -37,7 +34,7 @@ _CREATE_DOC = {
                         {
                             "type": "array",
                             "minItems": 1,
-                            "maxItems": AT_ONCE,
+                            "maxItems": schemas.AT_ONCE,
                             "items": {"$ref": "#/components/schemas/JobRequest"},
                         },
                     ]
@@ -174,8 +171,8 @@ def _filter(query: dict[str, Any]) -> JobFilter:
 
 def _requests(body: Any) -> list[dict[str, Any]]:
     """One request or many, all seen to be right before anything is written."""
-    if isinstance(body, list) and not 1 <= len(body) <= AT_ONCE:
-        raise InvalidRequest(f"A list has 1 to {AT_ONCE} jobs.", field="jobs")
+    if isinstance(body, list) and not 1 <= len(body) <= schemas.AT_ONCE:
+        raise InvalidRequest(f"A list has 1 to {schemas.AT_ONCE} jobs.", field="jobs")
     entries = body if isinstance(body, list) else [body]
     loaded: dict[int, dict[str, Any]] = {}
     problems: dict[str, Any] = {}

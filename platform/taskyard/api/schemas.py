@@ -15,6 +15,9 @@ from taskyard.documents import camel
 from taskyard.jobs import search_terms
 from taskyard.jobs.states import JobStatus
 
+#: Jobs that one request may submit, or ask the results of.
+AT_ONCE = 1000
+
 ID = validate.Length(1, 200)
 LABEL = validate.Regexp(r"^[A-Za-z0-9_.:/-]{1,64}$")
 
@@ -107,7 +110,9 @@ class OutputQuery(ApiSchema):
 class ResultsRequest(ApiSchema):
     """Some jobs, and how many seconds to wait until all of them have ended."""
 
-    job_ids = ma.fields.List(f.Text(validate=ID), required=True, validate=validate.Length(1, 1000))
+    job_ids = ma.fields.List(
+        f.Text(validate=ID), required=True, validate=validate.Length(1, AT_ONCE)
+    )
     wait = f.Whole(0, 60, load_default=0)
 
 

@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from taskyard.documents import to_record
 from taskyard.jobs.model import POISON_LOSSES, Job
-from taskyard.jobs.states import HELD, TERMINAL, JobStatus
+from taskyard.jobs.states import HELD, LIVE, JobStatus
 from taskyard.store.queries import COUNTED_FIRST, LISTED, count_in_state
 from taskyard.workers.model import Usage
 
@@ -106,7 +106,7 @@ class LiveJobs:
 
     def among(self, job_ids: Sequence[str]) -> list[str]:
         """Those of these jobs that have not ended, in this order."""
-        states = [str(status) for status in JobStatus if status not in TERMINAL]
+        states = [str(status) for status in LIVE]
         wanted = {"_id": {"$in": list(job_ids)}, "status": {"$in": states}}
         live = {found["_id"] for found in self._jobs.find(wanted, {"_id": 1})}
         return [job_id for job_id in job_ids if job_id in live]
