@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from taskyard.broker import leases as leases_module
@@ -22,6 +24,35 @@ def test_a_flush_ends_when_what_was_posted_is_written(store: Store) -> None:
         leases.release(claimed.delivery)
         leases.flush()
         assert messages.count("q") == 1
+
+
+class StoppedColdError(NotImplementedError):
+    """What Celery's handler of a cold stop raises for a pool of threads, wherever it interrupts."""
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_a_claim_that_a_signal_interrupts_is_given_back_at_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """It was seen once in a full run: a message waited for a lease of a process that was gone."""
+    messages = Messages(store.database, "broker")
+    leases = Leases(messages, LEASE_SECONDS)
+    for number in range(4):
+        messages.publish("q", f"{number}")
+    stamped = messages._stamped
+
+    def interrupted(*claim: Any) -> None:
+        stamped(*claim)
+        raise StoppedColdError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "_stamped", interrupted)
+        with pytest.raises(StoppedColdError):
+            messages.claim("q", limit, round(LEASE_SECONDS * 1000))
+    assert messages.count("q") == 4 - limit
+    leases.leave()
+    assert messages.count("q") == 4
+    assert {d["deliveries"] for d in store.database["broker.messages"].find()} == {0}
 
 
 def test_a_queue_is_kept_as_often_as_its_expiry_asks_for(

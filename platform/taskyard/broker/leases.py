@@ -72,7 +72,7 @@ class Leases:
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
-        atexit.register(self._leave)
+        atexit.register(self.leave)
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Renew these deliveries from now on."""
@@ -130,15 +130,15 @@ class Leases:
         self._commands.put(lambda: self._flushes.append(written))
         written.wait(seconds)
 
+    def leave(self) -> None:
+        """At the end of the process: what is held is others' at once."""
+        self._commands.put(self._messages.release_unknown)
+        self._commands.put(lambda: self._released.extend(self._held))
+        self.flush()
+
     def _forgotten(self, delivery: Delivery) -> None:
         if delivery in self._held:
             self._unstarted.append(delivery)
-
-    def _leave(self) -> None:
-        """At the end of the process: what is held is others' at once."""
-        if self._held or not self._commands.empty():
-            self._commands.put(lambda: self._released.extend(self._held))
-            self.flush(2.0)
 
     def _run(self) -> None:
         renew_at = write_at = time.monotonic()

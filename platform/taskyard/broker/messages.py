@@ -17,7 +17,7 @@ from bson import ObjectId
 from pymongo import DeleteOne, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 
 Document = dict[str, Any]
 
@@ -151,14 +151,16 @@ class Messages:
     def claim(self, queue: str, limit: int, lease_ms: int) -> list[Claimed]:
         """Lease up to ``limit`` messages that are ready, in order of priority, then of age.
 
-        After an error it may have leased some. They are the result of the queue's next claim.
+        After an error it may have leased some. They are the result of the queue's next claim, or
+        are released with ``release_unknown``.
         """
         unknown = self._unknown.pop(queue, [])
         lease = secrets.token_hex(8)
         try:
             found = self._read_back(queue, unknown, lease_ms) if unknown else []
             return self._taken(found or self._stamped(queue, limit, lease, lease_ms))
-        except PyMongoError:
+        except BaseException:
+            # Not the driver's alone: Celery's handler of a cold stop raises where it interrupts.
             self._unknown.setdefault(queue, []).extend([*unknown, lease])
             raise
 
@@ -175,6 +177,12 @@ class Messages:
     def has_unknown(self) -> bool:
         """Whether a claim may have leased what only the queue's next claim finds."""
         return any(self._unknown.values())
+
+    def release_unknown(self) -> None:
+        """Make claimable at once what claims took without being told, when none comes any more."""
+        for queue, leases in self._unknown.items():
+            mine = {"queue": queue, "lease": {"$in": leases}}
+            self._all.update_many(mine, [{"$set": _released(undo_count=True)}])
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
@@ -202,13 +210,7 @@ class Messages:
 
     def release(self, held: Sequence[Delivery], *, undo_count: bool = False) -> None:
         """Make messages claimable at once; ``undo_count`` when no consumer has seen them."""
-        back = 1 if undo_count else 0
-        fields: Document = {
-            "visibleAt": AT_ONCE,
-            "lease": None,
-            "deliveries": {"$subtract": ["$deliveries", back]},
-            "expireAt": "$notAfter",
-        }
+        fields = _released(undo_count=undo_count)
         mine = ({"_id": delivery.id, "lease": delivery.lease} for delivery in held)
         self._all.bulk_write([UpdateOne(one, [{"$set": fields}]) for one in mine], ordered=False)
 
@@ -318,6 +320,15 @@ def _stamp(lease: str, lease_ms: int) -> list[Document]:
         },
         _COLLECTED,
     ]
+
+
+def _released(*, undo_count: bool) -> Document:
+    return {
+        "visibleAt": AT_ONCE,
+        "lease": None,
+        "deliveries": {"$subtract": ["$deliveries", int(undo_count)]},
+        "expireAt": "$notAfter",
+    }
 
 
 def _literal(document: Mapping[str, Any]) -> Document:
