@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -364,7 +365,24 @@ def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_dies(small: Benc
     (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
     keeper.kill()
     assert small.await_status(second, "QUEUED").history[-1]["verb"] == "release"
-    assert "keeper" in str(small.store.jobs.get(first.job_id).history[-1]["reason"])
+    assert "keeper" in str(small.await_status(first, "QUEUED").history[-1]["reason"])
+
+
+def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_is_gone_already(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on a busy machine: the keeper was killed before it was told what follows."""
+    spawn = Processes.spawn
+
+    def without_keeper(processes: Processes, *args: Any, after: str, **options: Any) -> None:
+        if after:
+            raise BrokenPipeError("the keeper is not there")
+        spawn(processes, *args, after=after, **options)
+
+    monkeypatch.setattr(Processes, "spawn", without_keeper)
+    first, second = small.take("sleep 60", "sleep 60")
+    assert small.await_status(second, "QUEUED").history[-1]["verb"] == "release"
+    assert small.store.jobs.get(first.job_id).status == "RUNNING"
 
 
 def _await_follower(bench: Bench, count: int = 2) -> None:

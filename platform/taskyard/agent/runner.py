@@ -205,7 +205,11 @@ class Runner:
                 after=after,
             )
         except (OSError, ValueError) as error:
-            self._cannot_run(held, attempt, str(error))
+            if after and isinstance(error, ConnectionError):
+                # Its keeper is gone before it heard of it: no attempt is used up by that.
+                self.send_back(held, "its keeper process died")
+            else:
+                self._cannot_run(held, attempt, str(error))
             return False
         return True
 
