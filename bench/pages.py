@@ -40,6 +40,7 @@ from taskyard.settings import Settings
 from taskyard.stats.rollup import HOUR, floor, merge
 from taskyard.store import client
 from taskyard.store.client import Store
+from taskyard.store.locks import TickMark
 from taskyard.store.output import pieces
 from taskyard.store.searches import Position
 
@@ -129,7 +130,7 @@ def _fill(store: Store, count: int) -> Mapping[str, str]:
     for _ in range(14):  # a day, two hours a tick
         statistics.tick(store, Settings())
     _remember(store)
-    store.locks.note_tick("statistics", now=now)
+    store.locks.note_tick(TickMark(name="statistics", at=now, ms=0.0, report={}))
     middle = Position(created_at=now - WEEK / 2, job_id="job-")
     return _addresses(_printed(store), middle, _ends_of_queue(store))
 

@@ -68,13 +68,13 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     assigned: list[Transition] = []
     queued = lost = 0
     while True:
-        store.locks.clear_flag(LOCK, owner)
         decision = decide(store, settings, reserving=trigger == "tick")
         won = write(store, decision)
         assigned += won
         queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
         if store.locks.release(LOCK, owner, now=store.clock.now()):
             break
+        store.locks.clear_flag(LOCK, owner)
     report = PassReport(
         trigger=trigger,
         queued=queued,

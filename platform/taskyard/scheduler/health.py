@@ -24,7 +24,6 @@ def tick(store: Store, settings: Settings) -> HealthReport:
     What such a worker holds is the expiry sweep's: its leases end, and only then.
     """
     now = store.clock.now()
-    store.locks.note_tick("health", now=now)
     silent_since = now - timedelta(seconds=settings.offline_seconds)
     gone = store.workers.mark_offline(silent_since=silent_since, now=now)
     for worker_id in gone:

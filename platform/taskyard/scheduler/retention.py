@@ -28,7 +28,6 @@ class RetentionReport:
 def tick(store: Store, settings: Settings) -> RetentionReport:
     """Remove ended jobs, unused files and long-gone workers whose time is over."""
     now = store.clock.now()
-    store.locks.note_tick("retention", now=now)
     expired = store.queries.expired(now, limit=AT_ONCE)
     for job in expired:
         remove(store, job.job_id, result_file_id=job.result_file_id)

@@ -28,7 +28,6 @@ class StatisticsReport:
 def tick(store: Store, settings: Settings) -> StatisticsReport:
     """Count what ended since the last tick, and note how things stand."""
     now = store.clock.now()
-    store.locks.note_tick("statistics", now=now)
     queued = _look(store, settings, now)
     begin, end = _due(store, now)
     minutes = store.stats.count(begin, end)

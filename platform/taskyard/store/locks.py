@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 
 @dataclass(frozen=True, kw_only=True)
 class TickMark:
-    """When a tick ran last, how long it took and what it did."""
+    """When a tick began last, how long it took and what it did."""
 
     name: str
     at: datetime
@@ -54,19 +54,11 @@ class LockStore:
         # The lock may have run out and be somebody else's by now: then we are done as well.
         return self._locks.find_one(mine) is None
 
-    def note_tick(self, name: str, *, now: datetime) -> datetime | None:
-        """Note that a tick ran, and return when it ran before."""
-        before = self._locks.find_one_and_update(
-            {"_id": f"tick.{name}"},
-            {"$set": {"at": now}},
-            upsert=True,
-            return_document=ReturnDocument.BEFORE,
-        )
-        return before["at"] if before else None
-
-    def note_report(self, name: str, report: Mapping[str, Any], *, ms: float) -> None:
-        """Note what a tick did, beside when it ran."""
-        self._locks.update_one({"_id": f"tick.{name}"}, {"$set": {"report": report, "ms": ms}})
+    def note_tick(self, mark: TickMark) -> None:
+        """Note that a tick ran to its end."""
+        did = {"ms": mark.ms, "report": mark.report}
+        noted = {"$max": {"at": mark.at}, "$set": did}
+        self._locks.update_one({"_id": f"tick.{mark.name}"}, noted, upsert=True)
 
     def ticks(self) -> dict[str, datetime]:
         """When each tick ran last."""
@@ -97,7 +89,7 @@ class LockStore:
     def note_sweep(
         self, name: str, *, now: datetime, gap: timedelta, hold: timedelta
     ) -> datetime | None:
-        """Note that a sweep ran, as ``note_tick`` does; returns until when sweeps are held back.
+        """Note that a sweep begins; returns until when sweeps are held back.
 
         One that comes more than ``gap`` after the last holds back all sweeps for ``hold``. Note
         and hold are one write: whoever dies, is paused or races with another in between cannot
