@@ -6,13 +6,13 @@ Names are Celery's own. Task results are ignored: the job document is the truth.
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 from taskyard import settings as _settings
 from taskyard.broker import SCHEME as _BROKER_SCHEME
 from taskyard.celery_names import SCHEDULER_QUEUE
 from taskyard.errors import TaskyardError as _TaskyardError
+from taskyard.scheduler.schedule import beat_schedule as _beat_schedule
 from taskyard.store.uri import resolve_uri as _resolve_uri
 
 try:
@@ -61,32 +61,6 @@ control_queue_expires = 300
 # Standard error is where events go; Celery must not wrap it into log records of its own.
 worker_redirect_stdouts = False
 
-# The base Scheduler keeps its table in memory: no shelve file.
-beat_scheduler = "celery.beat:Scheduler"
-beat_max_loop_interval = 1
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _every(seconds: float, name: str) -> dict[str, Any]:
-    """A tick that expires after its interval, so that ticks never pile up.
-
-    The broker lets it expire, by the server's clock; Celery's own ``expires`` would compare the
-    clocks of two hosts. It is due when beat starts: what was stored while nothing ran does not
-    wait for it.
-    """
-    return {
-        "task": "taskyard.tick",
-        "args": [name],
-        "schedule": seconds,
-        "last_run_at": _LONG_AGO,
-        "options": {"queue": SCHEDULER_QUEUE, "expiration": seconds},
-    }
-
-
-beat_schedule = {
-    "timeouts": _every(_loaded.timeouts_tick_seconds, "timeouts"),
-    "health": _every(_loaded.health_tick_seconds, "health"),
-    "assignment": _every(_loaded.assignment_tick_seconds, "assignment"),
-    "retention": _every(_loaded.retention_tick_seconds, "retention"),
-    "statistics": _every(_loaded.statistics_tick_seconds, "statistics"),
-}
+# It keeps its table in memory: no shelve file.
+beat_scheduler = "taskyard.scheduler.beat:Scheduler"
+beat_schedule = _beat_schedule(_loaded)

@@ -11,9 +11,9 @@ from taskyard.scheduler import ticks
 
 
 @app.task(name="taskyard.tick")
-def tick(name: str) -> None:
-    """Run one of the scheduler's ticks."""
-    ticks.run(wiring.platform(), name)
+def tick(*names: str) -> None:
+    """Run these of the scheduler's ticks."""
+    ticks.run_all(wiring.platform(), names)
 
 
 @app.task(name="taskyard.execute", bind=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from taskyard.context import Platform
-from taskyard.scheduler import health, ticks
+from taskyard.scheduler import assignment, health, ticks
+from taskyard.scheduler.schedule import TICKS
 
 
-@pytest.mark.parametrize("name", ["timeouts", "assignment", "health", "retention", "statistics"])
+@pytest.mark.parametrize("name", TICKS)
 def test_its_mark_tells_when_it_began_and_what_it_did(platform: Platform, name: str) -> None:
     began = platform.store.clock.now()
     ticks.run(platform, name)
@@ -27,3 +28,26 @@ def test_one_that_fails_is_not_marked(platform: Platform, monkeypatch: pytest.Mo
     with pytest.raises(ConnectionError):
         ticks.run(platform, "health")
     assert not platform.store.locks.tick_marks()
+
+
+def test_one_that_fails_does_not_keep_the_others_from_their_turn(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("MongoDB is away")
+
+    monkeypatch.setattr(health, "tick", fail)
+    with pytest.raises(ConnectionError):
+        ticks.run_all(platform, ["timeouts", "health", "assignment"])
+    assert set(platform.store.locks.ticks()) == {"timeouts", "assignment"}
+
+
+def test_without_anything_to_place_no_pass_is_run(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a pass was run")
+
+    monkeypatch.setattr(assignment, "tick", fail)
+    ticks.run(platform, "assignment")
+    assert "assignment" in platform.store.locks.ticks()

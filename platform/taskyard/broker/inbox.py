@@ -19,6 +19,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._dirty: dict[str, Announced] = {}
         self._active: set[str] = set()
+        self._later = False
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
         self._ring.setblocking(False)
@@ -48,11 +49,17 @@ class Inbox:
             self._dirty = dict.fromkeys(queues)
         self.ring()
 
-    def wake(self, queue: str | None, message: ObjectId | None = None) -> bool:
-        """The message is new in the queue, or something in any; returns whether that is ours."""
+    def wake(
+        self, queue: str | None, message: ObjectId | None = None, *, later: bool = False
+    ) -> bool:
+        """The message is new in the queue, or something in any; returns whether that is ours.
+
+        One that is due only ``later`` is nothing to claim yet: when it will be is to be asked.
+        """
         with self._lock:
             new = self._active if queue is None else self._active & {queue}
-            for each in new:
+            self._later |= later and bool(new)
+            for each in new if not later or queue is None else ():
                 self._dirty[each] = None if each in self._dirty else message
         if new:
             self.ring()
@@ -67,6 +74,12 @@ class Inbox:
         """The queue is looked at now; returns what was announced since the last look."""
         with self._lock:
             return self._dirty.pop(queue, None)
+
+    def something_later(self) -> bool:
+        """Whether something was announced since the last call that becomes due by itself."""
+        with self._lock:
+            later, self._later = self._later, False
+            return later
 
     def ring(self) -> None:
         """Wake the loop."""

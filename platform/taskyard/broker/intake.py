@@ -101,7 +101,12 @@ class Intake:
     @property
     def pending(self) -> bool:
         """Whether there is something to deliver or to look at as soon as there is room."""
-        return bool(self._inbox.dirty) or any(source.left for source in self._sources.values())
+        return bool(self._inbox.dirty) or self.is_ahead
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether something was taken and not delivered yet."""
+        return any(source.left for source in self._sources.values())
 
     def give_back(
         self, queues: Collection[str] | None = None, *, older_than_seconds: float = 0.0

@@ -19,9 +19,12 @@ from taskyard.broker.connection import UNAVAILABLE
 from taskyard.broker.inbox import Inbox
 from taskyard.broker.intake import KEPT_SECONDS, Intake
 
-#: How often a consumer looks by itself, for what the change stream missed. It looks earlier when
-#: something becomes due or a lease ends before.
-LOOK_SECONDS = 1.0
+#: How often a consumer looks by itself, for what becomes due or whose lease ends: of that the
+#: change stream says nothing. It looks ahead as far, and again when the first of it is due.
+LOOK_SECONDS = 5.0
+
+#: As long as there is no stream it looks for new messages, too.
+BLIND_LOOK_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
@@ -50,6 +53,7 @@ class Transport(virtual.Transport):
         self._address = _uri(client), _options(client.transport_options)
         self.inbox: Inbox
         self.intake: Intake
+        self._loop: Any = None
         self._timer: Any = None
         self._look_at = 0.0
 
@@ -103,13 +107,15 @@ class Transport(virtual.Transport):
             now = time.monotonic()
             if now >= ends:
                 raise TimeoutError("timed out")
-            if now >= self._look_at:
+            if now >= self._look_at or self.inbox.something_later():
                 self._look_at = now + self._look()
             else:
                 self.inbox.wait(min(self._look_at, ends) - now)
 
     def _deliver_one(self) -> bool:
         for channel, queue, raw in self.intake.batch():
+            if self.intake.is_ahead:
+                self._look_at = min(self._look_at, time.monotonic() + KEPT_SECONDS)
             channel.deliver(raw, queue)
             return True
         return False
@@ -120,11 +126,8 @@ class Transport(virtual.Transport):
         """Be woken by the bell, and look by ourselves now and then."""
         self.unregister_from_event_loop(_connection, loop)
         loop.add_reader(self.inbox.fileno(), self._on_bell)
-
-        def look() -> None:
-            self._timer = loop.call_later(self._look(), look)
-
-        look()
+        self._loop = loop
+        self._look_on_loop()
 
     def unregister_from_event_loop(self, _connection: Any, loop: Any) -> None:
         """Leave the loop."""
@@ -143,6 +146,19 @@ class Transport(virtual.Transport):
         if delivered and self.intake.pending:
             # There may be more, and nothing else would wake the loop.
             self.inbox.ring()
+        if self.inbox.something_later():
+            self._look_on_loop()
+        elif self.intake.is_ahead and self._look_at > time.monotonic() + KEPT_SECONDS:
+            self._look_in(KEPT_SECONDS)
+
+    def _look_on_loop(self) -> None:
+        self._look_in(self._look())
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = time.monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._look_on_loop)
 
     def _look(self) -> float:
         """Look whether anything can be claimed; returns in how many seconds to do so again.
@@ -150,11 +166,20 @@ class Transport(virtual.Transport):
         One question for all queues: an idle worker asks little.
         """
         self.intake.give_back(older_than_seconds=KEPT_SECONDS)
-        due_seconds = self.intake.due_seconds(LOOK_SECONDS)
+        seconds = self._look_seconds()
+        due_seconds = self.intake.due_seconds(seconds)
         if due_seconds:
             return due_seconds
         self.inbox.wake(None)
-        return LOOK_SECONDS
+        return seconds
+
+    def _look_seconds(self) -> float:
+        """Not so far apart that a lease begins and ends between two looks."""
+        broker = self.broker
+        most = LOOK_SECONDS if broker.watcher.follows else BLIND_LOOK_SECONDS
+        if self.intake.is_ahead:
+            most = min(most, KEPT_SECONDS)
+        return min(most, broker.lease_ms / 1000)
 
 
 def _uri(client: Any) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from bson import Int64, ObjectId
 from pymongo.database import Database
@@ -20,9 +20,15 @@ from taskyard.broker.messages import AT_ONCE
 
 Document = dict[str, Any]
 
-#: Called with the queue that changed and the message, or with None when it may be any; returns
-#: whether the queue is consumed.
-Wake = Callable[[str | None, ObjectId | None], bool]
+
+class Wake(Protocol):
+    """A consumer's ear."""
+
+    def __call__(self, queue: str | None, message: ObjectId | None, *, later: bool) -> bool:
+        """The queue changed, or any if it is None, by this message, which may be due only
+        ``later``; returns whether the queue is consumed.
+        """
+
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +54,8 @@ class Watcher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._caught_up = threading.Event()
+        #: Whether the stream is open, so that consumers need not look for themselves.
+        self.follows = False
 
     def subscribe(self, owner: object, wake: Wake) -> None:
         """Call ``wake`` for everything new, from the watcher's own thread."""
@@ -76,6 +84,8 @@ class Watcher:
                 return  # the client was closed: nobody listens any more
             except PyMongoError as error:
                 logger.warning("broker: the change stream ended: %s", type(error).__name__)
+            finally:
+                self.follows = False
             time.sleep(_REOPEN_SECONDS)
 
     def _follow(self) -> None:
@@ -85,8 +95,9 @@ class Watcher:
         with database.client.start_session() as session:
             command = partial(database.command, session=session)
             cursor = command("aggregate", self._collection, **opening)["cursor"]["id"]
+            self.follows = True
             # What came before the stream was open has woken nobody.
-            self._wake(None, None)
+            self._wake(None, None, later=True)
             asking = {"collection": self._collection, "maxTimeMS": _AWAIT_MS}
             while cursor:
                 answer = command("getMore", Int64(cursor), **asking)["cursor"]
@@ -95,19 +106,20 @@ class Watcher:
 
     def _tell(self, changes: Sequence[Document]) -> None:
         self._caught_up.clear()
-        woken = [
-            self._wake(change.get("fullDocument", {}).get("queue"), change["documentKey"]["_id"])
-            for change in changes
-        ]
+        woken = [self._heard(change) for change in changes]
         if woken:
             time.sleep(_GATHER_SECONDS)
         if any(woken):
             self._caught_up.wait(_BEHIND_SECONDS)
 
-    def _wake(self, queue: str | None, message: ObjectId | None) -> bool:
+    def _heard(self, change: Document) -> bool:
+        queue = change.get("fullDocument", {}).get("queue")
+        return self._wake(queue, change["documentKey"]["_id"], later=change["later"])
+
+    def _wake(self, queue: str | None, message: ObjectId | None, *, later: bool) -> bool:
         with self._lock:
             wakes = list(self._wakes.values())
-        woken = [wake(queue, message) for wake in wakes]
+        woken = [wake(queue, message, later=later) for wake in wakes]
         return any(woken)
 
 
@@ -121,5 +133,11 @@ _PIPELINE: list[Document] = [
             ]
         }
     },
-    {"$project": {"fullDocument.queue": 1, "documentKey": 1}},
+    {
+        "$project": {
+            "fullDocument.queue": 1,
+            "documentKey": 1,
+            "later": {"$gt": ["$fullDocument.visibleAt", AT_ONCE]},
+        }
+    },
 ]

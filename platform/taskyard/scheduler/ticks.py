@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from taskyard.context import Platform
 from taskyard.documents import camel
 from taskyard.scheduler import health, retention, statistics, timeouts
+from taskyard.scheduler.assignment import PassReport
 from taskyard.scheduler.timeouts import TimeoutsReport
 from taskyard.store.locks import TickMark
+
+
+def run_all(platform: Platform, names: Sequence[str]) -> None:
+    """Run these ticks; one that fails does not keep the others from their turn. Raises its error,
+    the first of several.
+    """
+    errors = []
+    for name in names:
+        try:
+            run(platform, name)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def run(platform: Platform, name: str) -> None:
@@ -28,7 +44,7 @@ def _run(platform: Platform, name: str) -> object:
         case "timeouts":
             return _expire(platform)
         case "assignment":
-            return platform.run_pass("tick")
+            return _assign(platform)
         case "health":
             return health.tick(store, settings)
         case "retention":
@@ -45,6 +61,14 @@ def _expire(platform: Platform) -> TimeoutsReport:
     if report.requeued:
         platform.nudge("expired")
     return report
+
+
+def _assign(platform: Platform) -> PassReport:
+    """A pass, unless there is nothing for one: no lock is taken for that."""
+    reserved = any(worker.reserved_for for worker in platform.store.workers.listed())
+    if reserved or platform.store.live.waiting_shapes():
+        return platform.run_pass("tick")
+    return PassReport(trigger="tick")
 
 
 def _shown(value: Any) -> Any:

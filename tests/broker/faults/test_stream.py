@@ -35,7 +35,7 @@ def woken(replica_set: ReplicaSet) -> Iterator[Woken]:
             threading.Event().wait()  # a watcher lives as long as its process
         return client[DATABASE]
 
-    def wake(queue: str | None, _message: ObjectId | None) -> bool:
+    def wake(queue: str | None, message: ObjectId | None, *, later: bool) -> bool:
         told.put(queue)
         return True
 

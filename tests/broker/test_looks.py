@@ -1,0 +1,154 @@
+"""When a consumer looks by itself: of what only becomes due the change stream says nothing.
+
+The looks in between are put off for ever, so that each test shows what brings one about.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer
+from kombu.asynchronous import Hub
+
+from taskyard.broker import transport
+from tests.broker.celery_process import PATIENCE_SECONDS, wait
+from tests.broker.conftest import OpenSite
+from tests.broker.site import Site, drain
+
+#: Goes on with a connection for a moment, as a blocking worker does or as one with a loop.
+Turn = Callable[[], None]
+
+LEASE_SECONDS = 1.5
+PREFETCH = 4
+
+
+@pytest.fixture(autouse=True)
+def never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "LOOK_SECONDS", 10 * PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def site(open_site: OpenSite) -> Site:
+    return open_site(lease_seconds=10 * PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def connection(site: Site) -> Iterator[Connection]:
+    with site.app.connection_for_read() as opened:
+        yield opened
+
+
+@pytest.fixture
+def got() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def consumer(connection: Connection, site: Site, got: list[Any]) -> Iterator[Consumer]:
+    """It answers what it gets; it has looked, and found nothing."""
+    with connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"]) as made:
+        made.on_message = answering(got)
+        made.qos(prefetch_count=PREFETCH)
+        yield made
+
+
+@pytest.fixture(params=["blocking", "loop"])
+def turn(
+    request: pytest.FixtureRequest,
+    connection: Connection,
+    consumer: Consumer,
+) -> Iterator[Turn]:
+    watcher = connection.transport.broker.watcher
+    wait(lambda: watcher.follows, lambda: watcher)
+    if request.param == "blocking":
+        drain(connection)
+        yield lambda: drain(connection, 0.05)
+        return
+    hub = Hub()
+    connection.transport.register_with_event_loop(connection.connection, hub)
+    hub.call_repeatedly(0.05, lambda: None)
+    loop = hub.create_loop()
+    for _ in range(20):
+        next(loop)
+    yield lambda: next(loop)
+    connection.transport.unregister_from_event_loop(connection.connection, hub)
+    hub.close()
+
+
+def answering(got: list[Any]) -> Callable[[Any], None]:
+    def answer(message: Any) -> None:
+        got.append(message)
+        message.ack()
+
+    return answer
+
+
+def go_on(turn: Turn, until: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while not until():
+        turn()
+        assert time.monotonic() < ends
+
+
+def test_a_message_for_later_comes_when_it_is_due(site: Site, turn: Turn, got: list[Any]) -> None:
+    site.send("note", "later", countdown=0.5)
+    go_on(turn, lambda: len(got) == 1)
+
+
+def test_what_another_holds_comes_when_its_lease_ends(open_site: OpenSite, got: list[Any]) -> None:
+    site = open_site(lease_seconds=LEASE_SECONDS)
+    with (
+        site.app.connection_for_read() as connection,
+        connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"]) as consumer,
+    ):
+        consumer.on_message = got.append
+        drain(connection)
+        broker = connection.transport.broker
+        broker.watcher.unsubscribe(id(connection.transport))
+        site.send("note", "held")
+        # Nobody renews it: whoever claimed it died.
+        assert broker.messages.claim("celery", 1, broker.lease_ms)
+        go_on(lambda: drain(connection, 0.05), lambda: len(got) == 1)
+
+
+def test_without_a_stream_what_is_new_is_looked_for(
+    connection: Connection, site: Site, got: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"]) as consumer:
+        consumer.on_message = got.append
+        watcher = connection.transport.broker.watcher
+        wait(lambda: watcher.follows, lambda: watcher)
+        watcher.unsubscribe(id(connection.transport))
+        monkeypatch.setattr(watcher, "follows", False)
+        drain(connection)
+        site.send("note", "unseen")
+        go_on(lambda: drain(connection, 0.05), lambda: len(got) == 1)
+
+
+def test_what_was_claimed_ahead_goes_back_when_something_slow_came_in_between(
+    connection: Connection, site: Site, consumer: Consumer, turn: Turn, got: list[Any]
+) -> None:
+    for number in range(200):
+        site.send("note", number)
+    intake = connection.transport.intake
+    kept: list[Any] = []
+
+    def keep_when_ahead(message: Any) -> None:
+        if kept or ahead() > PREFETCH:
+            kept.append(message)
+        else:
+            got.append(message)
+            message.ack()
+
+    def ahead() -> int:
+        return sum(len(source.left) for source in intake._sources.values())
+
+    consumer.on_message = keep_when_ahead
+    go_on(turn, lambda: len(kept) == PREFETCH)
+    assert intake.is_ahead
+    go_on(turn, lambda: not intake.is_ahead)
+    assert len(kept) == PREFETCH
+    wait(lambda: sum(1 for m in site.messages() if m["lease"]) == PREFETCH, site.messages)
