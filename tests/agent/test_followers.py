@@ -385,6 +385,26 @@ def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_is_gone_already(
     assert small.store.jobs.get(first.job_id).status == "RUNNING"
 
 
+@pytest.mark.parametrize(("lines", "verb"), [("echo hi", "release"), ("true\necho two", "fail")])
+def test_a_job_is_given_back_when_the_keeper_is_gone_before_its_first_line(
+    small: Bench, monkeypatch: pytest.MonkeyPatch, lines: str, verb: str
+) -> None:
+    """An attempt of which something ran is over: it cannot go on in the middle."""
+    spawn = Processes.spawn
+
+    def without_keeper(processes: Processes, key: str, line: str, **options: Any) -> None:
+        if line != "true":
+            raise BrokenPipeError("the keeper is not there")
+        spawn(processes, key, line, **options)
+
+    monkeypatch.setattr(Processes, "spawn", without_keeper)
+    (job,) = small.take(lines)
+    assert small.await_status(job, "QUEUED").history[-1]["verb"] == verb
+    monkeypatch.undo()
+    (again,) = small.take("echo hi")
+    assert small.printed(small.ended(again)) == "hi\n"
+
+
 def _await_follower(bench: Bench, count: int = 2) -> None:
     """Until the keeper was told what comes next: a workspace is there for it."""
     eventually(lambda: len(list(bench.folder.iterdir())) >= count)

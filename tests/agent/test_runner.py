@@ -81,6 +81,18 @@ def test_a_result_over_the_limit_is_cut_and_says_so(platform: Platform, tmp_path
     assert stored.size_bytes < 110_000
 
 
+def test_a_line_that_its_keeper_takes_along_does_not_end_as_the_one_before(
+    bench: Bench, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    lease = bench.offer(f"true\ntouch {begun}; sleep 60")
+    eventually(begun.exists)
+    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    keeper.kill()
+    entry = bench.await_status(lease, "QUEUED").history[-1]
+    assert (entry["verb"], entry["reason"]) == ("fail", "agent error: its keeper process died")
+
+
 def test_a_timeout_ends_the_whole_group_even_when_it_ignores_sigterm(bench: Bench) -> None:
     job = bench.run(
         "trap '' TERM; sleep 654 & echo $!; wait; sleep 655", timeout_ms=500, max_retries=0

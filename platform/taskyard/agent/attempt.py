@@ -40,8 +40,9 @@ class Attempt:
     output: OutputBuffer
     deadline: float
     lines: deque[str] = field(default_factory=deque)
-    #: Whether one of its lines runs now.
+    #: Whether one of its lines runs now, and whether any has.
     running: bool = False
+    has_run: bool = False
     #: Pipes that are still open: file descriptor -> stream.
     pipes: dict[int, str] = field(default_factory=dict)
     #: Pipes that are not read for now, because the store is behind.
@@ -50,6 +51,7 @@ class Attempt:
     stopping: Outcome | None = None
     kill: KillSequence | None = None
     last_signal: str | None = None
+    #: Of the line before, until the next is asked for.
     exit_code: int | None = None
     #: When the pipes are closed at the latest; set with the end of the last process.
     drained_by: float | None = None

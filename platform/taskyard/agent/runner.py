@@ -205,7 +205,7 @@ class Runner:
                 after=after,
             )
         except (OSError, ValueError) as error:
-            if after and isinstance(error, ConnectionError):
+            if isinstance(error, ConnectionError) and not attempt.has_run:
                 # Its keeper is gone before it heard of it: no attempt is used up by that.
                 self.send_back(held, "its keeper process died")
             else:
@@ -226,13 +226,15 @@ class Runner:
         if not attempt.goes_on:
             self._end(held, attempt)
             return False
+        # One that cannot be run does not end as the one before it did.
+        attempt.exit_code = None
         if not self.spawn(held, attempt):
             return False
         self._runs(held, attempt)
         return True
 
     def _runs(self, held: Held, attempt: Attempt) -> None:
-        attempt.running = True
+        attempt.running = attempt.has_run = True
         if not attempt.lines:
             self._starts.leads(held)
 

@@ -180,7 +180,7 @@ class Messages:
 
     def release_unknown(self) -> None:
         """Make claimable at once what claims took without being told, when none comes any more."""
-        for queue, leases in self._unknown.items():
+        for queue, leases in list(self._unknown.items()):
             mine = {"queue": queue, "lease": {"$in": leases}}
             self._all.update_many(mine, [{"$set": _released(undo_count=True)}])
 
