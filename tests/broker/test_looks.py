@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer
 from kombu.asynchronous import Hub
+from pymongo.errors import AutoReconnect
 
 from taskyard.broker import transport
+from taskyard.broker.broker import Broker
+from taskyard.broker.messages import Messages
 from tests.broker.celery_process import PATIENCE_SECONDS, wait
 from tests.broker.conftest import OpenSite
 from tests.broker.site import Site, drain
@@ -126,6 +129,31 @@ def test_without_a_stream_what_is_new_is_looked_for(
         drain(connection)
         site.send("note", "unseen")
         go_on(lambda: drain(connection, 0.05), lambda: len(got) == 1)
+
+
+@pytest.mark.parametrize("fault", ["an error", "no primary"])
+def test_a_claim_that_could_not_be_made_is_made_soon(
+    connection: Connection,
+    site: Site,
+    turn: Turn,
+    got: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    missed: list[str] = []
+
+    def fail(*_: object) -> bool:
+        missed.append(fault)
+        if fault == "an error":
+            raise AutoReconnect
+        return False
+
+    owner, name = (Messages, "claim") if fault == "an error" else (Broker, "may_write")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        site.send("note", "missed")
+        go_on(turn, lambda: bool(missed))
+    go_on(turn, lambda: len(got) == 1)
 
 
 def test_what_was_claimed_ahead_goes_back_when_something_slow_came_in_between(

@@ -22,9 +22,9 @@ SERVER_SELECTION_MS = 3000
 #: One call with everything; a connection whose other end is gone must not stop the loop.
 OPERATION_TIMEOUT_MS = 5000
 
-#: How often the driver looks at each member, and how long it waits for it: together they bound
-#: when silence is noticed. Who needs a primary and has none has them looked at twice a second.
-#: That members tell of an election by themselves would cost each idle process twice as much.
+#: How often the driver looks at each member, and how long it waits for it. Members tell of an
+#: election at once (a consumer that knows of no primary asks nothing, so nothing else would tell
+#: it of one); this bounds when silence is noticed, and is paid by every idle process.
 MONITOR_MS = 5000
 WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
@@ -70,7 +70,6 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
         "serverSelectionTimeoutMS": SERVER_SELECTION_MS,
         "connectTimeoutMS": CONNECT_TIMEOUT_MS,
         "heartbeatFrequencyMS": MONITOR_MS,
-        "serverMonitoringMode": "poll",
         "tz_aware": True,
         **dict(address.options),
     }
@@ -79,7 +78,7 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
         options["timeoutMS"] = None
         options |= {"maxPoolSize": 2, "socketTimeoutMS": OPERATION_TIMEOUT_MS}
         # Its one call notices by itself what becomes of its member, so it is looked at rarely.
-        options |= {"heartbeatFrequencyMS": WATCH_MONITOR_MS}
+        options |= {"serverMonitoringMode": "poll", "heartbeatFrequencyMS": WATCH_MONITOR_MS}
     return MongoClient(address.uri, **options)
 
 

@@ -74,6 +74,8 @@ class Intake:
         self._sources: dict[tuple[int, str], _Source] = {}
         self._turn = 0
         self._down = False
+        #: The last look or claim could not be made.
+        self._missed = False
 
     def consume(self, channels: Collection[Channel]) -> None:
         """Claim for these channels from now on; what was taken for others goes back."""
@@ -108,6 +110,11 @@ class Intake:
         """Whether something was taken and not delivered yet."""
         return any(source.left for source in self._sources.values())
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether to look again soon: something may have to go back, or was not seen or claimed."""
+        return self.is_ahead or self._missed
+
     def give_back(
         self, queues: Collection[str] | None = None, *, older_than_seconds: float = 0.0
     ) -> bool:
@@ -128,6 +135,7 @@ class Intake:
         is 0 when there is something to claim now.
         """
         queues = self._inbox.consumed
+        self._missed = bool(queues)
         if not queues or not self._broker.may_write():
             return within_seconds
         try:
@@ -135,6 +143,7 @@ class Intake:
         except PyMongoError as error:
             self._tell(error)
             return within_seconds
+        self._missed = False
         if self._broker.messages.has_unknown or (due is not None and due <= 0):
             return 0.0
         return within_seconds if due is None else max(due / 1000, _SOONEST_SECONDS)
@@ -153,6 +162,7 @@ class Intake:
     def _claim(self, source: _Source) -> None:
         # The mark goes first: what comes meanwhile sets it again.
         announced = self._inbox.look(source.queue)
+        self._missed = True
         if not self._broker.may_write():
             return
         try:
@@ -160,7 +170,7 @@ class Intake:
         except PyMongoError as error:
             self._tell(error)
             return
-        self._down = False
+        self._down = self._missed = False
         source.left.extend(raws)
         source.claimed_at, source.answers = time.monotonic(), source.channel.qos.answers
         if source.queue not in self._inbox.dirty:

@@ -23,8 +23,9 @@ from taskyard.broker.intake import KEPT_SECONDS, Intake
 #: change stream says nothing. It looks ahead as far, and again when the first of it is due.
 LOOK_SECONDS = 5.0
 
-#: As long as there is no stream it looks for new messages, too.
-BLIND_LOOK_SECONDS = 1.0
+#: It looks sooner while there is no stream to tell of what is new, after a claim that failed, and
+#: for what it may have to give back.
+SOON_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
 
@@ -113,12 +114,14 @@ class Transport(virtual.Transport):
                 self.inbox.wait(min(self._look_at, ends) - now)
 
     def _deliver_one(self) -> bool:
-        for channel, queue, raw in self.intake.batch():
-            if self.intake.is_ahead:
-                self._look_at = min(self._look_at, time.monotonic() + KEPT_SECONDS)
-            channel.deliver(raw, queue)
-            return True
-        return False
+        delivery = next(self.intake.batch(), None)
+        if self.intake.is_unsettled:
+            self._look_at = min(self._look_at, time.monotonic() + SOON_SECONDS)
+        if delivery is None:
+            return False
+        channel, queue, raw = delivery
+        channel.deliver(raw, queue)
+        return True
 
     # --- on Celery's event loop
 
@@ -148,8 +151,8 @@ class Transport(virtual.Transport):
             self.inbox.ring()
         if self.inbox.something_later():
             self._look_on_loop()
-        elif self.intake.is_ahead and self._look_at > time.monotonic() + KEPT_SECONDS:
-            self._look_in(KEPT_SECONDS)
+        elif self.intake.is_unsettled and self._look_at > time.monotonic() + SOON_SECONDS:
+            self._look_in(SOON_SECONDS)
 
     def _look_on_loop(self) -> None:
         self._look_in(self._look())
@@ -166,20 +169,17 @@ class Transport(virtual.Transport):
         One question for all queues: an idle worker asks little.
         """
         self.intake.give_back(older_than_seconds=KEPT_SECONDS)
-        seconds = self._look_seconds()
-        due_seconds = self.intake.due_seconds(seconds)
+        due_seconds = self.intake.due_seconds(self._most_seconds())
         if due_seconds:
-            return due_seconds
+            return min(due_seconds, self._most_seconds())
         self.inbox.wake(None)
-        return seconds
+        return self._most_seconds()
 
-    def _look_seconds(self) -> float:
-        """Not so far apart that a lease begins and ends between two looks."""
-        broker = self.broker
-        most = LOOK_SECONDS if broker.watcher.follows else BLIND_LOOK_SECONDS
-        if self.intake.is_ahead:
-            most = min(most, KEPT_SECONDS)
-        return min(most, broker.lease_ms / 1000)
+    def _most_seconds(self) -> float:
+        if self.intake.is_unsettled or not self.broker.watcher.follows:
+            return SOON_SECONDS
+        # Not so far apart that a lease begins and ends between two looks.
+        return min(LOOK_SECONDS, self.broker.lease_ms / 1000)
 
 
 def _uri(client: Any) -> str:
