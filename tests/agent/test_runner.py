@@ -44,6 +44,12 @@ def test_the_longest_command_runs(bench: Bench) -> None:
     assert bench.printed(job) == "32001\n"
 
 
+def test_only_a_newline_ends_a_line_of_a_command(bench: Bench) -> None:
+    text = "a\fb\vc\x1cd\x85e\u2028f\rg"
+    job = bench.run(f"printf '%s\\n' '{text}'\r\nprintf end\n\n")
+    assert bench.printed(job) == f"{text}\nend"
+
+
 def test_both_streams_are_kept_apart_and_in_one_sequence(bench: Bench) -> None:
     job = bench.run("echo 1; sleep .2; echo 2 >&2; sleep .2; echo 3")
     chunks = list(bench.store.output.read(job))

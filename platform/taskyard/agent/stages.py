@@ -75,7 +75,7 @@ class Stages:
             env=env,
             output=OutputBuffer(cap_bytes=self._settings.output_cap_bytes),
             deadline=began + job.timeout_ms / 1000,
-            lines=deque(line for line in job.command.splitlines() if line.strip()),
+            lines=deque(job.lines),
         )
 
     # --- instead of it

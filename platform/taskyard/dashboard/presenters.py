@@ -138,7 +138,7 @@ def sentence(text: str) -> str:
 
 def first_line(job: Job) -> str:
     """What names a job in a list: the first line of its command that does something, shortened."""
-    lines = [line.strip() for line in job.command.splitlines() if line.strip()] or [job.command]
+    lines = [line.strip() for line in job.lines] or [job.command]
     line = next((line for line in lines if not line.startswith(("#", "set -"))), lines[0])
     return visible(line[:160])
 

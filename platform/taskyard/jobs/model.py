@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -110,6 +111,15 @@ class Job:
     def is_terminal(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status in TERMINAL
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of its command that do something, in order.
+
+        They end with a newline, of whatever system; not with a form feed or any of the others that
+        ``str.splitlines`` heeds, which a shell takes for text.
+        """
+        return [line for line in re.split("\r?\n", self.command) if line.strip()]
 
 
 @dataclass(frozen=True, kw_only=True)
