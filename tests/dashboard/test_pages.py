@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 from urllib.parse import urlencode
@@ -331,6 +332,20 @@ def test_a_job_is_run_again_with_edits(operator: FlaskClient, platform: Platform
     assert (fresh.labels, dict(fresh.env)) == (("gpu", "big"), {"NAME": "a=b", "OTHER": ""})
     assert fresh.shape == "0.5/512/big,gpu"
     assert fresh.retry_on_exit is False
+
+
+def test_a_job_with_a_value_of_several_lines_is_run_again_with_it(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    """Each of its lines was a variable of its own, or refused as one."""
+    env = {"DOTENV": "A=1\nB=2", "OTHER": "3"}
+    job = stored(platform, JobStatus.FAILED, env=env)
+    form = operator.get(f"/jobs/{job.job_id}/edit").text
+    (shown,) = re.findall(r'<textarea name="env"[^>]*>\n(.*?)</textarea>', form, re.DOTALL)
+    data = {**EDITED, "env": html.unescape(shown).replace("\n", "\r\n")}
+    answer = operator.post(f"/jobs/{job.job_id}/edit", data=data, headers=OWN_SITE)
+    fresh = platform.store.jobs.get(answer.headers["Location"].removeprefix("/jobs/"))
+    assert dict(fresh.env) == env
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import marshmallow as ma
@@ -13,6 +13,7 @@ from taskyard import operations
 from taskyard.api import errors, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import platform
+from taskyard.dashboard import environment
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.dashboard.session import local
 from taskyard.errors import Conflict, InvalidRequest, NotFound
@@ -116,7 +117,8 @@ def _ended(job_id: str) -> Job:
 
 
 def _form(job: Job, given: Mapping[str, str], problems: Mapping[str, str]) -> str:
-    return render_template("edit.html", job=job, given=given, problems=problems)
+    env = given.get("env", environment.as_lines(job.env))
+    return render_template("edit.html", job=job, env=env, given=given, problems=problems)
 
 
 def _edits(form: Mapping[str, str]) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _edits(form: Mapping[str, str]) -> dict[str, Any]:
     request_body: dict[str, Any] = {
         "command": form.get("command", "").replace("\r\n", "\n"),
         "labels": form.get("labels", "").replace(",", " ").split(),
-        "env": _variables(form.get("env", "").splitlines()),
+        "env": environment.from_lines(form.get("env", "")),
         "retryOnExit": form.get("retryOnExit") == "on",
     }
     for name in _NUMBERS:
@@ -143,9 +145,3 @@ def _number(text: str) -> float | int | str:
     except ValueError:
         return text
     return int(value) if value.is_integer() else value
-
-
-def _variables(lines: Sequence[str]) -> dict[str, str]:
-    """``NAME=value`` lines; one without a name is left to the schema to refuse."""
-    pairs = [line.partition("=") for line in lines if line.strip()]
-    return {name.strip(): value for name, _, value in pairs}

@@ -116,11 +116,6 @@ def spent(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{words[state]} {duration(took)}" for state, took in seconds.items())
 
 
-def variables(env: Mapping[str, str]) -> str:
-    """An environment as lines."""
-    return "\n".join(f"{name}={value}" for name, value in env.items())
-
-
 def visible(text: str) -> str:
     """Text in which nothing is hidden: control and direction characters are written out."""
     return _HIDDEN.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
