@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from taskyard import ids
@@ -95,6 +96,19 @@ class Bench:
     def printed(self, job: Job | Lease, stream: str = "stdout") -> str:
         found = self.store.jobs.get(job.job_id)
         return "".join(c.data for c in self.store.output.read(found) if c.stream == stream)
+
+
+def keepers() -> list[psutil.Process]:
+    """The keepers of this process's runners."""
+
+    def is_keeper(process: psutil.Process) -> bool:
+        try:
+            return "taskyard.agent.keeper" in process.cmdline()
+        except psutil.ZombieProcess:
+            # What other tests have killed may not be waited for yet.
+            return False
+
+    return [child for child in psutil.Process().children() if is_keeper(child)]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from taskyard.agent import line as lines
@@ -17,7 +16,7 @@ from taskyard.agent.loop import Loop
 from taskyard.agent.processes import Processes
 from taskyard.agent.turns import TURN_SECONDS
 from taskyard.context import Platform
-from tests.agent.conftest import Bench
+from tests.agent.conftest import Bench, keepers
 from tests.helpers import eventually
 
 
@@ -136,7 +135,7 @@ def test_it_begins_only_under_a_lease_that_lasts(kept: Kept, is_renewed: bool) -
 def test_it_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     kept.spawn("a", "sleep 60")
     kept.spawn("b", "sleep 60", after="a")
-    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    (keeper,) = keepers()
     keeper.kill()
     assert kept.hear(2) == [("b", "its keeper process died"), ("a", "its keeper process died")]
 
@@ -187,7 +186,7 @@ def test_what_follows_a_line_that_begins_before_stays_behind_it(kept: Kept, tmp_
 def test_the_last_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     for key, after in (("a", ""), ("b", "a"), ("c", "b")):
         kept.spawn(key, "sleep 60", after=after)
-    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    (keeper,) = keepers()
     keeper.kill()
     assert [key for key, _ in kept.hear(3)] == ["c", "b", "a"]
 
@@ -362,7 +361,7 @@ def test_an_agent_that_leaves_gives_back_what_follows(small: Bench, tmp_path: Pa
 def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_dies(small: Bench) -> None:
     first, second = small.take("sleep 60", "sleep 60")
     _await_follower(small)
-    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    (keeper,) = keepers()
     keeper.kill()
     assert small.await_status(second, "QUEUED").history[-1]["verb"] == "release"
     assert "keeper" in str(small.await_status(first, "QUEUED").history[-1]["reason"])

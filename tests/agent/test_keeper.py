@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 
 from taskyard.agent.attempt import fence
 from taskyard.context import Platform
-from tests.agent.conftest import Bench
+from tests.agent.conftest import Bench, keepers
 from tests.helpers import eventually
 
 #: A daemon as in the books: forked twice, a session of its own, no environment, no open file.
@@ -252,16 +251,8 @@ def test_the_fence_falls_before_the_lease_ends() -> None:
 def test_a_running_job_costs_the_keeper_nothing_while_nothing_happens(bench: Bench) -> None:
     lease = bench.offer("sleep 60")
     bench.await_status(lease, "RUNNING")
-    children = psutil.Process(os.getpid()).children()
-    keepers = [p for p in children if "taskyard.agent.keeper" in _command(p)]
-    before = sum(sum(p.cpu_times()[:2]) for p in keepers)
+    (keeper,) = keepers()
+    before = sum(keeper.cpu_times()[:2])
     began = time.monotonic()
     eventually(lambda: time.monotonic() - began > 1)
-    assert sum(sum(p.cpu_times()[:2]) for p in keepers) - before < 0.1
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.ZombieProcess:
-        return ""
+    assert sum(keeper.cpu_times()[:2]) - before < 0.1

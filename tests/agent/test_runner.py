@@ -15,7 +15,7 @@ from taskyard.agent.workspace import default_root
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.states import JobStatus
-from tests.agent.conftest import Bench
+from tests.agent.conftest import Bench, keepers
 from tests.helpers import eventually
 
 
@@ -93,7 +93,7 @@ def test_a_line_that_its_keeper_takes_along_does_not_end_as_the_one_before(
     begun = tmp_path / "begun"
     lease = bench.offer(f"true\ntouch {begun}; sleep 60")
     eventually(begun.exists)
-    (keeper,) = [p for p in psutil.Process().children() if "taskyard.agent.keeper" in p.cmdline()]
+    (keeper,) = keepers()
     keeper.kill()
     entry = bench.await_status(lease, "QUEUED").history[-1]
     assert (entry["verb"], entry["reason"]) == ("fail", "agent error: its keeper process died")
