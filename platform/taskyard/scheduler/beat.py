@@ -7,8 +7,8 @@ from celery.beat import Scheduler as _Scheduler
 
 class Scheduler(_Scheduler):  # type: ignore[misc] # Celery publishes no types
     """Celery's own wakes 10 ms early and then asks without a pause until the time has come,
-    which was half of what an idle beat used. Its subclass with a shelve file would keep a local
-    state file; beat's table is the configuration.
+    which was two thirds of what an idle beat used (``docs/decisions/0013-idle.md``). Its subclass
+    with a shelve file would keep a local state file; beat's table is the configuration.
     """
 
     def adjust(self, n: float, drift: float = 0.0) -> float:
