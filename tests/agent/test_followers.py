@@ -24,7 +24,7 @@ class Kept:
     """An agent's end of a keeper, which only listens once the test says so."""
 
     def __init__(self) -> None:
-        self.loop = Loop(lambda: None, lambda: None)
+        self.loop = Loop()
         self.processes = Processes(self.loop, self)
         self.said: list[tuple[str, str]] = []
         self.opened_pipes: dict[str, Sequence[int]] = {}
@@ -51,7 +51,7 @@ class Kept:
     def hear(self, count: int) -> list[tuple[str, str]]:
         """What was said, once it is so much; listens from the first time on."""
         if not self.said:
-            self.loop.start()
+            self.loop.start(lambda: None, lambda: None)
         eventually(lambda: len(self.said) >= count)
         return self.said
 

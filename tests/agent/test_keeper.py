@@ -68,10 +68,10 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
                 def failed(self, key, reason): print("failed", key, reason, flush=True)
                 def lapsed(self, key): print("lapsed", key, flush=True)
 
-            loop = Loop(lambda: None, lambda: None)
+            loop = Loop()
             processes = Processes(loop, Ends())
             processes.start()
-            loop.start()
+            loop.start(lambda: None, lambda: None)
             for number, line in enumerate(sys.stdin):
                 lives, _, command = line.strip().partition(" ")
                 until = time.monotonic() + float(lives)

@@ -13,7 +13,7 @@ from tests.helpers import eventually
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    made = Loop(lambda: None, lambda: None)
+    made = Loop()
     yield made
     made.stop()
 
@@ -30,7 +30,7 @@ def test_a_descriptor_that_was_closed_in_the_same_round_is_left_alone(loop: Loop
     for read, write in pipes:
         os.write(write, b"!")
         loop.watch(read, lambda fd=read: act(fd))  # type: ignore[misc] # bound early
-    loop.start()
+    loop.start(lambda: None, lambda: None)
     eventually(lambda: acted)
     passed: list[bool] = []
     loop.post(lambda: passed.append(True))

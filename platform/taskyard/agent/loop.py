@@ -16,10 +16,7 @@ Action = Callable[[], object]
 class Loop:
     """Runs actions on its own thread. An action that fails is told of, and the loop goes on."""
 
-    def __init__(self, tend: Action, nap: Callable[[], float | None]) -> None:
-        """``tend`` runs in every round; ``nap`` is how long a round may wait for something."""
-        self._tend = tend
-        self._nap = nap
+    def __init__(self) -> None:
         self._commands: queue.SimpleQueue[Action] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
         self._bell, self._ring = socket.socketpair()
@@ -27,18 +24,22 @@ class Loop:
         self._ring.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ, self._hear)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begin."""
+    def start(self, tend: Action, nap: Callable[[], float | None]) -> None:
+        """Begin. ``tend`` runs in every round; ``nap`` is how long a round may wait, in seconds."""
+        self._thread = threading.Thread(
+            target=self._run, args=(tend, nap), name="runner", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
         """End after this round; what is posted later is not run."""
         self._stopped.set()
-        self._wake()
-        self._thread.join(timeout=2)
-        if not self._thread.is_alive():
+        if self._thread is not None:
+            self._wake()
+            self._thread.join(timeout=2)
+        if self._thread is None or not self._thread.is_alive():
             self._selector.close()
             self._bell.close()
             self._ring.close()
@@ -57,15 +58,15 @@ class Loop:
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
-    def _run(self) -> None:
+    def _run(self, tend: Action, nap: Callable[[], float | None]) -> None:
         while not self._stopped.is_set():
-            for key, _ in self._selector.select(self._nap()):
+            for key, _ in self._selector.select(nap()):
                 # An action before it may have closed it, and its number may be another's now.
                 if self._selector.get_map().get(key.fd) is key:
                     _guarded(key.data)
             while not self._commands.empty():
                 _guarded(self._commands.get())
-            _guarded(self._tend)
+            _guarded(tend)
 
     def _wake(self) -> None:
         try:

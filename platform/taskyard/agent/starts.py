@@ -14,6 +14,7 @@ from typing import Protocol
 
 from taskyard.agent.admission import Admission
 from taskyard.agent.attempt import Attempt
+from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
 from taskyard.agent.preparation import Preparation
@@ -22,7 +23,9 @@ from taskyard.agent.turns import Turns
 
 
 class Run(Protocol):
-    """The runner, as far as beginnings go; on the loop's thread."""
+    """What runs jobs, as far as beginnings go; on the loop's thread."""
+
+    processes: Processes
 
     def begin(self, held: Held, attempt: Attempt) -> None:
         """It has a place and is laid out: its first line may be spawned."""
@@ -35,9 +38,6 @@ class Run(Protocol):
     def begun(self, held: Held, attempt: Attempt) -> None:
         """What was to follow another's line has begun."""
 
-    def send_back(self, held: Held, reason: str) -> None:
-        """It does not begin here."""
-
 
 class Starts:
     """Has jobs begin; called by the loop's thread alone."""
@@ -49,7 +49,7 @@ class Starts:
         turns: Turns,
         admission: Admission,
         preparation: Preparation,
-        processes: Processes,
+        endings: Endings,
         run: Run,
     ) -> None:
         self._loop = loop
@@ -57,7 +57,7 @@ class Starts:
         self._turns = turns
         self._admission = admission
         self._preparation = preparation
-        self._processes = processes
+        self._endings = endings
         self._run = run
         #: Those whose last line runs, or is the next to, and which nothing is to follow yet.
         self._leads: dict[str, Held] = {}
@@ -66,7 +66,7 @@ class Starts:
         """Let begin what has a place now, and choose what follows what runs."""
         for held in self._turns.admitted(self._admission):
             if held.lead:
-                self._processes.start_now(held.key)
+                self._run.processes.start_now(held.key)
                 self._begun(held)
             elif not held.started or held.job.has_input:
                 self._helpers.submit(self._prepare, held)
@@ -102,19 +102,19 @@ class Starts:
             if held.lead:
                 self.withdraw(held, reason)
             else:
-                self._run.send_back(held, reason)
+                self._endings.send_back(held, reason)
 
     def withdraw(self, held: Held, reason: str) -> None:
         """Do not begin what is to follow another's line, unless it has begun by now."""
         held.unwanted = reason
         self._leads.pop(held.key, None)
-        self._processes.withdraw(held.key)
+        self._run.processes.withdraw(held.key)
 
     def failed(self, held: Held, reason: str) -> None:
         """What was to follow another's line has not begun and will not."""
         self._leads.pop(held.key, None)
         self._turns.step_aside(held)
-        self._run.send_back(held, held.unwanted or reason)
+        self._endings.send_back(held, held.unwanted or reason)
 
     def _prepare(self, held: Held) -> None:
         """On a helper: everything up to the first spawn."""

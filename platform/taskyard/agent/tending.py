@@ -1,0 +1,92 @@
+"""What time alone brings about for jobs that run: timeouts, signals, output to store, ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from taskyard import events
+from taskyard.agent.attempt import Attempt
+from taskyard.agent.endings import Endings
+from taskyard.agent.held import Held
+from taskyard.agent.pump import LINGER_SECONDS, Pump
+from taskyard.agent.running import Running
+from taskyard.agent.turns import Turns
+from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.retry import Cause
+from taskyard.settings import Settings
+
+#: What is due by time alone is looked for at most so often.
+_TEND_SECONDS = 0.005
+
+
+class Tending:
+    """Tends what is held, in each round of the loop."""
+
+    def __init__(
+        self,
+        running: Running,
+        pump: Pump,
+        endings: Endings,
+        turns: Turns,
+        held: Mapping[str, Held],
+        send_away: Callable[[Sequence[Held]], None],
+        settings: Settings,
+    ) -> None:
+        """``held`` is all that the runner holds; ``send_away`` is given what waited too long."""
+        self._running = running
+        self._pump = pump
+        self._endings = endings
+        self._turns = turns
+        self._held = held
+        self._send_away = send_away
+        self._settings = settings
+        self._tend_at = 0.0
+        self._put_off = False
+
+    def nap(self) -> float | None:
+        """Seconds until the next thing that time alone brings about."""
+        if not self._held:
+            return None
+        now = time.monotonic()
+        if self._put_off:
+            return max(0.0, self._tend_at - now)
+        printed = any(h.attempt and h.attempt.output.pending_bytes for h in [*self._held.values()])
+        return LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
+
+    def tend(self) -> None:
+        """Do whatever is due."""
+        now = time.monotonic()
+        self._put_off = now < self._tend_at
+        if self._put_off:
+            return
+        self._tend_at = now + _TEND_SECONDS
+        for held in list(self._held.values()):
+            if held.attempt is not None and held.begun_at:
+                self._tend_guarded(held, held.attempt, now)
+        if self._turns.count():
+            self._send_away(self._turns.overdue(now))
+
+    def _tend_guarded(self, held: Held, attempt: Attempt, now: float) -> None:
+        """A defect costs the attempt that it shows in, not the others."""
+        try:
+            self._tend_one(held, attempt, now)
+        except Exception as error:
+            events.error("agent.attempt_failed", error, job=held.job.job_id)
+            attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {error!r}")
+            attempt.flushing = False
+            self._running.kill(held, attempt)
+            self._endings.finish(held, attempt)
+
+    def _tend_one(self, held: Held, attempt: Attempt, now: float) -> None:
+        if now >= attempt.deadline and attempt.drained_by is None:
+            seconds = attempt.job.timeout_ms / 1000
+            late = Outcome(cause=Cause.TIMEOUT, detail=f"timed out after {seconds:g} s")
+            attempt.stop(late, now, self._settings.kill_grace_seconds)
+        number = attempt.signal_due(now)
+        if number is not None:
+            self._running.processes.signal(held.key, number)
+        self._pump.flush(attempt, now)
+        drained = attempt.drained_by is not None
+        if drained and (not attempt.pipes or now >= (attempt.drained_by or 0)):
+            self._endings.finish(held, attempt)
