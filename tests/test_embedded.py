@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from taskyard import embedded
-from taskyard.embedded import EmbeddedServer
+from taskyard.embedded import EmbeddedServer, primary
 from taskyard.errors import EmbeddedServerError
 
 
@@ -20,7 +19,7 @@ def test_a_start_that_was_cut_before_the_user_was_made_is_made_good_by_the_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(embedded, "_ensure_user", cut)
+        patched.setattr(primary, "_ensure_user", cut)
         with pytest.raises(KeyboardInterrupt):
             EmbeddedServer(tmp_path).start()
     with EmbeddedServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:

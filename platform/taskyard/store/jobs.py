@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pymongo import ReturnDocument, UpdateMany, UpdateOne
+from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteConcernError
 
@@ -17,11 +16,13 @@ from taskyard import events
 from taskyard.documents import to_document, to_record
 from taskyard.errors import Conflict, NotFound
 from taskyard.jobs import counters
-from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
+from taskyard.jobs.lifecycle import Transition
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
+from taskyard.store import statements
 from taskyard.store.counters import CounterStore
 from taskyard.store.failures import accept_duplicates, is_unavailable, unconfirmed
+from taskyard.store.statements import Statement
 from taskyard.store.together import Together
 from taskyard.workers.model import Worker
 
@@ -120,7 +121,7 @@ class JobStore:
         """Perform one transition; None when its guard no longer matches."""
         document = self._jobs.find_one_and_update(
             {"_id": transition.job_id, **transition.guard},
-            _update(transition),
+            statements.update(transition),
             return_document=ReturnDocument.AFTER,
         )
         self._told([transition], {transition.job_id} if document else set())
@@ -145,14 +146,14 @@ class JobStore:
         """
         if not transitions:
             return []
-        statements = _statements(transitions)
+        writes = statements.of(transitions)
         try:
-            performed = self._write(statements)
+            performed = self._write(writes)
         except PyMongoError as error:
             if not is_unavailable(error):
                 raise
             # The driver itself repeats no statement about many jobs.
-            performed = self._write(statements)
+            performed = self._write(writes)
         won = transitions if performed == len(transitions) else self._performed(transitions)
         self._told(transitions, {transition.job_id for transition in won})
         return list(won)
@@ -216,10 +217,10 @@ class JobStore:
         ended = {"_id": job_id, "status": {"$in": [str(status) for status in TERMINAL]}}
         return self._jobs.delete_one(ended).deleted_count == 1
 
-    def _write(self, statements: Sequence[UpdateOne | UpdateMany]) -> int:
+    def _write(self, writes: Sequence[Statement]) -> int:
         """How many jobs were written. Raises PyMongoError, StoreUnavailable."""
         try:
-            return self._jobs.bulk_write(statements, ordered=False).matched_count
+            return self._jobs.bulk_write(writes, ordered=False).matched_count
         except BulkWriteError as error:
             accept_duplicates(error)
             return int(error.details["nMatched"])
@@ -271,72 +272,6 @@ def _extension(until: datetime, grace: timedelta) -> list[dict[str, Any]]:
     grace_ms = grace.total_seconds() * 1000
     limit = {"$add": ["$startedAt", "$timeoutMs", grace_ms]}
     return [{"$set": {"leaseUntil": {"$max": ["$leaseUntil", {"$min": [until, limit]}]}}}]
-
-
-def _statements(transitions: Sequence[Transition]) -> list[UpdateOne | UpdateMany]:
-    """One statement for all with the same guard and the same fields: MongoDB spends two to three
-    times as much on one for each (``docs/performance.md``).
-    """
-    groups: dict[Any, list[list[Transition]]] = defaultdict(list)
-    for transition in transitions:
-        # Most of what differs shows here; what is alike here is compared in full.
-        near = groups[transition.to, transition.entry["worker"]]
-        group = next((group for group in near if _are_alike(group[0], transition)), None)
-        if group is None:
-            near.append([transition])
-        else:
-            group.append(transition)
-    return [_statement(group) for group in itertools.chain.from_iterable(groups.values())]
-
-
-def _are_alike(one: Transition, other: Transition) -> bool:
-    return (
-        one.guard == other.guard
-        and one.changes.keys() == other.changes.keys()
-        and one.cleared == other.cleared
-    )
-
-
-def _statement(group: Sequence[Transition]) -> UpdateOne | UpdateMany:
-    first = group[0]
-    if len(group) == 1:
-        return UpdateOne({"_id": first.job_id, **first.guard}, _update(first))
-    ids = [transition.job_id for transition in group]
-    are_equal = all(t.changes == first.changes and t.entry == first.entry for t in group)
-    update = _update(first) if are_equal else _update_each(group)
-    return UpdateMany({"_id": {"$in": ids}, **first.guard}, update)
-
-
-def _update(transition: Transition) -> dict[str, Any]:
-    update: dict[str, Any] = {
-        "$set": dict(transition.changes),
-        "$push": {"history": {"$each": [dict(transition.entry)], "$slice": -HISTORY_KEPT}},
-    }
-    if transition.cleared:
-        update["$unset"] = dict.fromkeys(transition.cleared, "")
-    return update
-
-
-def _update_each(group: Sequence[Transition]) -> list[dict[str, Any]]:
-    """The same as ``_update`` for jobs whose values differ: each takes its own from a list."""
-    ids = [transition.job_id for transition in group]
-    index = {"$indexOfArray": [{"$literal": ids}, "$_id"]}
-
-    def own(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return {name: _own([record[name] for record in records], index) for name in records[0]}
-
-    line = own([transition.entry for transition in group])
-    history = {"$slice": [{"$concatArrays": ["$history", [line]]}, -HISTORY_KEPT]}
-    stages = [{"$set": {**own([t.changes for t in group]), "history": history}}]
-    cleared = [{"$unset": list(group[0].cleared)}] if group[0].cleared else []
-    return [*stages, *cleared]
-
-
-def _own(values: list[Any], index: dict[str, Any]) -> dict[str, Any]:
-    """A job's own of these values; literal, since a text may begin with a dollar."""
-    if all(value == values[0] for value in values):
-        return {"$literal": values[0]}
-    return {"$arrayElemAt": [{"$literal": values}, index]}
 
 
 def _tell(transition: Transition, *, won: bool) -> None:
