@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,8 +131,11 @@ def is_loopback(bind: str) -> bool:
     """Whether ``host:port`` (or a Unix socket) can be reached from this machine alone."""
     if bind.startswith("unix:"):
         return True
-    host = urlsplit(f"//{bind}").hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        host = urlsplit(f"//{bind}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _truth(text: str) -> bool:

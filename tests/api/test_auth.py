@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -104,3 +106,48 @@ def test_every_answer_carries_the_security_headers(anonymous: FlaskClient) -> No
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["X-Request-Id"]
+
+
+@pytest.fixture
+def open_to_all(with_settings: Callable[..., Platform]) -> FlaskClient:
+    """A client of a platform that asks nobody for a token."""
+    return create_app(with_settings(auth=False)).test_client()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),
+        ({"Origin": "http://localhost"}, 201),
+        ({"Sec-Fetch-Site": "same-origin"}, 201),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"}, 403),
+    ],
+)
+def test_without_tokens_a_foreign_page_changes_nothing(
+    open_to_all: FlaskClient, headers: dict[str, str], status: int
+) -> None:
+    answer = open_to_all.post("/api/jobs/create", json={"command": "true"}, headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *[(host, 200) for host in ("localhost:8600", "127.0.0.1", "[::1]:8600")],
+        *[(host, 403) for host in ("evil.example", "127.evil.example:8600", "10.0.0.1", "[")],
+    ],
+)
+def test_without_tokens_a_foreign_name_for_this_host_reads_nothing(
+    open_to_all: FlaskClient, host: str, status: int
+) -> None:
+    answer = open_to_all.get("/api/jobs/list", headers={"Host": host})
+    assert answer.status_code in (status, 400 if host == "[" else status)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/theme"])
+def test_an_origin_that_cannot_be_read_is_foreign(anonymous: FlaskClient, path: str) -> None:
+    assert anonymous.post(path, headers={"Origin": "http://["}).status_code == 403

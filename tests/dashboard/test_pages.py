@@ -461,6 +461,7 @@ def test_a_link_signs_one_browser_in_and_its_token_ends_with_the_session(
     client = create_app(platform).test_client()
     for _ in range(2):
         assert "signs this browser in, once" in client.get(f"/sign-in?code={code}").text
+        assert "Set-Cookie" not in client.head(f"/sign-in?code={code}").headers
     assert client.post("/sign-in", data={"code": code}).status_code == 303
     assert client.get("/workers").status_code == 200
     other = create_app(platform).test_client()

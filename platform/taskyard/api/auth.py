@@ -9,6 +9,7 @@ from flask import Flask, Response, g, redirect, request, url_for
 
 from taskyard.context import Platform
 from taskyard.errors import Forbidden, Unauthenticated
+from taskyard.settings import is_loopback
 from taskyard.store.tokens import Role
 
 COOKIE = "taskyard_token"
@@ -85,6 +86,8 @@ ROLES: dict[str, frozenset[Role]] = {
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_NOT_FROM_HERE = "This request did not come from a page of this site."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
@@ -125,8 +128,18 @@ def caller() -> Caller:
     return asking
 
 
+def refuse_other_sites() -> None:
+    """Raise Forbidden for what a foreign page changes. What names no page is no browser's."""
+    site = request.headers.get("Sec-Fetch-Site")
+    foreign = site not in ("same-origin", "none") if site else _origin_is_ours() is False
+    if foreign and request.method not in _SAFE:
+        raise Forbidden(_NOT_FROM_HERE)
+
+
 def _caller(platform: Platform) -> Caller | None:
     if not platform.settings.auth:
+        _refuse_rebound()
+        refuse_other_sites()
         return Caller(name="anonymous", roles=frozenset(Role))
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
@@ -143,10 +156,27 @@ def _refuse_cross_site(by_cookie: bool) -> None:
     if not by_cookie or request.method in _SAFE:
         return
     site = request.headers.get("Sec-Fetch-Site")
+    if not (site == "same-origin" or (site is None and _origin_is_ours() is True)):
+        raise Forbidden(_NOT_FROM_HERE)
+
+
+def _refuse_rebound() -> None:
+    """Where nobody is asked for a token, a foreign name that leads to this host is a page's that
+    wants to read from it (DNS rebinding).
+    """
+    if not is_loopback(request.host):
+        raise Forbidden("Without tokens this host is asked as localhost alone.")
+
+
+def _origin_is_ours() -> bool | None:
+    """Whether the page that asks is one of this site; None when it does not say where it is."""
     origin = request.headers.get("Origin")
-    same = origin is not None and urlsplit(origin).netloc == request.host
-    if not (site == "same-origin" or (site is None and same)):
-        raise Forbidden("This request did not come from a page of this site.")
+    if origin is None:
+        return None
+    try:
+        return urlsplit(origin).netloc == request.host
+    except ValueError:
+        return False
 
 
 def _is_page() -> bool:

@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from taskyard.api.auth import COOKIE
+from taskyard.api.auth import COOKIE, refuse_other_sites
 from taskyard.api.base import platform
 from taskyard.dashboard.blueprint import THEME_COOKIE, THEMES, blueprint
-from taskyard.errors import Forbidden
 
 #: Name of the token that a browser gets for a link; it is revoked when that browser signs out.
 LINK_TOKEN = "browser, by link"  # noqa: S105 - a name, no secret
@@ -27,10 +26,10 @@ def sign_in() -> Any:
     The code is redeemed by a button, not by the link itself: what looks ahead at links does
     not use it up.
     """
-    _refuse_other_sites()
+    refuse_other_sites()
     target = local(request.values.get("next"))
     code = request.values.get("code", "").strip()
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("sign_in.html", next=target, code=code)
     token = _redeemed(code) if code else request.form.get("token", "").strip()
     if token is None or platform().store.tokens.verify(token) is None:
@@ -62,7 +61,7 @@ def sign_out() -> Response:
 @blueprint.post("/theme")
 def choose_theme() -> Response:
     """Light, dark, or as the browser has it."""
-    _refuse_other_sites()
+    refuse_other_sites()
     response = redirect(local(request.form.get("next")), 303)
     chosen = request.form.get("theme")
     if chosen in THEMES:
@@ -82,18 +81,6 @@ def local(target: str | None) -> str:
     if not target or not safe or parts.netloc or parts.scheme or "\\" in target:
         return url_for("dashboard.jobs")
     return target
-
-
-def _refuse_other_sites() -> None:
-    """A foreign page signs nobody in as somebody else. What names no page is no browser's form."""
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    foreign = (
-        site not in ("same-origin", "none")
-        if site
-        else origin is not None and urlsplit(origin).netloc != request.host
-    )
-    if request.method == "POST" and foreign:
-        raise Forbidden("This request did not come from a page of this site.")
 
 
 def _redeemed(code: str) -> str | None:
