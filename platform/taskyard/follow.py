@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
@@ -58,6 +59,8 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
             woken.clear()
             try:
                 look = woken.together(reader.place, partial(_look, platform, job_id, reader.place))
+                if reader.is_replaced_in(look.job):
+                    reader.turn_to(look.job, platform.store.output.read(look.job))
             except Exception as error:
                 if job is None or not is_unavailable(error):
                     raise
@@ -155,30 +158,74 @@ class _Reader:
 
     def __init__(self, start: Place | None) -> None:
         self.place = start or Place()
-        self._resumed = start is not None
-        #: Characters of the text so far that were given out, and that are passed over in another.
-        self._delivered = {"stdout": 0, "stderr": 0}
-        self._skip = {"stdout": 0, "stderr": 0}
+        #: The text so far, also what was given out before an interruption: then it is not known.
+        self._told: dict[str, _Text] | None = {} if start is None else None
+        #: Characters of each stream that were given out of another text, which begins alike.
+        self._skip: dict[str, int] = {}
+        self._reset = False
+
+    def is_replaced_in(self, job: Job) -> bool:
+        """Whether the attempt's text is another by now."""
+        same_attempt = job.output_attempt == self.place.attempt
+        return same_attempt and job.output_generation != self.place.generation
+
+    def turn_to(self, job: Job, text: Iterator[Chunk]) -> None:
+        """Read on in another text of the attempt: behind what it has in common with what was
+        given out, if that is all of it; else from its start.
+        """
+        told = self._told
+        goes_on = told is not None and _begins_with(text, told)
+        self._reset = not goes_on
+        self._skip = {stream: one.length for stream, one in (told or {}).items() if goes_on}
+        self._begin(job)
 
     def take(self, look: _Look) -> Iterator[Seen]:
-        """What is new of the job's output; another attempt or text begins anew."""
+        """What is new of the job's output; another attempt begins anew."""
         job = look.job
         if _place_of(job) != (self.place.attempt, self.place.generation):
-            yield from self._turn_to(job)
+            self._skip = {}
+            self._begin(job)
+        if self._reset:
+            self._reset = False
+            yield Seen(job=job, place=self.place, reset=True)
         for chunk in look.chunks:
             self.place = replace(self.place, seq=chunk.seq)
-            self._delivered[chunk.stream] += len(chunk.data)
-            fresh = chunk.data[self._skip[chunk.stream] :]
-            self._skip[chunk.stream] = max(0, self._skip[chunk.stream] - len(chunk.data))
+            if self._told is not None:
+                self._told.setdefault(chunk.stream, _Text()).add(chunk.data)
+            skip = self._skip.get(chunk.stream, 0)
+            fresh = chunk.data[skip:]
+            self._skip[chunk.stream] = max(0, skip - len(chunk.data))
             if fresh:
                 yield Seen(job=job, chunk=replace(chunk, data=fresh), place=self.place)
 
-    def _turn_to(self, job: Job) -> Iterator[Seen]:
-        replaced = job.output_attempt == self.place.attempt
-        # A whole text that was streamed before goes on where the stream stopped.
-        nothing = {"stdout": 0, "stderr": 0}
-        self._skip = self._delivered if replaced else nothing
-        self._delivered = dict(nothing)
+    def _begin(self, job: Job) -> None:
+        self._told = {}
         self.place = Place(attempt=job.output_attempt, generation=job.output_generation)
-        if replaced and self._resumed:
-            yield Seen(job=job, place=self.place, reset=True)
+
+
+class _Text:
+    """What was given out of one stream: how much, and what it amounts to."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._digest = blake2b()
+
+    def add(self, text: str) -> None:
+        """Text that followed."""
+        self.length += len(text)
+        self._digest.update(text.encode())
+
+    def is_like(self, other: _Text) -> bool:
+        """Whether it is the same text."""
+        return self._digest.digest() == other._digest.digest()
+
+
+def _begins_with(text: Iterator[Chunk], told: Mapping[str, _Text]) -> bool:
+    """Whether the text begins, in each stream, with all that was told."""
+    found = {stream: _Text() for stream in told}
+    for chunk in text:
+        if one := found.get(chunk.stream):
+            one.add(chunk.data[: told[chunk.stream].length - one.length])
+        if all(one.length == told[stream].length for stream, one in found.items()):
+            break
+    return all(one.is_like(told[stream]) for stream, one in found.items())

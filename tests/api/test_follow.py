@@ -92,6 +92,43 @@ def test_a_whole_text_that_replaces_the_stream_is_told_once(
     assert "".join(text) == "and whole"
 
 
+def test_a_whole_text_that_begins_otherwise_replaces_what_was_told(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    stream = events(api, job_id)
+    agent.stream("progress 10%\n")
+    until(stream, "stdout")
+    agent.submit(0, stdout="RESULT=42\nEND OF FILE\n")
+    told = [(name, data.get("data")) for name, _, data in stream if name in ("stdout", "reset")]
+    assert told == [("reset", None), ("stdout", "RESULT=42\nEND OF FILE\n")]
+
+
+def test_who_comes_back_to_a_replaced_text_gets_all_of_it(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    for line in ("one\n", "two\n"):
+        agent.stream(line)
+    identity, _ = until(events(api, job_id), "stdout")
+    stream = events(api, job_id, last=identity)
+    assert until(stream, "stdout")[1]["data"] == "two\n"
+    agent.submit(0, stdout="one\ntwo\nthree\n")
+    told = [(name, data.get("data")) for name, _, data in stream if name in ("stdout", "reset")]
+    assert told == [("reset", None), ("stdout", "one\ntwo\nthree\n")]
+
+
+def test_an_event_id_of_the_largest_seq_is_one_of_ours(api: FlaskClient, agent: HttpAgent) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    agent.stream("late", seq=2**53)
+    identity, _ = until(events(api, job_id), "stdout")
+    agent.submit(0, stdout=None, stderr=None)
+    assert [name for name, _, _ in events(api, job_id, last=identity)] == ["end"]
+
+
 def test_a_new_attempt_starts_the_text_anew(
     api: FlaskClient, agent: HttpAgent, let_pass: Callable[[float], None]
 ) -> None:

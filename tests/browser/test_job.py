@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
@@ -131,6 +132,22 @@ def test_all_attempts_are_drawn(opens: Opens, scene: Scene) -> None:
     page = open_job(opens, scene, "retried")
     expect(page.locator(".rails svg")).to_have_count(3)
     expect(page.locator(".rails .bar.running")).to_have_count(3)
+
+
+def test_the_text_of_an_attempt_leaves_with_it_though_the_next_prints_nothing(
+    opens: Opens, scene: Scene, tmp_path: Path
+) -> None:
+    go, end = tmp_path / "go", tmp_path / "end"
+    first = f"echo first; until [ -e {go} ]; do sleep 0.1; done; exit 3"
+    second = f"until [ -e {end} ]; do sleep 0.1; done"
+    command = f'if [ "$TASKYARD_ATTEMPT" = 1 ]; then {first}; else {second}; fi'
+    scene.submit("silent", command, retryOnExit=True)
+    page = open_job(opens, scene, "silent")
+    expect(page.locator(ROWS)).to_contain_text(["first"])
+    go.touch()
+    expect(page.locator(ROWS)).to_have_count(0)
+    end.touch()
+    expect(page.locator("#facts .head .badge")).to_have_text("Completed")
 
 
 def test_the_output_of_an_earlier_attempt_is_looked_at_like_the_last(

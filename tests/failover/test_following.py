@@ -39,7 +39,7 @@ def test_a_follower_that_has_not_begun_is_told(platform: Platform, fail: Fail) -
 
 def test_a_direct_execution_is_not_cancelled_for_an_outage(platform: Platform, fail: Fail) -> None:
     job_id, _ = begun(platform)
-    text = execute._live(platform, job_id, "me")
+    text = execute._live(platform, job_id, "me", None)
     next(text)
     fail(["find"], times=2, collection="jobs", **FAULTS["conflict"])
     assert "".join(islice(text, 3)) == ""

@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 15.0
 
 blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="Events")
 
-_ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,12})")
+_ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,16})")
 
 
 class EventsQuery(schemas.JobName):

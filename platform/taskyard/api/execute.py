@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,7 @@ def execute(form: dict[str, Any], files: dict[str, Any]) -> Any:
         wanted["max_retries"] = 0
     (job_id,) = operations.submit(platform(), [wanted], by=caller().name)
     if form["mode"] == "direct":
-        text = _live(platform(), job_id, caller().name)
+        text = _live(platform(), job_id, caller().name, request.environ.get("gunicorn.socket"))
         headers = {"X-Exec-Id": job_id, "X-Job-Id": job_id}
         return Response(text, mimetype="text/plain", headers=headers)
     answer = {
@@ -69,19 +70,37 @@ def stop(body: dict[str, Any]) -> Any:
     return {"stopped": True}
 
 
-def _live(here: Platform, job_id: str, by: str) -> Iterator[str]:
+def _live(here: Platform, job_id: str, by: str, connection: socket.socket | None) -> Iterator[str]:
     """The output as it comes. A client that goes away wants the job no more."""
     ended = False
     try:
         for seen in follow(here, job_id):
             ended = seen.ended
-            # An empty piece finds out whether the client is still there.
-            yield seen.chunk.data if seen.chunk else ""
+            if seen.reset:
+                yield "\n[taskyard: the output above is replaced by what follows]\n"
+            elif seen.chunk:
+                yield seen.chunk.data
+            elif connection is not None and _has_left(connection):
+                return
+            else:
+                # Gunicorn writes nothing for it; other servers find out that way.
+                yield ""
             if ended and seen.job.exit_code != 0:
                 yield f"\n[taskyard: {seen.job.status}: {seen.job.error_message}]\n"
     finally:
         if not ended:
             _cancel_quietly(here, job_id, by)
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Whether the client has closed its end: nothing else tells while nothing is written."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (BlockingIOError, ValueError):
+        # Nothing to read; or TLS, which takes no flags.
+        return False
+    except OSError:
+        return True
 
 
 def _cancel_quietly(here: Platform, job_id: str, by: str) -> None:

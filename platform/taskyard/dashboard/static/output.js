@@ -264,6 +264,13 @@ function handle({ name, data }) {
     show();
     soon();
   } else {
+    if (viewer.dataset.over === undefined && attempt !== null && told.attempt > attempt) {
+      // It may print nothing, and then nothing else would say that this text is another's.
+      lines.clear();
+      bytes = 0;
+      attempt = told.attempt;
+      soon();
+    }
     const now = `${told.status} ${told.attempt} ${told.cancelRequested}`;
     if (now !== seen || name === "end") refresh();
     seen = now;
