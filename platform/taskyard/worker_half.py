@@ -230,13 +230,19 @@ def _show_life(platform: Platform, job: Job) -> None:
 
 
 def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, Any]:
-    """Write the whole text as a new generation, which becomes the output by the finishing write."""
-    if result.stdout is None and result.stderr is None:
+    """Write the whole text as a new generation, which becomes the output by the finishing write.
+
+    A stream that the result does not have keeps what was streamed of it.
+    """
+    given = {"stdout": result.stdout, "stderr": result.stderr}
+    if all(text is None for text in given.values()):
         return {}
     generation = secrets.token_hex(6)
     cap_bytes = room = platform.settings.output_cap_bytes
     chunks: list[Chunk] = []
-    for stream_name, text in (("stdout", result.stdout or ""), ("stderr", result.stderr or "")):
+    for stream_name, text in given.items():
+        if text is None:
+            text = platform.store.output.text(job, stream=stream_name, limit_bytes=cap_bytes)
         size = len(text.encode())
         kept = text if size <= room else cut(text, max(0, room), cap_bytes)
         room -= size

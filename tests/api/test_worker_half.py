@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
 import zipfile
 from collections.abc import Callable
@@ -153,6 +154,60 @@ def test_the_text_of_the_result_replaces_what_was_streamed(
     running.submit(0, stdout="the whole", stderr="and this")
     ended = status_of(api, running.job["jobId"])
     assert (ended["stdout"], ended["stderr"]) == ("the whole", "and this")
+
+
+@pytest.mark.parametrize("given", ["stdout", "stderr"])
+def test_a_stream_that_the_result_does_not_have_keeps_what_was_streamed(
+    api: FlaskClient, running: HttpAgent, given: str
+) -> None:
+    running.stream("streamed", type="stdout")
+    running.stream("warned", type="stderr")
+    running.submit(0, **{"stdout": None, "stderr": None, given: "whole"})
+    ended = status_of(api, running.job["jobId"])
+    expected = {"stdout": "streamed", "stderr": "warned", given: "whole"}
+    assert {name: ended[name] for name in expected} == expected
+
+
+def test_output_is_kept_whatever_a_command_printed(api: FlaskClient, running: HttpAgent) -> None:
+    assert running.stream("a\0b\n").status_code == 200
+    assert running.stream("half \ud83d", type="stderr").status_code == 200
+    status = status_of(api, running.job["jobId"])
+    assert (status["stdout"], status["stderr"]) == ("a\0b\n", "half \ufffd")
+    assert running.submit(0, stdout="x\0y", stderr=None).status_code == 200
+    assert status_of(api, running.job["jobId"])["stdout"] == "x\0y"
+
+
+@pytest.mark.parametrize("other", [{"data": "b"}, {"type": "stderr"}])
+def test_another_chunk_of_the_same_seq_is_422_and_names_it(
+    api: FlaskClient, running: HttpAgent, other: dict[str, str]
+) -> None:
+    assert running.stream("a", seq=0).status_code == 200
+    answer = running.stream(**{"data": "a", **other}, seq=0)
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.get_json()["errors"]] == ["seq"]
+    status = status_of(api, running.job["jobId"])
+    assert (status["stdout"], status["stderr"], status["outputBytes"]) == ("a", "", 1)
+
+
+def test_a_chunk_too_large_for_one_document_is_422_and_counts_nothing(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    chunk = {"jobId": running.job["jobId"], "type": "stdout", "data": "\U0001f600" * 4 * 2**20}
+    answer = api.post(
+        "/api/jobs/stream-output",
+        data=json.dumps(chunk, ensure_ascii=False).encode(),
+        content_type="application/json",
+    )
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.get_json()["errors"]] == ["data"]
+    assert status_of(api, running.job["jobId"])["outputBytes"] == 0
+
+
+def test_status_carries_a_mebibyte_of_a_stream_at_most(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    running.stream("ä" * 2**20)
+    assert len(status_of(api, running.job["jobId"])["stdout"].encode()) == 2**20
 
 
 def test_chunks_keep_their_order_and_one_with_a_seq_counts_once(

@@ -12,6 +12,7 @@ from marshmallow import validate
 from taskyard.clock import epoch_ms, from_epoch_ms
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: Bounds of the command and the environment: the job document stays small (design, rule 6).
 COMMAND_CHARACTERS = 32_768
@@ -22,13 +23,25 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Text(ma.fields.String):
-    """A string without NUL and lone surrogates, which MongoDB cannot hold."""
+    """A string without NUL, which neither a command nor a name may have, and without lone
+    surrogates, which MongoDB cannot hold.
+    """
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, *args, **kwargs)
         if _UNSTORABLE.search(text):
             raise ma.ValidationError("Has a character that cannot be stored.")
         return text
+
+
+class Printed(ma.fields.String):
+    """Text that a command printed: whatever it is, it is kept. Lone surrogates, which agents make
+    that cut text between two halves of a character, become U+FFFD.
+    """
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        return _SURROGATE.sub("\ufffd", text)
 
 
 class Whole(ma.fields.Integer):

@@ -8,6 +8,14 @@ from marshmallow import validate
 from taskyard.api import fields as f
 from taskyard.api.schemas import ID, LABEL, ApiSchema, Lenient
 
+_CHUNK_BYTES = 12 * 2**20
+
+
+def _one_document(text: str) -> None:
+    """Refuse what one document of MongoDB cannot hold (16 MB) beside its other fields."""
+    if len(text.encode()) > _CHUNK_BYTES:
+        raise ma.ValidationError(f"Longer than {_CHUNK_BYTES} bytes.")
+
 
 class WorkerFacts(Lenient):
     """What a worker says of itself."""
@@ -95,7 +103,7 @@ class LeaseFields(Lenient):
 class OutputChunk(LeaseFields):
     """A piece of output; one with a ``seq`` may be sent again."""
 
-    data = f.Text(required=True, validate=validate.Length(max=4 * 2**20))
+    data = f.Printed(required=True, validate=[validate.Length(max=4 * 2**20), _one_document])
     type = f.Text(required=True, validate=validate.OneOf(["stdout", "stderr"]))
     seq = f.Whole(0, 2**53, load_default=None, allow_none=True)
 
@@ -105,8 +113,8 @@ class ResultFields(LeaseFields):
 
     worker_id = f.Text(required=True, validate=ID)
     exit_code = f.Whole(-(2**31), 2**32, required=True)
-    stdout = f.Text(load_default=None, allow_none=True)
-    stderr = f.Text(load_default=None, allow_none=True)
+    stdout = f.Printed(load_default=None, allow_none=True)
+    stderr = f.Printed(load_default=None, allow_none=True)
     result_zip_base64 = f.Text(load_default=None, allow_none=True)
     result_zip_name = f.Text(validate=validate.Length(max=255), load_default=None, allow_none=True)
 

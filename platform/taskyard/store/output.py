@@ -18,7 +18,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from taskyard.documents import to_record
-from taskyard.errors import StaleAttempt
+from taskyard.errors import InvalidRequest, StaleAttempt
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 from taskyard.store.failures import accept_duplicates
@@ -58,7 +58,8 @@ class OutputStore:
         """Append one chunk of an HTTP agent to the attempt as it was read.
 
         With ``seq`` a chunk sent again changes nothing. Raises StaleAttempt when the attempt
-        is over by now. Over the cap the text is cut, and a mark says so once.
+        is over by now, and InvalidRequest when another chunk has its number. Over the cap the text
+        is cut, and a mark says so once.
         """
         size = len(data.encode())
         counted = self._count(job, size, now)
@@ -71,6 +72,7 @@ class OutputStore:
             self._output.insert_one(_document(job.job_id, job.attempts, LIVE, chunk, now))
         except DuplicateKeyError:
             self._jobs.update_one(_held(job), {"$inc": {"outputBytes": -size}})
+            self._require_the_same(job, chunk)
             return
         if size > room:
             self._jobs.update_one(_held(job), {"$set": {"outputTruncated": True}})
@@ -136,10 +138,11 @@ class OutputStore:
         for chunk in self.read(job):
             if chunk.stream == stream:
                 parts.append(chunk.data)
-                size += len(chunk.data)
+                size += len(chunk.data.encode())
             if size >= limit_bytes:
                 break
-        return "".join(parts)
+        text = "".join(parts)
+        return text if size <= limit_bytes else _beginning(text, limit_bytes)
 
     def small_text(self, job: Job, *, stream: str) -> str | None:
         """One stream's text of a job that keeps its output itself; None where it is kept apart."""
@@ -151,6 +154,17 @@ class OutputStore:
         """Remove all output of a job."""
         whole = {"$gt": {"j": job_id, "a": MinKey()}, "$lt": {"j": job_id, "a": MaxKey()}}
         return self._output.delete_many({"_id": whole}).deleted_count
+
+    def _require_the_same(self, job: Job, chunk: Chunk) -> None:
+        """A number that another chunk has is a mistake that must not lose output silently."""
+        there = self._output.find_one({"_id": _identity(job.job_id, job.attempts, LIVE, chunk.seq)})
+        cut_since = job.output_truncated or len(chunk.data.encode()) > self._cap_bytes
+        same = there and (there["stream"], there["data"]) == (chunk.stream, chunk.data)
+        if there and not same and not cut_since:
+            raise InvalidRequest(
+                f"{chunk.seq} is another chunk's: one count goes over both streams of an attempt.",
+                field="seq",
+            )
 
     def _count(self, job: Job, size: int, now: datetime) -> Job:
         """Count the chunk in under the attempt's guard, which also orders it."""
@@ -177,8 +191,12 @@ def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
 
 def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
     """The text's first ``room_bytes`` and the mark that more was printed."""
-    kept = text.encode()[:room_bytes].decode(errors="ignore")
-    return f"{kept}\n[taskyard: output cut at {cap_bytes} bytes]\n"
+    return f"{_beginning(text, room_bytes)}\n[taskyard: output cut at {cap_bytes} bytes]\n"
+
+
+def _beginning(text: str, limit_bytes: int) -> str:
+    """The characters of which all bytes are among the first."""
+    return text.encode()[:limit_bytes].decode(errors="ignore")
 
 
 def _small(job: Job) -> Iterator[Chunk]:
