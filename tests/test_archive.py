@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def raw_name(name: str) -> io.BytesIO:
     return io.BytesIO(made.replace(placeholder.encode(), name.encode()))
 
 
+def nameless() -> io.BytesIO:
+    """An archive with an entry whose name is empty."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as made, made.open(zipfile.ZipInfo(""), "w") as entry:
+        entry.write(b"x")
+    target.seek(0)
+    return target
+
+
 def lying_about_its_size() -> io.BytesIO:
     """Its directory says 10 bytes; 50 MB come out."""
     made = bytearray(zipped(("a", b"\0" * 50_000_000)).getvalue())
@@ -73,11 +83,12 @@ HARMFUL = {
     "a bomb by ratio": lambda: zipped(("a", b"\0" * 15_000_000)),
 }
 
-UNREADABLE = {
+UNREADABLE: dict[str, Callable[[], io.BytesIO]] = {
     "nothing": lambda: io.BytesIO(b""),
     "text": lambda: io.BytesIO(b"no archive"),
     "an empty archive": lambda: zipped(),
     "only a folder": lambda: zipped(("a/", b"")),
+    "an entry without a name": nameless,
     "a cut archive": lambda: io.BytesIO(zipped(("a", os.urandom(9000))).getvalue()[:-40]),
     "a directory of noise": lambda: io.BytesIO(
         zipped(("a", b"x")).getvalue().replace(b"PK\x01\x02", b"XX\x01\x02")

@@ -126,6 +126,9 @@ def _check_directory_size(source: BinaryIO, limits: ArchiveLimits) -> None:
 def _entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
     """All entries, each seen to be harmless. Raises BadArchive that names the first that is not."""
     entries = archive.infolist()
+    # zipfile looks at the last character of a name, which has to be there.
+    if not all(entry.filename for entry in entries):
+        raise BadArchive("an entry has no name", readable=False)
     if not any(not entry.is_dir() for entry in entries):
         raise BadArchive("the archive is empty", readable=False)
     if len(entries) > limits.max_entries:

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
+from tests.test_archive import nameless
 
 
 def zipped(*entries: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
@@ -59,7 +60,9 @@ def test_what_goes_up_comes_down_the_same(api: FlaskClient) -> None:
         ("bytes=0-3", 206, "bytes 0-3/10", b"0123"),
         ("bytes=8-", 206, "bytes 8-9/10", b"89"),
         ("bytes=-2", 206, "bytes 8-9/10", b"89"),
-        ("bytes=0-99", 200, None, b"0123456789"),
+        ("bytes=0-99", 206, "bytes 0-9/10", b"0123456789"),
+        ("bytes=-10", 206, "bytes 0-9/10", b"0123456789"),
+        ("bytes=-65536", 206, "bytes 0-9/10", b"0123456789"),
         ("lines=1-2", 200, None, b"0123456789"),
         ("bytes=20-30", 416, "bytes */10", None),
     ],
@@ -76,6 +79,25 @@ def test_a_range_is_honoured(
     assert content is None or answer.data == content
 
 
+def test_the_last_bytes_of_an_empty_file_are_not_there(api: FlaskClient) -> None:
+    stored = api.post("/api/files/upload", data={"file": (io.BytesIO(b""), "e.txt")}).get_json()
+    assert api.get(stored["url"], headers={"Range": "bytes=-5"}).status_code == 416
+
+
+def test_a_file_that_begins_like_a_zip_by_chance_is_kept_as_it_is(api: FlaskClient) -> None:
+    content = b"PKI rollout notes"
+    stored = api.post(
+        "/api/files/upload", data={"file": (io.BytesIO(content), "notes.txt")}
+    ).get_json()
+    assert api.get(stored["url"]).data == content
+
+
+@pytest.mark.parametrize("content", [zipped(("../x", b"x")), zipped()])
+def test_a_zip_is_checked_whatever_its_name(api: FlaskClient, content: bytes) -> None:
+    answer = api.post("/api/files/upload", data={"file": (io.BytesIO(content), "notes.txt")})
+    assert answer.status_code in (400, 422)
+
+
 BAD_ARCHIVES = {
     "no zip": (b"no zip at all", 400),
     "cut short": (zipped(("a", b"x" * 5000))[:-30], 400),
@@ -84,6 +106,7 @@ BAD_ARCHIVES = {
     "windows parent folder": (zipped(("..\\x", b"x")), 422),
     "drive": (zipped(("C:\\x", b"x")), 422),
     "link out of the folder": (zipped(link("a", b"/etc")), 422),
+    "no name": (nameless().getvalue(), 400),
     "device": (zipped(device("null")), 422),
     "bomb by ratio": (zipped(("zeros", b"\0" * 60_000_000)), 422),
 }

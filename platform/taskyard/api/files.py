@@ -20,7 +20,8 @@ from taskyard.store.files import StoredFile
 
 blueprint = Blueprint("files", __name__, url_prefix="/api/files", description="Files")
 
-_ZIP_BEGINS = b"PK"
+#: What a ZIP begins with: its first file, or the end of an empty one.
+_ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 @blueprint.before_request
@@ -55,14 +56,15 @@ def upload(files: dict[str, Any], _form: dict[str, Any]) -> Any:
 def download(file_id: str) -> Any:
     """The file, streamed; one range of it when that is asked for."""
     stored = platform().store.files.get(file_id)
-    start, stop = _range(stored.size_bytes)
+    wanted = _range(stored.size_bytes)
+    start, stop = wanted or (0, stored.size_bytes)
     pieces = platform().store.files.pieces(file_id, start, stop - start)
     response = Response(pieces, mimetype=stored.content_type)
     response.content_length = stop - start
     response.accept_ranges = "bytes"
     response.set_etag(stored.sha256)
     response.headers.set("Content-Disposition", "attachment", filename=_shown(stored))
-    if stop - start != stored.size_bytes:
+    if wanted:
         response.status_code = 206
         response.content_range.set(start, stop, stored.size_bytes)
     return response
@@ -72,9 +74,9 @@ def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFi
     """Check and store an upload. Raises BadArchive, TooLarge."""
     source = cast(BinaryIO, file.stream)
     name = (file.filename or "file")[:255].replace("\0", "")
-    begins = source.read(len(_ZIP_BEGINS))
+    begins = source.read(len(_ZIP_BEGINS[0]))
     source.seek(0)
-    is_archive = must_be_archive or begins == _ZIP_BEGINS or name.lower().endswith(".zip")
+    is_archive = must_be_archive or begins in _ZIP_BEGINS or name.lower().endswith(".zip")
     if is_archive:
         archive.check(source, archive_limits())
         source.seek(0)
@@ -97,10 +99,14 @@ def archive_limits() -> ArchiveLimits:
     )
 
 
-def _range(size: int) -> tuple[int, int]:
-    """The bytes that are asked for: one range, or all. Several at once are answered whole."""
+def _range(size: int) -> tuple[int, int] | None:
+    """The one range that is asked for. Several at once are answered whole, as none is."""
     asked = parse_range_header(request.headers.get("Range"))
     if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return None
+    begin, end = asked.ranges[0]
+    if size and end is None and begin < -size:
+        # The last so many bytes of a file that has fewer are all of it (RFC 9110, 14.1.3).
         return 0, size
     wanted = asked.range_for_length(size)
     if wanted is None:
