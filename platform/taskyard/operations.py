@@ -27,13 +27,17 @@ def submit(
     key: str | None = None,
     body: bytes = b"",
     host: str = "",
+    in_list: bool = False,
 ) -> Sequence[str]:
     """Record jobs durably and have them placed; returns their ids.
 
     ``key`` with the same ``body`` gives the same ids again. Raises InvalidRequest that names the
-    field, with nothing recorded.
+    field (and with ``in_list`` the job), with nothing recorded.
     """
-    inputs = [_input(platform, request, host) for request in wanted]
+    inputs = [
+        _input(platform, request, host, within=f"jobs.{number}." if in_list else "")
+        for number, request in enumerate(wanted)
+    ]
     now = platform.store.clock.now()
     # Jobs of one instant are run in the order of their ids.
     job_ids: Sequence[str] = sorted(ids.new("job", now) for _ in wanted)
@@ -82,16 +86,19 @@ def anew(platform: Platform, ended: Job, *, job_id: str, by: str) -> Job:
     return replace(fresh, retry_of=ended.job_id)
 
 
-def _input(platform: Platform, request: Mapping[str, Any], host: str) -> dict[str, Any]:
+def _input(
+    platform: Platform, request: Mapping[str, Any], host: str, *, within: str
+) -> dict[str, Any]:
     """Where the job's file is: one of ours by id, or an address elsewhere."""
     file_id = request.get("file_id") or _own_file(request.get("file_url"), host)
     if file_id is None:
         return {}
+    field = within + ("fileId" if request.get("file_id") else "fileUrl")
     stored = platform.store.files.find(file_id)
     if stored is None:
-        raise InvalidRequest(f"There is no file {file_id!r}.", field="fileId")
+        raise InvalidRequest(f"There is no file {file_id!r}.", field=field)
     if not stored.is_archive:
-        raise InvalidRequest(f"The file {file_id!r} is not a ZIP archive.", field="fileId")
+        raise InvalidRequest(f"The file {file_id!r} is not a ZIP archive.", field=field)
     return {
         "file_id": file_id,
         "file_url": None,

@@ -134,10 +134,17 @@ BAD_BODIES: list[tuple[Any, str]] = [
     ({"command": "a", "labels": [{"$gt": ""}]}, "labels.0"),
     ({"command": "a", "env": {"A=B": "c"}}, "env.A=B"),
     ({"command": "a", "fileUrl": "file:///etc/passwd"}, "fileUrl"),
-    ({"command": "a", "fileUrl": "/api/files/download/gone"}, "fileId"),
+    ({"command": "a", "fileUrl": "/api/files/download/gone"}, "fileUrl"),
+    ({"command": "a", "fileUrl": "http://[foo"}, "fileUrl"),
+    ({"command": "a", "fileUrl": "http://a\u2100b/x"}, "fileUrl"),
+    ({"command": "a", "fileUrl": "http://x:99999999/x"}, "fileUrl"),
+    ({"command": "a", "fileUrl": "http://x:y/x"}, "fileUrl"),
+    ({"command": "a", "fileUrl": "http://:80/x"}, "fileUrl"),
     ({"command": "a", "fileId": "gone"}, "fileId"),
     ([], "jobs"),
     ([{"command": "a"}, {"command": 1}], "jobs.1.command"),
+    ([{"command": "a"}, {"command": "a", "fileId": "gone"}], "jobs.1.fileId"),
+    ([{"command": "a", "fileUrl": "/api/files/download/gone"}], "jobs.0.fileUrl"),
     ("text", "body"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import marshmallow as ma
 from marshmallow import validate
@@ -147,5 +148,16 @@ def not_blank(text: str) -> None:
 
 def web_address(text: str) -> None:
     """Refuse what is neither an http(s) address without credentials nor a path of ours."""
-    if not re.fullmatch(r"(https?://[^/@\s]+(/\S*)?|/api/files/download/[\w.-]+)", text):
+    if re.fullmatch(r"/api/files/download/[\w.-]+", text):
+        return
+    if not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", text) or not _has_host(text):
         raise ma.ValidationError("Must be an http or https address without credentials.")
+
+
+def _has_host(address: str) -> bool:
+    """Whether it names a host, and a port that there can be if any."""
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -78,6 +78,7 @@ def create() -> Any:
         key=_idempotency_key(),
         body=request.get_data(),
         host=request.host,
+        in_list=isinstance(body, list),
     )
     if isinstance(body, list):
         return {"success": True, "job_ids": job_ids, "message": f"{len(job_ids)} jobs queued"}
