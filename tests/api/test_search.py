@@ -38,6 +38,7 @@ def test_a_list_is_searched(api: FlaskClient, three: list[str]) -> None:
     assert page["lookedBackTo"] is None
     assert ask(api, q="created>-1h", status="COMPLETED")["count"] == 1
     assert ask(api, q="")["count"] == 3
+    assert ask(api, q="created:9999-12-31")["count"] == 0
 
 
 def test_states_are_counted(api: FlaskClient, three: list[str]) -> None:

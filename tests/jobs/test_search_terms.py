@@ -37,6 +37,8 @@ def only(text: str) -> Condition:
         ("status:failed", Field.STATUS, ("FAILED",)),
         ("status:ended", Field.STATUS, ("CANCELLED", "COMPLETED", "FAILED")),
         ("exit:-9,137", Field.EXIT, (-9, 137)),
+        ("exit:3221225786", Field.EXIT, (3221225786,)),
+        (f"exit:{-(2**63)},{2**63 - 1}", Field.EXIT, (-(2**63), 2**63 - 1)),
     ],
 )
 def test_a_term_is_read(text: str, field: Field, values: tuple[object, ...]) -> None:
@@ -68,6 +70,15 @@ def test_a_day_is_from_its_beginning_to_its_end() -> None:
             field=Field.ENDED, values=(DAY + timedelta(days=1),), comparison=Comparison.BELOW
         ),
     )
+
+
+def test_the_last_day_has_a_beginning_and_no_end() -> None:
+    last = Condition(
+        field=Field.CREATED,
+        values=(datetime(9999, 12, 31, tzinfo=UTC),),
+        comparison=Comparison.FROM,
+    )
+    assert only("created:9999-12-31") == last
 
 
 def test_a_duration_has_a_unit() -> None:
@@ -102,7 +113,8 @@ def test_the_states_that_a_search_may_find(text: str, statuses: set[JobStatus]) 
         ("created>", 1, "missing"),
         ("created>yesterday", 1, "yesterday"),
         ("created:-1h", 1, "takes a day"),
-        ("-created:2026-11-24", 1, "takes a day"),
+        ("-created:-1h", 1, "takes a day"),
+        ("-created:2026-11-24", 1, "cannot be negated"),
         ("created>-1h,-2h", 1, "too many"),
         ("created>-999999w", 1, "-999999w"),
         ("created<0001-01-01T00:00+05:00", 1, "no instant"),
@@ -111,6 +123,7 @@ def test_the_states_that_a_search_may_find(text: str, statuses: set[JobStatus]) 
         ("run:5m", 1, "> or <"),
         ("exit:one", 1, "whole number"),
         ("exit:99999999999999999999", 1, "whole number"),
+        (f"exit:{2**63}", 1, "whole number"),
         ("a,b", 1, "quotation marks"),
         ('a"b', 1, "closed"),
         ("a \0", 3, "character"),

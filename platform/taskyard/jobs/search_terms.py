@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from taskyard.errors import BadSearch
 from taskyard.jobs.search import Comparison, Condition, Field, Search, Value
@@ -25,6 +25,9 @@ _TERM = re.compile(
 )
 _PREFIX = re.compile(r"-?([A-Za-z]+)(?:>=|<=|:|>|<)")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+#: What MongoDB holds as a whole number is below this.
+_INT64 = 2**63
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m|h|d|w)")
@@ -124,10 +127,15 @@ def _times(
     if comparison is not Comparison.IS:
         yield Condition(field=name, values=(at,), comparison=comparison, negated=negated)
         return
-    if negated or not re.fullmatch(r"\d{4}-\d\d-\d\d", word):
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", word):
         raise _wrong(match, f"{name}: takes a day such as 2026-11-24; else compare with > or <")
-    for compared, day in ((Comparison.FROM, at), (Comparison.BELOW, at + timedelta(days=1))):
-        yield Condition(field=name, values=(day,), comparison=compared)
+    if negated:
+        raise _wrong(match, "a whole day cannot be negated; compare with > or <")
+    yield Condition(field=name, values=(at,), comparison=Comparison.FROM)
+    # Behind the last day that there is comes nothing, and no instant to compare with.
+    if at.date() < date.max:
+        day_after = at + timedelta(days=1)
+        yield Condition(field=name, values=(day_after,), comparison=Comparison.BELOW)
 
 
 def _instant(match: re.Match[str], word: str, now: datetime) -> datetime:
@@ -159,8 +167,8 @@ def _duration(match: re.Match[str], word: str) -> list[Value]:
 
 
 def _whole(match: re.Match[str], word: str) -> list[Value]:
-    if not re.fullmatch(r"-?\d{1,9}", word):
-        raise _wrong(match, f"{word!r} is no whole number")
+    if not re.fullmatch(r"-?\d{1,19}", word) or not -_INT64 <= int(word) < _INT64:
+        raise _wrong(match, f"{word!r} is no whole number of at most 64 bits")
     return [int(word)]
 
 
