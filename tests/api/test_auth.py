@@ -92,10 +92,12 @@ def test_a_cookie_changes_nothing_for_a_foreign_page(
     anonymous.set_cookie("taskyard_token", token)
     body = {"command": "true"}
     foreign = {"Origin": "http://evil.example"}
+    unreadable = {"Origin": "http://["}
     own = {"Origin": "http://localhost"}
     cross = {"Sec-Fetch-Site": "cross-site", **own}
     path = "/api/jobs/create"
     assert anonymous.post(path, json=body, headers=foreign).status_code == 403
+    assert anonymous.post(path, json=body, headers=unreadable).status_code == 403
     assert anonymous.post(path, json=body, headers=cross).status_code == 403
     assert anonymous.post(path, json=body).status_code == 403
     assert anonymous.post(path, json=body, headers=own).status_code == 201

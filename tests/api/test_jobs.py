@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import marshmallow
 import pytest
 from flask.testing import FlaskClient
+from gunicorn.http import errors as gunicorn_errors
 
 from taskyard.api import representations, schemas
 from taskyard.context import Platform
@@ -165,6 +167,50 @@ def test_a_body_that_makes_no_sense_is_422_and_names_the_field(
 def test_a_body_that_cannot_be_read_is_400(api: FlaskClient, body: bytes) -> None:
     answer = api.post("/api/jobs/create", data=body, content_type="application/json")
     assert answer.status_code == 400
+
+
+class BrokenBody(io.RawIOBase):
+    """A chunked body, as gunicorn gives it, in which it finds a mistake while it is read."""
+
+    def __init__(self, mistake: Exception) -> None:
+        self.mistake = mistake
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _buffer: Any) -> int:
+        raise self.mistake
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        gunicorn_errors.InvalidChunkSize(b"zz"),
+        gunicorn_errors.ChunkMissingTerminator(b"xx"),
+        gunicorn_errors.InvalidHeader("bare LF"),
+        gunicorn_errors.LimitRequestHeaders("trailers"),
+        gunicorn_errors.NoMoreData(),
+    ],
+    ids=lambda mistake: type(mistake).__name__,
+)
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/api/jobs/create", "application/json"),
+        ("/sign-in", "application/x-www-form-urlencoded"),
+        ("/api/execute", "multipart/form-data; boundary=b"),
+    ],
+)
+def test_a_body_whose_chunks_are_broken_is_400(
+    api: FlaskClient, path: str, kind: str, mistake: Exception
+) -> None:
+    answer = api.post(
+        path,
+        content_type=kind,
+        environ_overrides={"wsgi.input": BrokenBody(mistake), "wsgi.input_terminated": True},
+    )
+    assert answer.status_code == 400, answer.text
+    assert answer.mimetype == "application/problem+json"
 
 
 def test_a_body_that_is_no_json_is_400(api: FlaskClient) -> None:

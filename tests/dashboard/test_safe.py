@@ -29,6 +29,7 @@ HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u206
 FOREIGN = (
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
+    {"Origin": "http://["},
     {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
     {"Sec-Fetch-Site": "same-site"},
 )
@@ -235,6 +236,7 @@ def test_a_foreign_page_signs_nobody_in(platform: Platform, headers: dict[str, s
     answer = client.post("/sign-in", data={"token": token}, headers=headers)
     assert answer.status_code == 403
     assert "Set-Cookie" not in answer.headers
+    assert client.get("/sign-in", headers=headers).status_code == 200
 
 
 def test_no_hidden_character_comes_with_a_job_that_never_was(platform: Platform) -> None:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, json, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from taskyard import events
@@ -34,6 +35,7 @@ def install(app: Flask) -> None:
     """Answer every error of ``app`` with a problem document."""
     app.register_error_handler(TaskyardError, _ours)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(ParseException, _broken_off)
     app.register_error_handler(StoreUnavailable, _unavailable)
     app.register_error_handler(Exception, _unexpected)
 
@@ -80,6 +82,11 @@ def _http(error: HTTPException) -> Response:
         if name not in ("Content-Type", "Content-Length"):
             response.headers.setdefault(name, value)
     return response
+
+
+def _broken_off(_error: Exception) -> Response:
+    """Gunicorn finds out what is wrong with a chunked body when the body is read."""
+    return problem(HTTPStatus.BAD_REQUEST, "The body cannot be read: its chunks are broken.")
 
 
 def _unavailable(error: Exception) -> Response:
