@@ -9,6 +9,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
@@ -277,6 +278,18 @@ def test_a_bad_result_names_its_field_and_changes_nothing(
     assert status_of(api, running.job["jobId"])["status"] == "RUNNING"
 
 
+@pytest.mark.parametrize("number", ["--5", "-", "5" * 5000, "+5", "1_0", "\u0665", "5.0", ""])
+@pytest.mark.parametrize("field", ["exitCode", "attempt"])
+def test_a_number_in_a_form_is_a_number_or_named(
+    api: FlaskClient, running: HttpAgent, field: str, number: str
+) -> None:
+    form = {"jobId": running.job["jobId"], "workerId": "w1", "exitCode": "0", field: number}
+    answer = api.post("/api/jobs/submit-result", data=form, content_type="multipart/form-data")
+    assert answer.status_code == 422, answer.text
+    assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
+    assert status_of(api, running.job["jobId"])["status"] == "RUNNING"
+
+
 def test_a_result_for_a_job_that_is_not_there_is_404(running: HttpAgent) -> None:
     assert running.submit(0, jobId="gone").status_code == 404
 
@@ -338,6 +351,22 @@ def test_a_failure_with_no_retries_left_fails_the_job(api: FlaskClient, agent: H
     assert "disk full" in ended["errorMessage"]
 
 
+def test_a_failure_with_a_whole_log_for_its_message_is_recorded_and_cut(
+    api: FlaskClient, agent: HttpAgent
+) -> None:
+    """It was refused, and the job waited for its lease to end."""
+    job_id = submit_job(api, maxRetries=0)
+    agent.poll()
+    assert agent.fail("disk full " + "x" * 100_000).status_code == 200
+    ended = status_of(api, job_id)
+    assert ended["status"] == "FAILED"
+    assert ended["errorMessage"].startswith("disk full xxx")
+    assert "x…; no retries left" in ended["errorMessage"]
+    assert len(ended["errorMessage"]) < 4100
+    (worker,) = api.get("/api/workers/list").get_json()["workers"]
+    assert len(worker["healthReason"]) < 4100
+
+
 def test_a_cancel_reaches_the_agent_and_its_result_ends_the_job_cancelled(
     api: FlaskClient, running: HttpAgent
 ) -> None:
@@ -385,6 +414,25 @@ def test_a_draining_worker_gets_nothing_new(api: FlaskClient, agent: HttpAgent) 
     assert agent.poll().status_code == 202
     assert api.post("/api/workers/w1/resume").status_code == 200
     assert agent.poll().status_code == 200
+
+
+@pytest.mark.parametrize("worker_id", ["rack/7", "a//b", "a/drain", "list/", "register"])
+def test_a_worker_with_slashes_in_its_name_is_drained_resumed_and_deleted(
+    api: FlaskClient, worker_id: str
+) -> None:
+    HttpAgent(api, worker_id).register()
+    path = f"/api/workers/{quote(worker_id, safe='')}"
+    for action, draining in (("drain", True), ("resume", False)):
+        assert api.post(f"{path}/{action}").get_json()["workerId"] == worker_id
+        (shown,) = api.get("/api/workers/list").get_json()["workers"]
+        assert shown["draining"] is draining
+    assert api.delete(path).get_json()["existed"] is True
+
+
+def test_no_slash_too_many_leads_to_another_worker(api: FlaskClient, agent: HttpAgent) -> None:
+    assert api.delete("/api/workers//w1").status_code == 404
+    assert api.post("/api/workers//w1/drain").status_code == 404
+    assert agent.heartbeat().status_code == 200
 
 
 def test_the_workers_list_has_every_field_of_the_contract(

@@ -54,6 +54,15 @@ def test_a_job_is_submitted_run_and_waited_for(client: Client, agent: HttpAgent)
     assert "".join(client.output(job_id)) == "hi\n"
 
 
+@pytest.mark.parametrize("worker_id", ["rack/7", "a?b#c", "100%", "50%2F", "a b"])
+def test_a_worker_is_acted_on_whatever_it_calls_itself(
+    client: Client, agent: HttpAgent, worker_id: str
+) -> None:
+    HttpAgent(agent.client, worker_id).register()
+    assert client.act_on_worker(worker_id, "drain")["workerId"] == worker_id
+    assert client.act_on_worker(worker_id, "delete")["existed"] is True
+
+
 def test_many_jobs_go_in_one_request_in_order(client: Client) -> None:
     ids = client.submit_all([{"command": f"echo {n}"} for n in range(5)])
     assert [client.status(job_id)["command"] for job_id in ids] == [f"echo {n}" for n in range(5)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 from datetime import timedelta
 from typing import Any, BinaryIO, cast
 
@@ -25,7 +26,7 @@ def read_result() -> dict[str, Any]:
         allow_uploads()
         data: Any = dict(request.form.items())
         for name in ("exitCode", "attempt"):
-            if data.get(name, "").lstrip("-").isdecimal():
+            if re.fullmatch(r"-?[0-9]{1,19}", data.get(name, "")):
                 data[name] = int(data[name])
     else:
         data = read_json()

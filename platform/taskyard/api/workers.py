@@ -18,6 +18,9 @@ from taskyard.operations import DOWNLOAD_PATH
 
 blueprint = Blueprint("workers", __name__, url_prefix="/api", description="Workers")
 
+#: So much is kept of why a worker failed; all of it may be a log.
+_FAILURE_CHARACTERS = 4000
+
 _RESULT_DOC = {
     "requestBody": {
         "required": True,
@@ -83,7 +86,7 @@ def list_workers() -> Any:
     }
 
 
-@blueprint.delete("/workers/<worker_id>")
+@blueprint.delete("/workers/<path:worker_id>", merge_slashes=False)
 @blueprint.doc(operationId="deleteWorker")
 @blueprint.response(200, worker_schemas.Deleted)
 def delete(worker_id: str) -> Any:
@@ -93,7 +96,7 @@ def delete(worker_id: str) -> Any:
     return {"success": True, "worker_id": worker_id, "existed": existed}
 
 
-@blueprint.post("/workers/<worker_id>/drain")
+@blueprint.post("/workers/<path:worker_id>/drain", merge_slashes=False)
 @blueprint.doc(operationId="drainWorker")
 @blueprint.response(200, schemas.Done)
 def drain(worker_id: str) -> Any:
@@ -101,7 +104,7 @@ def drain(worker_id: str) -> Any:
     return _set_draining(worker_id, draining=True)
 
 
-@blueprint.post("/workers/<worker_id>/resume")
+@blueprint.post("/workers/<path:worker_id>/resume", merge_slashes=False)
 @blueprint.doc(operationId="resumeWorker")
 @blueprint.response(200, schemas.Done)
 def resume(worker_id: str) -> Any:
@@ -170,7 +173,8 @@ def submit_result() -> Any:
 @blueprint.response(200, schemas.Done)
 def report_failure(body: dict[str, Any]) -> Any:
     """Report that the worker failed: it cools down, and the job is tried again."""
-    job = worker_half.report_failure(platform(), _lease(body), body["error_message"])
+    message = _shortened(body["error_message"])
+    job = worker_half.report_failure(platform(), _lease(body), message)
     return {"success": True, "job_id": job.job_id, "message": f"Failure recorded: {job.status}"}
 
 
@@ -190,6 +194,13 @@ def _facts(body: dict[str, Any]) -> dict[str, Any]:
     if facts.pop("status", "") == "UNHEALTHY":
         facts |= {"health": "UNHEALTHY", "healthReason": "reports that it is unhealthy"}
     return facts
+
+
+def _shortened(message: str) -> str:
+    """The message as it is kept: its beginning, and that there was more."""
+    if len(message) <= _FAILURE_CHARACTERS:
+        return message
+    return message[: _FAILURE_CHARACTERS - 1] + "…"
 
 
 def _lease(body: dict[str, Any]) -> Lease:

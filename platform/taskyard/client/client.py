@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx2
 
@@ -159,7 +160,7 @@ class Client:
 
     def act_on_worker(self, worker_id: str, action: str) -> dict[str, Any]:
         """``drain``, ``resume`` or ``delete`` a worker."""
-        path = f"/api/workers/{worker_id}"
+        path = f"/api/workers/{quote(worker_id, safe='')}"
         if action == "delete":
             return dict(self._api.ask("DELETE", path))
         return dict(self._api.ask("POST", f"{path}/{action}", again=True))
