@@ -348,6 +348,27 @@ def test_a_job_with_a_value_of_several_lines_is_run_again_with_it(
     assert dict(fresh.env) == env
 
 
+def test_what_is_not_edited_runs_again_as_it_was(operator: FlaskClient, platform: Platform) -> None:
+    """A browser makes one kind of line's end of all, and the form showed a third as 0.333333."""
+    was = {"command": "echo a\r\necho b\rc\n", "env": {"H": "a\rb", "CRLF": "x\r\ny"}}
+    job = stored(platform, JobStatus.FAILED, required_cpu=1 / 3, **was)
+    form = operator.get(f"/jobs/{job.job_id}/edit").text
+    data = {**EDITED, **_as_a_browser_sends(form)}
+    answer = operator.post(f"/jobs/{job.job_id}/edit", data=data, headers=OWN_SITE)
+    fresh = platform.store.jobs.get(answer.headers["Location"].removeprefix("/jobs/"))
+    assert {"command": fresh.command, "env": dict(fresh.env)} == was
+    assert fresh.required_cpu == 1 / 3
+
+
+def _as_a_browser_sends(form: str) -> dict[str, str]:
+    """What stands in the areas of text and in the fields of a form, untouched."""
+    areas = re.findall(r'<textarea name="(\w+)"[^>]*>\n(.*?)</textarea>', form, re.DOTALL)
+    fields = re.findall(r'<input name="(\w+)"[^>]* value="([^"]*)"', form)
+    return {
+        name: re.sub(r"\r\n|\r|\n", "\r\n", html.unescape(text)) for name, text in areas + fields
+    }
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

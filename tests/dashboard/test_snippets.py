@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+
+import pytest
 
 from taskyard.cli import jobs as cli_jobs
-from taskyard.dashboard import snippets
+from taskyard.dashboard import presenters, snippets
 from tests import factories
 
 JOB = factories.queued_job(
@@ -20,6 +23,15 @@ JOB = factories.queued_job(
     labels=["gpu", "a/b"],
     env={"NAME": "two words", "OTHER": "$(id)"},
 )
+
+
+#: What a page writes out, because it would not be seen, beside what shells take for their own.
+HIDDEN = [
+    "echo one\r\necho two",
+    "echo \u200d1 zero-width, then a digit",
+    "a'b\\c \x1b[0m $HOME `id` \x7f é",
+    "\U000e0041",
+]
 
 
 def test_the_request_carries_what_is_not_usual_and_no_shell_reads_it() -> None:
@@ -37,6 +49,24 @@ def test_the_request_carries_what_is_not_usual_and_no_shell_reads_it() -> None:
         "retryOnExit": True,
     }
     assert words[-1] == "http://host/api/jobs/create"
+
+
+@pytest.mark.parametrize("command", HIDDEN)
+def test_what_is_hidden_is_the_same_when_the_line_is_pasted(command: str) -> None:
+    job = factories.queued_job(command=command, env={"NAME": command}, filename="f")
+    for line in (snippets.as_command(job), snippets.as_curl(job, "http://host")):
+        assert presenters.visible(line) == line
+    line = f"printf '%s\\0' {snippets.as_command(job)}"
+    words = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert words.decode().split("\0")[2:-1] == ["--env", f"NAME={command}", "--", command]
+    read = shlex.split(snippets.as_curl(job, "http://host").replace("\\\n", " "))
+    assert json.loads(read[read.index("--json") + 1])["command"] == command
+
+
+@pytest.mark.parametrize("cpu", [0.5, 2.0, 1 / 3, 0.1 + 0.2, 1000.125])
+def test_a_number_on_the_command_line_is_the_jobs(cpu: float) -> None:
+    words = shlex.split(snippets.as_command(factories.queued_job(required_cpu=cpu)))
+    assert float(words[words.index("--cpu") + 1]) == cpu
 
 
 def test_a_plain_job_is_a_plain_request() -> None:

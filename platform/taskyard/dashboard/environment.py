@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 
 def as_lines(env: Mapping[str, str]) -> str:
     """``NAME=value`` a line. A value of several lines goes on in lines that begin with a space."""
-    return "\n".join(f"{name}={value}".replace("\n", "\n ") for name, value in env.items())
+    entries = (as_shown(f"{name}={value}") for name, value in env.items())
+    return "\n".join(entry.replace("\n", "\n ") for entry in entries)
+
+
+def as_shown(text: str) -> str:
+    """Text as a browser's form has it, which knows one end of a line; it sends CR and LF for it."""
+    return re.sub(r"\r\n?", "\n", text)
 
 
 def from_lines(text: str) -> dict[str, str]:
     """The environment; what is no name in it is left to the API's schema to refuse."""
-    # Browsers send lines that end with CR and LF, whatever was in them.
     entries: list[str] = []
-    for line in text.replace("\r\n", "\n").split("\n"):
+    for line in as_shown(text).split("\n"):
         if entries and line.startswith(" "):
             entries[-1] += f"\n{line[1:]}"
         elif line.strip():

@@ -53,7 +53,7 @@ def retry_edited(job_id: str) -> Any:
     """Submit a job anew with edits; the form again, with what is wrong, where they cannot be."""
     ended = _ended(job_id)
     try:
-        edits = _edits(request.form)
+        edits = _edits(request.form, ended)
     except ma.ValidationError as error:
         problems = {
             entry["field"].partition(".")[0]: entry["message"]
@@ -121,15 +121,20 @@ def _form(job: Job, given: Mapping[str, str], problems: Mapping[str, str]) -> st
     return render_template("edit.html", job=job, env=env, given=given, problems=problems)
 
 
-def _edits(form: Mapping[str, str]) -> dict[str, Any]:
+def _edits(form: Mapping[str, str], ended: Job) -> dict[str, Any]:
     """The form as the API's own request, so that what it refuses is refused here too.
 
+    A browser sends one end of a line for all kinds of it: what was not edited stays as it was.
     Raises ValidationError.
     """
+    command = environment.as_shown(form.get("command", ""))
+    env = environment.as_shown(form.get("env", ""))
+    untouched_command = command == environment.as_shown(ended.command)
+    untouched_env = env == environment.as_lines(ended.env)
     request_body: dict[str, Any] = {
-        "command": form.get("command", "").replace("\r\n", "\n"),
+        "command": ended.command if untouched_command else command,
         "labels": form.get("labels", "").replace(",", " ").split(),
-        "env": environment.from_lines(form.get("env", "")),
+        "env": dict(ended.env) if untouched_env else environment.from_lines(env),
         "retryOnExit": form.get("retryOnExit") == "on",
     }
     for name in _NUMBERS:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 
-_HIDDEN = re.compile(
+#: Characters that take no room, or change how others are shown.
+HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
@@ -47,6 +48,12 @@ def ago(instant: datetime | None, now: datetime) -> str:
 def stamp(instant: datetime) -> str:
     """The instant itself."""
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def number(value: float) -> str:
+    """A number, short where it can be, that is read as the same."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def between(start: datetime | None, end: datetime | None) -> float | None:
@@ -118,7 +125,7 @@ def spent(seconds: Mapping[str, float]) -> str:
 
 def visible(text: str) -> str:
     """Text in which nothing is hidden: control and direction characters are written out."""
-    return _HIDDEN.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return HIDDEN.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def plain(text: str) -> str:

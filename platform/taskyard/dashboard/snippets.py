@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any
 
+from taskyard.dashboard.presenters import HIDDEN, number
 from taskyard.documents import camel
 from taskyard.jobs.model import Job
 
@@ -32,7 +34,8 @@ def as_curl(job: Job, base_url: str) -> str:
         value = getattr(job, name)
         if value != default and not (isinstance(default, tuple) and tuple(value) == default):
             body[camel(name)] = list(value) if isinstance(value, tuple) else value
-    text = json.dumps(body, ensure_ascii=True)
+    # The one control character that JSON leaves as it is.
+    text = json.dumps(body, ensure_ascii=True).replace("\x7f", "\\u007f")
     return (
         'curl -H "Authorization: Bearer $TASKYARD_TOKEN" \\\n'
         f"  --json {shlex.quote(text)} \\\n"
@@ -46,7 +49,7 @@ def as_command(job: Job) -> str:
     if job.filename and (job.file_id or job.file_url):
         words += ["--file", job.filename]
     if job.required_cpu != 1:
-        words += ["--cpu", f"{job.required_cpu:g}"]
+        words += ["--cpu", number(job.required_cpu)]
     if job.required_ram_mb != 256:
         words += ["--ram", f"{job.required_ram_mb}MB"]
     if job.timeout_ms != 300_000:
@@ -61,4 +64,17 @@ def as_command(job: Job) -> str:
         words += ["--label", label]
     for name, value in job.env.items():
         words += ["--env", f"{name}={value}"]
-    return " ".join(shlex.quote(word) for word in [*words, "--", job.command])
+    return " ".join(_quoted(word) for word in [*words, "--", job.command])
+
+
+def _quoted(word: str) -> str:
+    """One word of a shell's line; what could not be seen in it is written by its bytes' numbers."""
+    if not HIDDEN.search(word):
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{HIDDEN.sub(_numbers, plain)}'"
+
+
+def _numbers(hidden: re.Match[str]) -> str:
+    # Octal: after \x shells differ in how many digits they take.
+    return "".join(f"\\{byte:03o}" for byte in hidden[0].encode())
