@@ -169,6 +169,13 @@ def test_a_stream_that_the_result_does_not_have_keeps_what_was_streamed(
     assert {name: ended[name] for name in expected} == expected
 
 
+def test_a_failure_is_recorded_whatever_its_message_has(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    assert running.fail("half \ud83d and \0").status_code == 200
+    assert "half \ufffd and \0" in status_of(api, running.job["jobId"])["errorMessage"]
+
+
 def test_output_is_kept_whatever_a_command_printed(api: FlaskClient, running: HttpAgent) -> None:
     assert running.stream("a\0b\n").status_code == 200
     assert running.stream("half \ud83d", type="stderr").status_code == 200

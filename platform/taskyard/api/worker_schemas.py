@@ -123,7 +123,7 @@ class FailureReport(LeaseFields):
     """The worker failed, not the command."""
 
     worker_id = f.Text(required=True, validate=ID)
-    error_message = f.Text(required=True, validate=validate.Length(min=1))
+    error_message = f.Printed(required=True, validate=validate.Length(min=1))
 
 
 class CancelQuery(ApiSchema):
