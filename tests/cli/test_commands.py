@@ -115,16 +115,28 @@ def test_run_with_json_has_one_document_on_stdout(cli: Cli, agent: HttpAgent) ->
     assert json.loads(ran.stdout)["exitCode"] == 4
 
 
+def interrupt_once_it_runs(process: subprocess.Popen[str], agent: HttpAgent) -> None:
+    eventually(lambda: agent.poll().status_code == 200, 30)
+    assert process.stderr is not None
+    while "running on" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+
+
 def test_ctrl_c_cancels_the_job_and_ends_with_130(cli: Cli, agent: HttpAgent) -> None:
     running = cli.start("run", "--", "sleep 100")
-    eventually(lambda: agent.poll().status_code == 200, 30)
-    assert running.stderr is not None
-    while "running on" not in running.stderr.readline():
-        pass
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=20)
+    interrupt_once_it_runs(running, agent)
     assert running.returncode == 130
     assert agent.cancelled()
+
+
+def test_ctrl_c_ends_the_following_of_logs_and_leaves_the_job(cli: Cli, agent: HttpAgent) -> None:
+    job_id = cli("submit", "--", "sleep 100").stdout.strip()
+    following = cli.start("logs", "-f", job_id)
+    interrupt_once_it_runs(following, agent)
+    assert following.returncode == 130
+    assert not agent.cancelled()
 
 
 def test_a_cancelled_job_ends_run_with_125(cli: Cli) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -19,15 +20,11 @@ INTERRUPTED = 130
 
 
 def follow_to_end(client: Client, job_id: str, *, to_stderr: bool = False) -> dict[str, Any]:
-    """Print the job's output as it comes; returns the ended job. Ctrl-C cancels it."""
+    """Print the job's output as it comes; returns the ended job."""
     stdout = sys.stderr if to_stderr else sys.stdout
     show.progress(job_id)
-    try:
-        for event in client.follow(job_id):
-            _print(event, stdout)
-    except KeyboardInterrupt:
-        _cancel(client, job_id)
-        raise click.exceptions.Exit(INTERRUPTED) from None
+    for event in client.follow(job_id):
+        _print(event, stdout)
     job = client.status(job_id)
     ran_ms = job["completedAt"] - job["startedAt"] if job["startedAt"] else None
     ran = f" in {took(ran_ms)}" if ran_ms is not None else ""
@@ -36,6 +33,16 @@ def follow_to_end(client: Client, job_id: str, *, to_stderr: bool = False) -> di
     if job["resultFileUrl"]:
         show.progress(f"what it left: taskyard fetch {job_id}")
     return job
+
+
+@contextmanager
+def cancelling(client: Client, job_id: str) -> Iterator[None]:
+    """While it is ours to end: Ctrl-C cancels the job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _cancel(client, job_id)
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def exit_code_of(job: Mapping[str, Any]) -> int:

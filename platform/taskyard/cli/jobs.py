@@ -12,7 +12,7 @@ import click
 
 from taskyard.cli import show
 from taskyard.cli.bulk import act_on_matching, search_options
-from taskyard.cli.following import exit_code_of, follow_to_end
+from taskyard.cli.following import cancelling, exit_code_of, follow_to_end
 from taskyard.cli.inputs import collect, join_command
 from taskyard.cli.values import Duration, Memory, Variable, ago, took, took_since
 from taskyard.client import Client
@@ -61,7 +61,8 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
     with Client() as client:
         job_id = _submit(client, options)
         # With JSON, stdout is for the one document at the end.
-        job = follow_to_end(client, job_id, to_stderr=output == "json")
+        with cancelling(client, job_id):
+            job = follow_to_end(client, job_id, to_stderr=output == "json")
         if result and job["resultFileUrl"]:
             _fetch(client, job, result)
         if output == "json":
