@@ -13,10 +13,21 @@ import click
 from taskyard import packing
 from taskyard.settings import Settings
 
+#: A newline in a word of the shell. IFS starts as space, tab and newline whatever the environment
+#: says, and ``$(…)`` would take newlines off the end.
+_NEWLINE = '"${IFS#??}"'
+
 
 def join_command(words: Sequence[str]) -> str:
-    """One argument is shell lines as they are; several are one command, quoted."""
-    return words[0] if len(words) == 1 else shlex.join(words)
+    """One argument is shell lines as they are; several are one command, quoted on one line."""
+    return words[0] if len(words) == 1 else " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell without a newline in it, at which a job's command is parted."""
+    if "\n" not in word:
+        return shlex.quote(word)
+    return _NEWLINE.join(shlex.quote(part) if part else "" for part in word.split("\n"))
 
 
 @contextmanager
