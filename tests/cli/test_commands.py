@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -289,6 +289,14 @@ def test_doctor_names_what_does_not_work(cli: Cli) -> None:
         (["submit", "--timeout", "5", "--", "x"], 2, "needs a unit"),
         (["submit", "--ram", "512", "--", "x"], 2, "needs a unit"),
         (["submit", "--cpu", "-1", "--", "x"], 2, "requiredCpu"),
+        (["submit", "--cpu", "nan", "--", "x"], 2, "not a number of CPUs"),
+        (["submit", "--cpu", "inf", "--", "x"], 2, "not a number of CPUs"),
+        (["submit", "--timeout", f"{'9' * 400}s", "--", "x"], 2, "needs a unit"),
+        (["submit", "--", "echo \udcff"], 2, r"'echo \udcff' cannot be sent"),
+        (["submit", "-l", "\udcff", "--", "x"], 2, "cannot be sent"),
+        (["submit", "-e", "A=\udcff", "--", "x"], 2, "cannot be sent"),
+        (["status", "\udcff"], 2, "cannot be sent"),
+        (["list", "-q", "\udcff"], 2, "cannot be sent"),
         (["submit", "-e", "no-equals", "--", "x"], 2, "NAME=VALUE"),
         (["submit", "--file", "missing.zip", "--", "x"], 2, "missing.zip"),
         (["nonsense"], 2, "nonsense"),
@@ -309,16 +317,63 @@ def test_a_server_that_is_not_there_and_a_wrong_token_have_codes_of_their_own(cl
     assert cli("list", TASKYARD_TOKEN="tyk_a_b").returncode == 5
 
 
-def test_a_pipe_that_is_closed_early_is_no_error(cli: Cli) -> None:
-    for _ in range(3):
-        cli("submit", "--", "echo " + "x" * 30_000)
+def _full(fd: int) -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), fd)
+
+
+def _unread(fd: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, fd)
+
+
+def ending(cli: Cli, take_away: Callable[[], None], *arguments: str) -> tuple[int, str]:
+    """The exit code and what is on stderr, with a stream taken away from the command."""
     ran = subprocess.run(
-        ["sh", "-c", f"{BIN}/taskyard list | head -c 5"],
+        [BIN / "taskyard", *arguments],
         env=cli.env,
         capture_output=True,
         text=True,
+        timeout=60,
+        preexec_fn=take_away,
     )
-    assert ran.stderr == ""
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("fd", [1, 2])
+@pytest.mark.parametrize("take_away", [os.close, _unread, _full])
+def test_run_follows_its_job_to_the_end_whoever_takes_its_output(
+    cli: Cli,
+    agent: HttpAgent,
+    fd: int,
+    take_away: Callable[[int], None],
+    code: int,
+) -> None:
+    work(agent, code, "out\n", "err\n")
+    ended, told = ending(cli, lambda: take_away(fd), "run", "--", "anything")
+    lost = take_away is _full and fd == 1
+    assert ended == (code or int(lost))
+    assert "Traceback" not in told
+    assert ("No space left" in told) == lost
+    assert cli.json("list")["jobs"][0]["exitCode"] == code
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "-o", "json"], ["--help"], ["up", "-h"]])
+@pytest.mark.parametrize(("take_away", "code"), [(os.close, 0), (_unread, 0), (_full, 1)])
+def test_output_that_nobody_reads_is_no_error_and_a_full_disk_is_one(
+    cli: Cli, arguments: list[str], take_away: Callable[[int], None], code: int
+) -> None:
+    ended, told = ending(cli, lambda: take_away(1), *arguments)
+    assert ended == code
+    assert told.count("No space left") == code
+    assert len(told.splitlines()) == code
+
+
+def test_what_stdout_has_no_code_for_is_printed_escaped(cli: Cli, agent: HttpAgent) -> None:
+    work(agent, 3, "é✓\n")
+    ran = cli("run", "--", "anything", PYTHONIOENCODING="ascii:strict")
+    assert (ran.returncode, ran.stdout) == (3, "\\xe9\\u2713\n")
 
 
 def test_help_loads_none_of_the_platform() -> None:

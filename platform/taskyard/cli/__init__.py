@@ -3,21 +3,25 @@
 Exit codes: 0 done; 1 something else went wrong; 2 usage, settings or a request that makes no
 sense; 3 the embedded server; 4 nobody answers; 5 not allowed; 6 no such thing; 7 the state does
 not allow it. ``run`` ends with the job's own code, 124 when the job timed out, 125 when it did
-not run to an end, and 130 after Ctrl-C.
+not run to an end, and 130 after Ctrl-C. Whoever stops reading ends a command with 0, but ``run``
+follows its job to the end.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from taskyard import __version__
+from taskyard.cli import streams
 from taskyard.errors import TaskyardError
 
+USAGE = 2
 INTERRUPTED = 130
 
 #: Each command with the module it is in and its help, so that ``--help`` loads none of them.
@@ -39,6 +43,16 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 class LazyGroup(click.Group):
     """Loads a command's module when the command is run."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """The command line, read; ``--help`` is printed by that."""
+        with _while_read():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _while_read():
+            return super().invoke(ctx)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """All names, in the order of the table."""
@@ -70,17 +84,47 @@ def taskyard() -> None:
 
 def main() -> None:
     """Run the command line; every expected error is one line and an exit code."""
+    streams.prepare()
+    sys.exit(streams.flushed(_run()))
+
+
+def _run() -> int:
     try:
-        sys.exit(taskyard.main(standalone_mode=False))
+        return taskyard.main(standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with streams.lossy(sys.stderr):
+            error.show()
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except TaskyardError as error:
-        print(f"taskyard: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return _told(str(error), error.exit_code)
+    except UnicodeEncodeError:
+        if not (words := _not_text(sys.argv[1:])):
+            raise
+        return _told(f"{', '.join(words)} cannot be sent: that is no text in UTF-8.", USAGE)
+    except OSError as error:
+        with streams.lossy(sys.stdout):
+            return _told(str(error), 1)
+
+
+def _told(message: str, code: int) -> int:
+    with streams.lossy(sys.stderr):
+        print(f"taskyard: {message}", file=sys.stderr)
+    return code
+
+
+def _not_text(words: Sequence[str]) -> list[str]:
+    """Those with bytes that the system could not decode, fit to print."""
+    return [ascii(word) for word in words if any("\ud800" <= c <= "\udfff" for c in word)]
+
+
+@contextmanager
+def _while_read() -> Iterator[None]:
+    """Whoever read us and went has seen enough; click would end with 1 and no word."""
+    try:
+        yield
     except BrokenPipeError:
-        # Whoever read us has seen enough; nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        streams.silence(sys.stdout)
+        streams.silence(sys.stderr)
+        raise click.exceptions.Exit(0) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,7 +32,7 @@ def doctor_command(output: str) -> None:
     else:
         rows = [("ok" if check.ok else "FAILED", check.name, check.detail) for check in checks]
         show.table(["", "CHECK", "DETAIL"], rows)
-    sys.exit(0 if all(check.ok for check in checks) else 1)
+    raise click.exceptions.Exit(0 if all(check.ok for check in checks) else 1)
 
 
 def _checks() -> Iterator[Check]:

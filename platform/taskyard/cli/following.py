@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from taskyard.cli import show
+from taskyard.cli import show, streams
 from taskyard.cli.values import took
-from taskyard.client import Client, Event
+from taskyard.client import Client
 from taskyard.errors import TaskyardError
 
 TIMED_OUT = 124
@@ -19,12 +19,52 @@ NOT_RUN = 125
 INTERRUPTED = 130
 
 
-def follow_to_end(client: Client, job_id: str, *, to_stderr: bool = False) -> dict[str, Any]:
+def write_through(stream: TextIO, text: str) -> None:
+    """Write what a job printed, at once."""
+    stream.write(text)
+    stream.flush()
+
+
+class Patient:
+    """Writes what a job printed, for whom the job matters more: a stream that takes no more is
+    silent from then on.
+    """
+
+    #: Some of stdout was lost that was meant to be kept; where nobody reads, nothing is.
+    lost = False
+
+    def __call__(self, stream: TextIO, text: str) -> None:
+        """Write what can be written."""
+        try:
+            write_through(stream, text)
+        except OSError as error:
+            streams.silence(stream)
+            if stream is sys.stdout and not streams.is_unread(error):
+                self.lost = True
+                show.progress(f"{stream.name}: {error.strerror}; the job goes on", "red")
+
+
+def follow_to_end(
+    client: Client,
+    job_id: str,
+    *,
+    to_stderr: bool = False,
+    write: Callable[[TextIO, str], None] = write_through,
+) -> dict[str, Any]:
     """Print the job's output as it comes; returns the ended job."""
     stdout = sys.stderr if to_stderr else sys.stdout
     show.progress(job_id)
     for event in client.follow(job_id):
-        _print(event, stdout)
+        match event.name:
+            case "stdout":
+                write(stdout, event.data["data"])
+            case "stderr":
+                write(sys.stderr, event.data["data"])
+            case "reset":
+                text = f"attempt {event.data['attempt']}: the output starts anew"
+                show.progress(text, "yellow")
+            case "state":
+                _print_state(event.data)
     job = client.status(job_id)
     ran_ms = job["completedAt"] - job["startedAt"] if job["startedAt"] else None
     ran = f" in {took(ran_ms)}" if ran_ms is not None else ""
@@ -57,20 +97,6 @@ def exit_code_of(job: Mapping[str, Any]) -> int:
     code = job["exitCode"]
     # A process has 8 bits for its code; a failure must not become 0 in them.
     return NOT_RUN if code is None else (code & 0xFF or 1)
-
-
-def _print(event: Event, stdout: Any) -> None:
-    match event.name:
-        case "stdout":
-            stdout.write(event.data["data"])
-            stdout.flush()
-        case "stderr":
-            sys.stderr.write(event.data["data"])
-            sys.stderr.flush()
-        case "reset":
-            show.progress(f"attempt {event.data['attempt']}: the output starts anew", "yellow")
-        case "state":
-            _print_state(event.data)
 
 
 def _print_state(state: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ import click
 
 from taskyard.cli import show
 from taskyard.cli.bulk import act_on_matching, search_options
-from taskyard.cli.following import cancelling, exit_code_of, follow_to_end
+from taskyard.cli.following import Patient, cancelling, exit_code_of, follow_to_end
 from taskyard.cli.inputs import collect, join_command
-from taskyard.cli.values import Duration, Memory, Variable, ago, took, took_since
+from taskyard.cli.values import Cpus, Duration, Memory, Variable, ago, took, took_since
 from taskyard.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,7 +29,7 @@ def _wanted(command: F) -> F:
             type=click.Path(exists=True, path_type=Path),
             help="A ZIP, or a folder to pack into one, that the command runs in.",
         ),
-        click.option("--cpu", type=float, default=1.0, show_default=True, help="CPUs to reserve."),
+        click.option("--cpu", type=Cpus(), default=1.0, show_default=True, help="CPUs to reserve."),
         click.option(
             "--ram", type=Memory(), default=256, show_default="256MB", help="Memory to reserve."
         ),
@@ -56,18 +56,19 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
     """Run COMMAND on an agent, show what it prints, and end with its exit code.
 
     One argument is a script of shell lines; several are one command with its arguments.
-    Ctrl-C cancels the job.
+    Ctrl-C cancels the job. It goes on when nobody reads what it prints any more.
     """
     with Client() as client:
         job_id = _submit(client, options)
+        write = Patient()
         # With JSON, stdout is for the one document at the end.
         with cancelling(client, job_id):
-            job = follow_to_end(client, job_id, to_stderr=output == "json")
+            job = follow_to_end(client, job_id, to_stderr=output == "json", write=write)
         if result and job["resultFileUrl"]:
             _fetch(client, job, result)
         if output == "json":
             show.as_json(job)
-        sys.exit(exit_code_of(job))
+        raise click.exceptions.Exit(exit_code_of(job) or int(write.lost))
 
 
 @click.command("submit")

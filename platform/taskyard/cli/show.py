@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from taskyard.cli import streams
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 STYLES = {
@@ -72,8 +74,9 @@ def progress(text: str, colour: str | None = None) -> None:
     """A line for the person who waits."""
     lines = "\n".join(_plain(line) for line in text.splitlines())
     styled = click.style(lines, fg=colour, dim=colour is None)
-    # Click sees pipes by itself; NO_COLOR is asked for here.
-    click.echo(styled, err=True, color=False if os.environ.get("NO_COLOR") else None)
+    with streams.lossy(sys.stderr):
+        # Click sees pipes by itself; NO_COLOR is asked for here.
+        click.echo(styled, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def _plain(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import Any
@@ -10,6 +11,21 @@ import click
 
 _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _MEGABYTES = {"mb": 1, "m": 1, "mib": 1, "gb": 1024, "g": 1024, "gib": 1024}
+
+
+class Cpus(click.ParamType[float]):
+    """A number of CPUs: 2, 0.5."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; one that JSON cannot say is none."""
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number of CPUs", param, ctx)
+        return number
 
 
 class Duration(click.ParamType[int]):
@@ -21,7 +37,7 @@ class Duration(click.ParamType[int]):
         """Milliseconds."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)(ms|s|m|h|d)", value)
         if match is None:
             self.fail(f"{value!r} needs a unit: 500ms, 30s, 5m, 2h or 1d", param, ctx)
         return round(float(match[1]) * _MILLISECONDS[match[2]])
@@ -36,7 +52,7 @@ class Memory(click.ParamType[int]):
         """Megabytes."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", value.lower())
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([a-z]+)", value.lower())
         if match is None or match[2] not in _MEGABYTES:
             self.fail(f"{value!r} needs a unit: 512MB or 2GB", param, ctx)
         return round(float(match[1]) * _MEGABYTES[match[2]])
