@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.retry import Cause
+from taskyard.store.jobs import JobStore
 from tests import factories
 from tests.api.agents import HttpAgent
 from tests.helpers import eventually
@@ -51,11 +53,11 @@ class Cli:
             timeout=60,
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [BIN / "taskyard", *arguments],
             cwd=self.home,
-            env=self.env,
+            env={**self.env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -129,6 +131,44 @@ def test_ctrl_c_cancels_the_job_and_ends_with_130(cli: Cli, agent: HttpAgent) ->
     interrupt_once_it_runs(running, agent)
     assert running.returncode == 130
     assert agent.cancelled()
+
+
+def test_ctrl_c_cancels_a_job_whose_create_was_on_its_way(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued, interrupted = threading.Event(), threading.Event()
+    submit = JobStore.submit
+
+    def hold_first_answer(*given: Any) -> Any:
+        made = submit(*given)
+        if not queued.is_set():
+            queued.set()
+            interrupted.wait(60)
+        return made
+
+    monkeypatch.setattr(JobStore, "submit", hold_first_answer)
+    running = cli.start("run", "--", "sleep 100")
+    assert queued.wait(30)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=20)
+    interrupted.set()
+    assert running.returncode == 130
+    (job,) = cli.json("list")["jobs"]
+    assert job["status"] == "CANCELLED"
+
+
+def test_ctrl_c_says_so_when_nobody_knows_whether_the_job_was_queued(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        running = cli.start("run", "--", "sleep 100", TASKYARD_URL=url)
+        asking, _ = listener.accept()
+        with asking:
+            assert asking.recv(4) == b"POST"
+            listener.close()
+            running.send_signal(signal.SIGINT)
+            _, told = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "may have been queued" in told
 
 
 def test_ctrl_c_ends_the_following_of_logs_and_leaves_the_job(cli: Cli, agent: HttpAgent) -> None:

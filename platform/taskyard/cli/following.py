@@ -76,12 +76,15 @@ def follow_to_end(
 
 
 @contextmanager
-def cancelling(client: Client, job_id: str) -> Iterator[None]:
-    """While it is ours to end: Ctrl-C cancels the job."""
+def cancelling(client: Client, create: Callable[[], str]) -> Iterator[None]:
+    """While it is ours to end: Ctrl-C cancels the job that ``create`` gives, however often asked.
+
+    The create itself may be what was interrupted, with its job queued or not.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        _cancel(client, job_id)
+        _cancel(client, create)
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
@@ -107,9 +110,14 @@ def _print_state(state: Mapping[str, Any]) -> None:
         show.progress(f"waiting: {state['waitingReason']}")
 
 
-def _cancel(client: Client, job_id: str) -> None:
+def _cancel(client: Client, create: Callable[[], str]) -> None:
+    show.progress("Ctrl-C: cancelling the job", "yellow")
+    job_id = ""
     try:
+        job_id = create()
         client.cancel(job_id, reason="Ctrl-C")
+    except (TaskyardError, KeyboardInterrupt) as error:
+        what = f"{job_id} could not be cancelled" if job_id else "it may have been queued"
+        show.progress(f"{what}: {str(error) or 'Ctrl-C'}", "red")
+    else:
         show.progress(f"cancelled {job_id}", "yellow")
-    except TaskyardError as error:
-        show.progress(f"{job_id} could not be cancelled: {error}", "red")

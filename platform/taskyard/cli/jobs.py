@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,11 +61,11 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
     Ctrl-C cancels the job. It goes on when nobody reads what it prints any more.
     """
     with Client() as client:
-        job_id = _submit(client, options)
+        create = _creation(client, options)
         write = Patient()
-        # With JSON, stdout is for the one document at the end.
-        with cancelling(client, job_id):
-            job = follow_to_end(client, job_id, to_stderr=output == "json", write=write)
+        with cancelling(client, create):
+            # With JSON, stdout is for the one document at the end.
+            job = follow_to_end(client, create(), to_stderr=output == "json", write=write)
         if result and job["resultFileUrl"]:
             _fetch(client, job, result)
         if output == "json":
@@ -77,7 +79,7 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
 def submit_command(output: str, **options: Any) -> None:
     """Queue COMMAND and print the job's id."""
     with Client() as client:
-        job_id = _submit(client, options)
+        job_id = _creation(client, options)()
     if output == "json":
         show.as_json({"jobId": job_id})
     else:
@@ -242,20 +244,28 @@ def _by_search(job_ids: tuple[str, ...], search: dict[str, Any]) -> bool:
     return not job_ids
 
 
-def _submit(client: Client, options: dict[str, Any]) -> str:
+def _creation(client: Client, options: dict[str, Any]) -> Callable[[], str]:
+    """Creates the one job and gives its id; when that was interrupted, it may be called again."""
+    wanted: dict[str, Any] = {}
     with collect(options["file"]) as archive:
-        return client.submit(
-            join_command(options["command"]),
-            file=archive,
-            requiredCpu=options["cpu"],
-            requiredRamMb=options["ram"],
-            timeoutMs=options["timeout"],
-            maxRetries=options["retries"],
-            retryOnExit=options["retry_on_exit"],
-            priority=options["priority"],
-            labels=list(options["label"]),
-            env=dict(options["env"]),
-        )
+        if archive:
+            wanted["fileId"] = client.upload(archive)["fileId"]
+    submit = partial(
+        client.submit,
+        join_command(options["command"]),
+        key=secrets.token_hex(16),
+        requiredCpu=options["cpu"],
+        requiredRamMb=options["ram"],
+        timeoutMs=options["timeout"],
+        maxRetries=options["retries"],
+        retryOnExit=options["retry_on_exit"],
+        priority=options["priority"],
+        labels=list(options["label"]),
+        env=dict(options["env"]),
+        **wanted,
+    )
+    # Its key is forgotten after a day: an id that is known is not asked for again.
+    return cache(submit)
 
 
 def _fetch(client: Client, job: dict[str, Any], target: Path) -> None:

@@ -67,14 +67,17 @@ class Client:
         """Give back the connections."""
         self._api.close()
 
-    def submit(self, command: str, *, file: Path | str | None = None, **wanted: Any) -> str:
+    def submit(
+        self, command: str, *, file: Path | str | None = None, key: str = "", **wanted: Any
+    ) -> str:
         """Submit a job; returns its id. ``file`` is a ZIP to run it on.
 
-        ``wanted`` has the API's names: ``requiredCpu``, ``timeoutMs``, ``labels`` and so on.
+        ``wanted`` has the API's names: ``requiredCpu``, ``timeoutMs``, ``labels`` and so on. Who
+        sends the same with the same ``key`` again is given the same job.
         """
         if file is not None:
             wanted |= {"fileId": self.upload(file)["fileId"]}
-        answer = self._create({"command": command, **wanted})
+        answer = self._create({"command": command, **wanted}, key)
         return str(answer["jobId"])
 
     def submit_all(self, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -181,9 +184,9 @@ class Client:
         """What ``/readyz`` says, whether it is ready or not."""
         return dict(self._api.probe("/readyz"))
 
-    def _create(self, body: Any) -> Any:
+    def _create(self, body: Any, key: str = "") -> Any:
         """Every create carries a key, so that one whose answer was lost may be sent again."""
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         return self._api.ask("POST", "/api/jobs/create", again=True, json=body, headers=headers)
 
     def _events(self, job_id: str, last: str) -> Iterable[httpx2.ServerSentEvent]:
