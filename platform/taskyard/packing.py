@@ -15,58 +15,94 @@ _PIECE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class PackReport:
-    """What was packed; ``cut`` when not everything fitted."""
+    """What was packed; ``cut`` when not everything fitted.
+
+    ``left_out`` names what of a whole folder is no file in it.
+    """
 
     entries: int
     packed_bytes: int
     cut: bool
+    left_out: tuple[str, ...] = ()
 
 
-def pack(folder: Path, target: BinaryIO, *, cap_bytes: int, cap_entries: int) -> PackReport:
+def pack(
+    folder: Path, target: BinaryIO, *, cap_bytes: int, cap_entries: int, whole: bool = False
+) -> PackReport:
     """Pack the regular files below ``folder``, in order, up to the caps.
 
-    Links are not followed; what vanishes or cannot be read meanwhile is left out.
+    Links are not followed; what vanishes or cannot be read meanwhile is left out. The ``whole``
+    folder is with its empty folders and with what links name inside it; what cannot be read
+    raises OSError.
     """
     entries = taken = 0
     cut = False
+    left_out: list[str] = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path, name in _regular_files(folder):
+        for path, name in _regular_files(folder, whole=whole):
             if entries >= cap_entries or taken >= cap_bytes:
                 cut = True
                 break
             try:
-                size = _add(archive, path, name, cap_bytes - taken)
+                size = _add(archive, path, name, cap_bytes - taken, whole=whole)
             except _NoRoom:
                 cut = True
                 continue
             if size is not None:
                 taken += size
                 entries += 1
+            elif whole:
+                left_out.append(name)
         if cut:
             archive.comment = b"cut by taskyard: more was left than may be kept"
-    return PackReport(entries=entries, packed_bytes=taken, cut=cut)
+    return PackReport(entries=entries, packed_bytes=taken, cut=cut, left_out=tuple(left_out))
 
 
 class _NoRoom(Exception):
     """The file is larger than what is left."""
 
 
-def _regular_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The regular files below, in a stable order, each with its name in the archive."""
-    for here, below, names in os.walk(folder, followlinks=False):
+def _regular_files(folder: Path, *, whole: bool) -> Iterator[tuple[Path, str]]:
+    """The regular files below, in a stable order, each with its name in the archive; of the
+    ``whole`` folder all that is to be kept, or told of.
+    """
+    for here, below, names in os.walk(folder, onerror=_fail if whole else None, followlinks=False):
         below.sort()
+        if whole:
+            names += [name for name in below if Path(here, name).is_symlink()]
+            names += [] if below or names or here == str(folder) else [""]
         for name in sorted(names):
             path = Path(here, name)
             inside = os.fsencode(path.relative_to(folder)).decode("utf-8", "replace")
-            yield path, inside
+            yield _named_by(path, folder) if whole else path, inside
 
 
-def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int) -> int | None:
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _named_by(path: Path, folder: Path) -> Path:
+    """The file inside ``folder`` that a link leads to, else the path itself."""
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    inside = real.is_relative_to(os.path.realpath(folder)) and real.is_file()
+    return real if inside else path
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: bool) -> int | None:
     """Add one file; returns its bytes, or None for what is no regular file. Raises _NoRoom."""
+    if whole and not stat.S_ISREG(kind := path.lstat().st_mode):
+        if not stat.S_ISDIR(kind):
+            return None
+        archive.mkdir(name)
+        return 0
     try:
         # A FIFO would block without NONBLOCK, and a link is not what the job left.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
+        if whole:
+            raise
         return None
     with os.fdopen(handle, "rb") as source:
         status = os.fstat(handle)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
+import click
 import pytest
 
 from taskyard.agent.line import SHELL
-from taskyard.cli.inputs import join_command
+from taskyard.cli.inputs import collect, join_command
 from tests import factories
 
 
@@ -40,3 +46,57 @@ def test_an_argument_is_the_same_one_in_the_shell_whatever_is_in_it(word: str) -
 
 def test_one_argument_is_the_script_that_it_is() -> None:
     assert join_command(["echo one\necho two"]) == "echo one\necho two"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "project"
+    made.mkdir()
+    (made / "a.txt").write_text("hello")
+    return made
+
+
+def test_a_folder_is_sent_with_its_empty_folders_and_what_links_in_it_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "sub" / "empty").mkdir(parents=True)
+    (folder / "sub" / "link").symlink_to("../a.txt")
+    (folder / "again").symlink_to(folder / "sub" / "link")
+    with collect(folder) as packed, zipfile.ZipFile(packed or "") as archive:
+        assert sorted(archive.namelist()) == ["a.txt", "again", "sub/empty/", "sub/link"]
+        assert archive.read("again") == archive.read("sub/link") == b"hello"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_of_a_folder_cannot_be_sent_is_named_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "outside").write_text("x")
+    (folder / "sub").mkdir()
+    for name, to in [("out", "../outside"), ("to-sub", "sub"), ("loop", "loop"), ("gone", "x")]:
+        (folder / name).symlink_to(to)
+    os.mkfifo(folder / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(folder / "socket"))
+        with collect(folder) as packed, zipfile.ZipFile(packed or "") as archive:
+            assert sorted(archive.namelist()) == ["a.txt", "sub/"]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.rstrip().endswith(": fifo, gone, loop, out, socket, to-sub")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mknod])
+def test_a_folder_with_what_cannot_be_read_is_not_sent(
+    folder: Path, make: Callable[..., None]
+) -> None:
+    """Too long a path is one that not even root can read."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range((4095 - len(os.fsencode(folder))) // 201):
+        os.mkdir("d" * 200, dir_fd=here)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    make("d" * 200, dir_fd=here)
+    os.close(here)
+    with pytest.raises(click.UsageError, match=f"{folder}/d.*cannot be read"), collect(folder):
+        pass

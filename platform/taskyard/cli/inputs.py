@@ -7,15 +7,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from taskyard import packing
+from taskyard.cli import show
 from taskyard.settings import Settings
 
 #: A newline in a word of the shell. IFS starts as space, tab and newline whatever the environment
 #: says, and ``$(…)`` would take newlines off the end.
 _NEWLINE = '"${IFS#??}"'
+
+#: Names in the one line about what was left out.
+_NAMED = 10
 
 
 def join_command(words: Sequence[str]) -> str:
@@ -36,16 +41,34 @@ def collect(file: Path | None) -> Iterator[Path | None]:
     if file is None or not file.is_dir():
         yield file
         return
-    limits = Settings()
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / f"{file.resolve().name}.zip"
         with target.open("w+b") as packed:
-            report = packing.pack(
-                file,
-                packed,
-                cap_bytes=limits.upload_cap_bytes,
-                cap_entries=limits.archive_cap_entries,
-            )
+            report = _packed(file, packed, Settings())
         if report.cut:
             raise click.ClickException(f"{file} is larger than an upload may be.")
+        if report.left_out:
+            _tell(report.left_out, file)
         yield target
+
+
+def _packed(folder: Path, target: BinaryIO, limits: Settings) -> packing.PackReport:
+    try:
+        return packing.pack(
+            folder,
+            target,
+            cap_bytes=limits.upload_cap_bytes,
+            cap_entries=limits.archive_cap_entries,
+            whole=True,
+        )
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"{error.filename} cannot be read: {error.strerror}."
+        raise click.BadParameter(reason, param_hint="--file") from None
+
+
+def _tell(left_out: Sequence[str], folder: Path) -> None:
+    some = ", ".join(left_out[:_NAMED])
+    more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+    show.progress(f"left out, being no files inside {folder}: {some}{more}", "yellow")
