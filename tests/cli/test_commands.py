@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -87,14 +88,17 @@ def agent(platform: Platform) -> HttpAgent:
     return made
 
 
-def work(agent: HttpAgent, exit_code: int, out: str = "", err: str = "") -> None:
-    """Take the next job, print, and end it; in the background."""
+def work(
+    agent: HttpAgent, exit_code: int, out: str = "", err: str = "", left: bytes | None = None
+) -> None:
+    """Take the next job, print, leave an archive, and end it; in the background."""
 
     def act() -> None:
         eventually(lambda: agent.poll().status_code == 200, 30)
         agent.stream(out)
         agent.stream(err, type="stderr")
-        agent.submit(exit_code, stdout=None, stderr=None)
+        archive = b64encode(left).decode() if left else None
+        agent.submit(exit_code, stdout=None, stderr=None, resultZipBase64=archive)
 
     threading.Thread(target=act, daemon=True).start()
 
@@ -220,6 +224,20 @@ def test_a_folder_is_packed_and_a_result_is_fetched(cli: Cli, agent: HttpAgent) 
         assert left.read("a.txt") == b"hello"
 
 
+@pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3)])
+def test_a_result_that_cannot_be_saved_does_not_hide_how_the_job_ended(
+    cli: Cli, agent: HttpAgent, code: int, expected: int
+) -> None:
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    work(agent, code, left=packed.getvalue())
+    ran = cli("run", "--result", "/dev/full", "-o", "json", "--", "anything")
+    assert ran.returncode == expected
+    assert json.loads(ran.stdout)["exitCode"] == code
+    assert "not saved: /dev/full: No space left" in ran.stderr
+
+
 def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -> None:
     cli("submit", "--", "echo \x1b[31mred")
     header, line = cli("list").stdout.splitlines()
@@ -339,6 +357,10 @@ def test_doctor_names_what_does_not_work(cli: Cli) -> None:
         (["list", "-q", "\udcff"], 2, "cannot be sent"),
         (["submit", "-e", "no-equals", "--", "x"], 2, "NAME=VALUE"),
         (["submit", "--file", "missing.zip", "--", "x"], 2, "missing.zip"),
+        (["run", "--result", "missing/r.zip", "--", "x"], 2, "missing is no folder"),
+        (["run", "--result", f"{__file__}/r.zip", "--", "x"], 2, "is no folder"),
+        (["run", "--result", ".", "--", "x"], 2, "is a directory"),
+        (["fetch", "any", "missing/r.zip"], 2, "missing is no folder"),
         (["nonsense"], 2, "nonsense"),
         (["submit"], 2, "COMMAND"),
     ],

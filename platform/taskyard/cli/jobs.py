@@ -16,8 +16,9 @@ from taskyard.cli import show
 from taskyard.cli.bulk import act_on_matching, search_options
 from taskyard.cli.following import Patient, cancelling, exit_code_of, follow_to_end
 from taskyard.cli.inputs import collect, join_command
-from taskyard.cli.values import Cpus, Duration, Memory, Variable, ago, took, took_since
+from taskyard.cli.values import Cpus, Duration, Memory, Target, Variable, ago, took, took_since
 from taskyard.client import Client
+from taskyard.errors import TaskyardError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,9 +51,7 @@ def _wanted(command: F) -> F:
 
 @click.command("run")
 @_wanted
-@click.option(
-    "--result", type=click.Path(dir_okay=False, path_type=Path), help="Save what it left here."
-)
+@click.option("--result", type=Target(), help="Save what it left here.")
 @show.output_option
 def run_command(result: Path | None, output: str, **options: Any) -> None:
     """Run COMMAND on an agent, show what it prints, and end with its exit code.
@@ -66,11 +65,10 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
         with cancelling(client, create):
             # With JSON, stdout is for the one document at the end.
             job = follow_to_end(client, create(), to_stderr=output == "json", write=write)
-        if result and job["resultFileUrl"]:
-            _fetch(client, job, result)
+        unsaved = _save(client, job, result) if result and job["resultFileUrl"] else 0
         if output == "json":
             show.as_json(job)
-        raise click.exceptions.Exit(exit_code_of(job) or int(write.lost))
+        raise click.exceptions.Exit(exit_code_of(job) or unsaved or int(write.lost))
 
 
 @click.command("submit")
@@ -180,7 +178,7 @@ def logs_command(job_id: str, follow: bool, stream: str | None, output: str) -> 
 
 @click.command("fetch")
 @click.argument("job_id")
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.argument("target", type=Target(), required=False)
 @show.output_option
 def fetch_command(job_id: str, target: Path | None, output: str) -> None:
     """Fetch the archive of what a job left in its workspace."""
@@ -266,6 +264,16 @@ def _creation(client: Client, options: dict[str, Any]) -> Callable[[], str]:
     )
     # Its key is forgotten after a day: an id that is known is not asked for again.
     return cache(submit)
+
+
+def _save(client: Client, job: dict[str, Any], target: Path) -> int:
+    """Fetch what a run left; a failure is said and is a code, for the job has one of its own."""
+    try:
+        _fetch(client, job, target)
+    except (click.ClickException, TaskyardError) as error:
+        show.progress(f"what it left is not saved: {error}", "red")
+        return error.exit_code
+    return 0
 
 
 def _fetch(client: Client, job: dict[str, Any], target: Path) -> None:

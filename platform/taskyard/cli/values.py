@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -58,6 +60,25 @@ class Memory(click.ParamType[int]):
         return round(float(match[1]) * _MEGABYTES[match[2]])
 
 
+class Target(click.Path):
+    """A file that can be written, as a path; seen before it is needed."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The path."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not os.path.lexists(path) and not _takes_files(path.parent):
+            self.fail(f"{path.parent} is no folder that can be written to", param, ctx)
+        return path
+
+
 class Variable(click.ParamType[tuple[str, str]]):
     """NAME=VALUE, as a pair."""
 
@@ -71,6 +92,11 @@ class Variable(click.ParamType[tuple[str, str]]):
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
         return name, text
+
+
+def _takes_files(folder: Path) -> bool:
+    # With a slash at its end no file is meant.
+    return os.access(f"{folder}/", os.W_OK | os.X_OK)
 
 
 def took(milliseconds: float | None) -> str:
