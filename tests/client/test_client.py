@@ -19,7 +19,7 @@ from taskyard import Client
 from taskyard.api.app import create_app
 from taskyard.client.transport import TRIES
 from taskyard.context import Platform
-from taskyard.errors import RequestFailed, ServerUnreachable
+from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
 from tests.api.agents import HttpAgent
 from tests.serving import served
 
@@ -136,6 +136,13 @@ def test_a_wrong_token_is_told(platform: Platform) -> None:
     ):
         client.workers()
     assert refused.value.exit_code == 5
+
+
+@pytest.mark.parametrize("token", ["é", "tyk_a_b\n", "\udcff"])
+def test_a_token_that_cannot_be_one_is_told_without_saying_it(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="token is not one") as told:
+        Client("http://localhost", token)
+    assert token not in str(told.value)
 
 
 def test_nobody_there_is_told_with_what_to_do() -> None:

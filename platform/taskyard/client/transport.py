@@ -30,6 +30,11 @@ class Transport:
         self.url = connection.url
         headers = {"User-Agent": f"taskyard/{__version__}"}
         if connection.token:
+            if not (connection.token.isascii() and connection.token.isprintable()):
+                raise ConfigurationError(
+                    "The token is not one: it has characters that no token has. "
+                    "It is TASKYARD_TOKEN, else the one that is saved."
+                )
             headers["Authorization"] = f"Bearer {connection.token}"
         try:
             self._http = httpx2.Client(
