@@ -403,17 +403,18 @@ def ending(cli: Cli, take_away: Callable[[], None], *arguments: str) -> tuple[in
 
 
 @pytest.mark.parametrize("code", [0, 3])
-@pytest.mark.parametrize("fd", [1, 2])
+@pytest.mark.parametrize(("fd", "output"), [(1, "table"), (1, "json"), (2, "table")])
 @pytest.mark.parametrize("take_away", [os.close, _unread, _full])
 def test_run_follows_its_job_to_the_end_whoever_takes_its_output(
     cli: Cli,
     agent: HttpAgent,
     fd: int,
+    output: str,
     take_away: Callable[[int], None],
     code: int,
 ) -> None:
-    work(agent, code, "out\n", "err\n")
-    ended, told = ending(cli, lambda: take_away(fd), "run", "--", "anything")
+    work(agent, code, "out\n" * 5000, "err\n")
+    ended, told = ending(cli, lambda: take_away(fd), "run", "-o", output, "--", "anything")
     lost = take_away is _full and fd == 1
     assert ended == (code or int(lost))
     assert "Traceback" not in told

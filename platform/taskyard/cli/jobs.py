@@ -67,7 +67,7 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
             job = follow_to_end(client, create(), to_stderr=output == "json", write=write)
         unsaved = _save(client, job, result) if result and job["resultFileUrl"] else 0
         if output == "json":
-            show.as_json(job)
+            write(sys.stdout, f"{show.json_text(job)}\n")
         raise click.exceptions.Exit(exit_code_of(job) or unsaved or int(write.lost))
 
 

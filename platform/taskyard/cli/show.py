@@ -40,7 +40,12 @@ def output_option(command: F) -> F:
 
 def as_json(data: Any) -> None:
     """Data as JSON on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Data as JSON, for people too."""
+    return json.dumps(data, indent=2, ensure_ascii=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
