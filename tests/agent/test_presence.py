@@ -148,6 +148,16 @@ def test_an_agent_that_was_started_anew_elsewhere_gives_up_what_it_ran(
     assert later.agent.worker_id == earlier.agent.worker_id
 
 
+def test_an_agent_that_is_stopped_leaves_the_one_that_took_its_place_as_it_is(
+    start: Callable[..., Host],
+) -> None:
+    earlier = start()
+    later = start()
+    earlier.agent.drain(0)
+    found = later.platform.store.workers.get("w1")
+    assert (found.draining, found.health) == (False, "OK")
+
+
 def test_an_agent_runs_what_it_was_assigned_although_the_message_was_lost(
     start: Callable[..., Host],
 ) -> None:

@@ -60,12 +60,19 @@ def test_a_deleted_worker_is_not_brought_back_by_a_heartbeat(any_store: Store) -
     assert any_store.workers.listed() == []
 
 
-def test_a_heartbeat_of_another_boot_is_refused(any_store: Store) -> None:
-    any_store.workers.register("w1", FACTS, now=NOW)
+def test_a_word_of_another_boot_changes_nothing(any_store: Store) -> None:
+    workers = any_store.workers
+    known = workers.register("w1", FACTS, now=NOW)
     with pytest.raises(StaleAttempt):
-        any_store.workers.heartbeat("w1", {}, now=NOW, boot_id="b0")
+        workers.heartbeat("w1", {}, now=NOW, boot_id="b0")
+    with pytest.raises(StaleAttempt):
+        workers.drain("w1", draining=True, now=NOW, boot_id="b0")
+    workers.leave("w1", "b0", now=NOW)
+    assert workers.get("w1") == known
     with pytest.raises(NotFound):
-        any_store.workers.heartbeat("gone", {}, now=NOW)
+        workers.heartbeat("gone", {}, now=NOW)
+    with pytest.raises(NotFound):
+        workers.drain("gone", draining=True, now=NOW)
 
 
 def test_a_suspended_worker_is_given_work_again_after_its_heartbeat(any_store: Store) -> None:

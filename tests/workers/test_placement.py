@@ -98,7 +98,7 @@ def test_ten_tenths_of_a_cpu_fill_one() -> None:
         ({}, {"required_cpu": 5}, "larger than every worker"),
         ({}, {"required_ram_mb": 10_000}, "larger than every worker"),
         ({"labels": ("cpu",)}, {"labels": ("gpu",)}, "gpu"),
-        ({"draining": True}, {}, "drain"),
+        ({"draining": True}, {}, "every worker that is online is draining"),
         ({"last_heartbeat": NOW - timedelta(seconds=31)}, {}, "no worker is online"),
         ({"health": "OFFLINE"}, {}, "no worker is online"),
         ({"cooldown_until": NOW + timedelta(seconds=1)}, {}, "cooling down"),
@@ -135,6 +135,20 @@ def test_what_is_in_use_counts() -> None:
 
 def test_nobody_there_is_told_first() -> None:
     assert why(queued_job(), []) == "no worker is registered"
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ({"health": "OFFLINE"}, "every worker that is online is draining"),
+        ({"health": "UNHEALTHY"}, "no worker is healthy"),
+    ],
+)
+def test_a_drain_is_told_where_it_is_all_that_keeps_jobs_waiting(
+    others: dict[str, Any], reason: str
+) -> None:
+    workers = [worker(draining=True), worker("w2", **others)]
+    assert why(queued_job(), workers) == reason
 
 
 def test_a_large_job_that_waited_long_keeps_a_worker_free_for_itself() -> None:

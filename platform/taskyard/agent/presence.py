@@ -71,7 +71,12 @@ class Presence:
     def refuse_work(self) -> None:
         """Have nothing more assigned, before the agent drains."""
         try:
-            self._store.workers.drain(self.worker_id, draining=True, now=self._store.clock.now())
+            self._store.workers.drain(
+                self.worker_id,
+                draining=True,
+                now=self._store.clock.now(),
+                boot_id=self._host.boot_id,
+            )
         except Exception as error:
             if not (isinstance(error, TaskyardError) or is_unavailable(error)):
                 raise

@@ -65,12 +65,9 @@ class WorkerStore:
 
         Raises NotFound, Gone for a deleted worker, StaleAttempt for an earlier boot of it.
         """
-        alive: dict[str, Any] = {"_id": worker_id, "softDeleted": False}
-        if boot_id is not None:
-            alive["bootId"] = boot_id
         changes = {"health": "OK", **facts, "lastHeartbeat": now, "updatedAt": now}
         document = self._workers.find_one_and_update(
-            alive,
+            _alive(worker_id, boot_id),
             {"$set": changes, "$unset": {"suspendedAt": ""}},
             return_document=ReturnDocument.AFTER,
         )
@@ -107,16 +104,20 @@ class WorkerStore:
             events.emit("worker.deleted", worker=worker_id)
         return existed.matched_count == 1
 
-    def drain(self, worker_id: str, *, draining: bool, now: datetime) -> Worker:
-        """Give it nothing new (or again). Raises NotFound, Gone."""
+    def drain(
+        self, worker_id: str, *, draining: bool, now: datetime, boot_id: str | None = None
+    ) -> Worker:
+        """Give it nothing new (or again); a worker that asks for itself names its boot.
+
+        Raises NotFound, Gone, StaleAttempt for an earlier boot of it.
+        """
         document = self._workers.find_one_and_update(
-            {"_id": worker_id, "softDeleted": False},
+            _alive(worker_id, boot_id),
             {"$set": {"draining": draining, "updatedAt": now}},
             return_document=ReturnDocument.AFTER,
         )
         if document is None:
-            self.get(worker_id)
-            raise NotFound("worker", worker_id)
+            raise _refusal(self.get(worker_id, deleted=True), boot_id)
         events.emit("worker.draining" if draining else "worker.resumed", worker=worker_id)
         return to_record(Worker, document)
 
@@ -187,6 +188,12 @@ class WorkerStore:
     def forget(self, *, silent_since: datetime) -> int:
         """Remove workers that were deleted or went offline long ago."""
         return self._workers.delete_many({"lastHeartbeat": {"$lt": silent_since}}).deleted_count
+
+
+def _alive(worker_id: str, boot_id: str | None) -> dict[str, Any]:
+    """Matches the worker unless it is deleted, and in that boot alone where one is named."""
+    alive: dict[str, Any] = {"_id": worker_id, "softDeleted": False}
+    return alive if boot_id is None else {**alive, "bootId": boot_id}
 
 
 def _refusal(worker: Worker, boot_id: str | None) -> Gone | StaleAttempt:

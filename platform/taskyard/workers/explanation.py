@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from taskyard.jobs.model import Job
 from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.places import (
+    DRAINING,
+    OFFLINE,
     Place,
     closed,
     could_never,
@@ -53,7 +55,7 @@ class Sight:
             return "no worker is registered"
         healthy = [spot for spot, away in zip(self.spots, self.away, strict=True) if not away]
         if not healthy:
-            return "no worker is healthy" if self.anyone_online else "no worker is online"
+            return self._nobody()
         needed = job.requirement
         labelled = [spot for spot in healthy if needed.labels.issubset(spot.worker.labels)]
         if not labelled:
@@ -68,6 +70,14 @@ class Sight:
             return "about to be placed"
         count = "" if ahead is None else f", {ahead} ahead"
         return f"all workers that could hold it are busy{count}"
+
+    def _nobody(self) -> str:
+        """The sentence where no worker may be given anything."""
+        if not self.anyone_online:
+            return "no worker is online"
+        if set(self.away) <= {DRAINING, OFFLINE}:
+            return "every worker that is online is draining"
+        return "no worker is healthy"
 
 
 def _obstacle(spot: Place, job: Job, needed: Requirement) -> str | None:

@@ -19,6 +19,10 @@ CPU_USAGE_LIMIT_PERCENT = 90
 #: What that adds to its score: more than load and headroom ever come to.
 _BUSY_HOST = 1e6
 
+#: Why a worker that is to be emptied, or is not heard of, may not be given anything.
+DRAINING = "is draining"
+OFFLINE = "is offline"
+
 #: Ten tenths of a CPU are one CPU, whatever binary fractions make of it.
 CPU_SLACK = 1e-9
 
@@ -173,7 +177,7 @@ def unavailable(worker: Worker, now: datetime, offline_after: timedelta) -> str 
     if worker.soft_deleted:
         return "is deleted"
     if worker.is_offline(now, offline_after):
-        return "is offline"
+        return OFFLINE
     if worker.draining:
-        return "is draining"
+        return DRAINING
     return worker.trouble(now)
