@@ -60,6 +60,42 @@ def test_a_deleted_worker_is_not_brought_back_by_a_heartbeat(any_store: Store) -
     assert any_store.workers.listed() == []
 
 
+def test_a_deleted_worker_that_goes_on_heartbeating_is_not_forgotten(any_store: Store) -> None:
+    workers = any_store.workers
+    later = NOW + timedelta(days=8)
+    for name in ("w1", "w2"):
+        workers.register(name, FACTS, now=NOW)
+        workers.soft_delete(name, now=NOW)
+    with pytest.raises(Gone):
+        workers.heartbeat("w1", {}, now=later)
+    assert workers.forget(silent_since=later - timedelta(days=7)) == 1
+    with pytest.raises(Gone):
+        workers.heartbeat("w1", {}, now=later)
+
+
+@pytest.mark.parametrize("unwell", ["silent", "complains"])
+def test_a_worker_that_is_well_again_no_longer_says_why_it_was_not(
+    any_store: Store, unwell: str
+) -> None:
+    workers = any_store.workers
+    workers.register("w1", FACTS, now=NOW)
+    if unwell == "silent":
+        assert workers.mark_offline(silent_since=NOW + HOLD, now=NOW + HOLD) == ["w1"]
+    else:
+        workers.heartbeat("w1", {"health": "UNHEALTHY", "healthReason": "disk"}, now=NOW)
+    assert workers.get("w1").health_reason
+    answered = workers.heartbeat("w1", {}, now=NOW + HOLD)
+    assert (answered.health, answered.health_reason) == ("OK", None)
+    assert workers.get("w1").health_reason is None
+
+
+def test_a_heartbeat_in_a_cooldown_leaves_its_reason(any_store: Store) -> None:
+    any_store.workers.register("w1", FACTS, now=NOW)
+    any_store.workers.record_failure("w1", reason="disk", now=NOW, cooldown=HOLD)
+    any_store.workers.heartbeat("w1", {}, now=NOW)
+    assert any_store.workers.get("w1").health_reason == "disk"
+
+
 def test_a_word_of_another_boot_changes_nothing(any_store: Store) -> None:
     workers = any_store.workers
     known = workers.register("w1", FACTS, now=NOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,8 +73,26 @@ class WorkerStore:
             return_document=ReturnDocument.AFTER,
         )
         if document is None:
-            raise _refusal(self.get(worker_id, deleted=True), boot_id)
-        return to_record(Worker, document)
+            known = self.get(worker_id, deleted=True)
+            self._keep_deleted(worker_id, now)
+            raise _refusal(known, boot_id)
+        worker = to_record(Worker, document)
+        return self._recovered(worker) if _has_recovered(worker) else worker
+
+    def _keep_deleted(self, worker_id: str, now: datetime) -> None:
+        """A deleted worker that is heard of stays known: forgotten, it would be a new one."""
+        gone = {"_id": worker_id, "softDeleted": True}
+        self._workers.update_one(gone, {"$max": {"lastHeartbeat": now}})
+
+    def _recovered(self, worker: Worker) -> Worker:
+        """Forget why the worker was not healthy, unless it has become so again."""
+        well = {
+            **_alive(worker.worker_id, worker.boot_id),
+            "health": "OK",
+            "cooldownUntil": {"$exists": False},
+        }
+        self._workers.update_one(well, {"$unset": {"healthReason": ""}})
+        return replace(worker, health_reason=None)
 
     def find(self, worker_id: str) -> Worker | None:
         """The worker, deleted or not, or None."""
@@ -125,8 +144,8 @@ class WorkerStore:
         """The worker says good-bye: offline at once, without waiting for its silence."""
         mine = {"_id": worker_id, "bootId": boot_id}
         changes = {"health": "OFFLINE", "healthReason": "stopped", "updatedAt": now}
-        self._workers.update_one(mine, {"$set": changes})
-        events.emit("worker.left", worker=worker_id)
+        if self._workers.update_one(mine, {"$set": changes}).matched_count:
+            events.emit("worker.left", worker=worker_id)
 
     def record_failure(
         self, worker_id: str, *, reason: str, now: datetime, cooldown: timedelta
@@ -194,6 +213,11 @@ def _alive(worker_id: str, boot_id: str | None) -> dict[str, Any]:
     """Matches the worker unless it is deleted, and in that boot alone where one is named."""
     alive: dict[str, Any] = {"_id": worker_id, "softDeleted": False}
     return alive if boot_id is None else {**alive, "bootId": boot_id}
+
+
+def _has_recovered(worker: Worker) -> bool:
+    """Whether it is well and still says why it was not."""
+    return bool(worker.health == "OK" and worker.health_reason and not worker.cooldown_until)
 
 
 def _refusal(worker: Worker, boot_id: str | None) -> Gone | StaleAttempt:
