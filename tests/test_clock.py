@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from taskyard.clock import Clock
+from taskyard.clock import RESYNC_SECONDS, Clock
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
@@ -49,6 +50,50 @@ def test_with_no_primary_it_asks_now_and_then_and_goes_on() -> None:
     elapsed[0] += 1
     server.time = NOON + timedelta(minutes=5)
     assert clock.now() == server.time, "the new primary's"
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "seen_seconds"), [(0, 0), (0.01, 0), (-0.5, 0), (-3, -3), (3, 3), (3600, 3600)]
+)
+def test_what_is_heard_of_the_server_corrects_the_clock_if_it_cannot_be_right(
+    step_seconds: float, seen_seconds: float
+) -> None:
+    """The answer took a second: it may have been given at any instant of it."""
+    server, elapsed = Server(), [0.0]
+    clock = Clock(server, lambda: elapsed[0])
+    clock.now()
+    elapsed[0] += 4
+    clock.heard(NOON + timedelta(seconds=4 + step_seconds), 1.0)
+    seen = clock.now() - NOON - timedelta(seconds=4)
+    half = 0.5 if seen_seconds else 0
+    assert seen == timedelta(seconds=seen_seconds + half)
+    elapsed[0] += 4
+    clock.now()
+    assert server.asked == 1, "what was heard spares a question"
+
+
+def test_after_a_change_of_primary_it_is_asked_and_no_hearsay_is_taken() -> None:
+    server = Server()
+    clock = Clock(server)
+    clock.now()
+    server.time = NOON + timedelta(minutes=5)
+    clock.forget()
+    clock.heard(NOON, 0.0)
+    assert clock.now() >= server.time
+
+
+def test_a_step_of_the_servers_clock_is_seen_soon() -> None:
+    server, elapsed = Server(), [0.0]
+    clock = Clock(server, lambda: elapsed[0])
+    clock.now()
+    server.time = NOON + timedelta(hours=1)
+    elapsed[0] += RESYNC_SECONDS
+    assert clock.now() == server.time
+
+
+def test_the_time_for_which_the_host_slept_is_counted_where_the_system_counts_it() -> None:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        assert abs(Clock(Server())._monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5
 
 
 def test_nobody_waits_for_the_thread_that_measures() -> None:

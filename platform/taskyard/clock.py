@@ -6,12 +6,24 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-#: How long one measurement is relied on; quartz drifts by well under 10 ms in that time.
-RESYNC_SECONDS = 60.0
+#: How long one measurement is relied on. The server's clock may be set at any time: for so long a
+#: process may go by the clock as it was, and the sweep waits for it (decision 8). What the
+#: driver's monitors hear anyway confirms a measurement for nothing, so few are made.
+RESYNC_SECONDS = 5.0
+
+#: A report that is off by less than this, beside the time that it took, tells of no other clock.
+TOLERANCE = timedelta(milliseconds=20)
 
 #: Pause after a measurement that failed: each may take its time while there is no primary.
 RETRY_SECONDS = 1.0
+
+
+def _elapsed() -> Callable[[], float]:
+    """Seconds that pass while the host sleeps too, where the system counts those (Linux)."""
+    counted = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic if counted is None else partial(time.clock_gettime, counted)
 
 
 class Clock:
@@ -21,12 +33,10 @@ class Clock:
     """
 
     def __init__(
-        self,
-        read_server_time: Callable[[], datetime],
-        monotonic: Callable[[], float] = time.monotonic,
+        self, read_server_time: Callable[[], datetime], monotonic: Callable[[], float] | None = None
     ) -> None:
         self._read = read_server_time
-        self._monotonic = monotonic
+        self._monotonic = monotonic or _elapsed()
         self._measuring = threading.Lock()
         #: The server's instant and the monotonic one it belongs to; replaced as one.
         self._base: tuple[datetime, float] | None = None
@@ -44,8 +54,20 @@ class Clock:
             finally:
                 self._measuring.release()
         assert self._base is not None
-        server, measured_at = self._base
-        return to_milliseconds(server + timedelta(seconds=self._monotonic() - measured_at))
+        return to_milliseconds(_carried(self._base, self._monotonic()))
+
+    def heard(self, server: datetime, took_seconds: float) -> None:
+        """Somebody has just asked the server for its time anyway.
+
+        What is known is confirmed if it can be right; small differences are those of the ways.
+        """
+        base, now = self._base, self._monotonic()
+        if base is None or self._measure_again_at == float("-inf"):
+            return
+        earliest = _carried(base, now - took_seconds) - TOLERANCE
+        if not earliest <= server <= _carried(base, now) + TOLERANCE:
+            self._base = server + timedelta(seconds=took_seconds / 2), now
+        self._measure_again_at = now + RESYNC_SECONDS
 
     def forget(self) -> None:
         """Measure again at the next use: the primary may be another host now."""
@@ -65,6 +87,12 @@ class Clock:
             return
         after = self._monotonic()
         self._base = server + timedelta(seconds=(after - before) / 2), after
+
+
+def _carried(base: tuple[datetime, float], monotonic: float) -> datetime:
+    """The server's instant that belongs to a monotonic one."""
+    server, measured_at = base
+    return server + timedelta(seconds=monotonic - measured_at)
 
 
 def to_milliseconds(instant: datetime) -> datetime:

@@ -327,3 +327,14 @@ def test_time_is_the_servers_and_survives_its_absence(clock: TestClock, store: S
     lonely._read = away  # type: ignore[assignment] # the server goes away
     lonely.forget()
     assert lonely.now() >= before
+
+
+def test_what_the_monitors_hear_keeps_the_clock_right(settings: Settings) -> None:
+    with closing(store_client.connect(settings)) as connected:
+        clock = connected.clock
+        clock.now()
+        # The server's clock was set, and nothing but a monitor is there to tell.
+        clock._base = clock.now() - timedelta(hours=1), clock._monotonic()
+        clock._measure_again_at = clock._monotonic() + 3600
+        true = store_client.server_time(connected.client)
+        eventually(lambda: clock.now() >= true)

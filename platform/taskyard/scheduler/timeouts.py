@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskyard import events
+from taskyard.clock import RESYNC_SECONDS
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
 from taskyard.jobs.lifecycle import Moment
@@ -68,11 +69,19 @@ def outage_gap(settings: Settings) -> timedelta:
     return timedelta(seconds=max(1.5 * interval, min(OUTAGE_INTERVALS * interval, spare)))
 
 
+def outage_hold(settings: Settings) -> timedelta:
+    """How long nothing is expired after an outage: one full lease, and before it the time for
+    which others may not have noticed that the database's clock was set.
+    """
+    lease = max(settings.lease_seconds, settings.http_lease_seconds)
+    return timedelta(seconds=RESYNC_SECONDS + lease)
+
+
 def _may_expire(store: Store, settings: Settings, now: datetime) -> bool:
-    lease = timedelta(seconds=max(settings.lease_seconds, settings.http_lease_seconds))
-    held_until = store.locks.note_sweep("timeouts", now=now, gap=outage_gap(settings), hold=lease)
-    if held_until == now + lease:
-        events.warn("scheduler.outage_over", held_seconds=lease.total_seconds())
+    hold = outage_hold(settings)
+    held_until = store.locks.note_sweep("timeouts", now=now, gap=outage_gap(settings), hold=hold)
+    if held_until == now + hold:
+        events.warn("scheduler.outage_over", held_seconds=hold.total_seconds())
     return held_until is None or held_until <= now
 
 

@@ -122,7 +122,7 @@ def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
     Raises ConfigurationError when there is neither, StoreUnavailable when it does not answer.
     """
     uri = resolve_uri(settings)
-    listener = _TopologyListener()
+    listener = _ClockListener()
     client = open_client(uri, app_name=app_name, event_listeners=[listener])
     try:
         client.admin.command("ping")
@@ -207,14 +207,20 @@ def open_watching_client(uri: str) -> MongoClient[Document]:
 def server_time(client: MongoClient[Document]) -> datetime:
     """The server's clock."""
     with pymongo.timeout(CLOCK_TIMEOUT_SECONDS):
-        answer: datetime = client.admin.command("hello")["localTime"]
-    return answer if answer.tzinfo else answer.replace(tzinfo=UTC)
+        return _aware(client.admin.command("hello")["localTime"])
 
 
-class _TopologyListener(monitoring.TopologyListener):
-    """Makes the clock measure again after each change of primary."""
+def _aware(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+class _ClockListener(monitoring.TopologyListener, monitoring.ServerHeartbeatListener):
+    """Tells the clock of a change of primary, and what time the monitors hear of the primary."""
 
     clock: Clock | None = None
+
+    def __init__(self) -> None:
+        self._writable: frozenset[tuple[str, int | None]] = frozenset()
 
     def opened(self, _event: monitoring.TopologyOpenedEvent) -> None:
         """Nothing to do."""
@@ -222,7 +228,22 @@ class _TopologyListener(monitoring.TopologyListener):
     def closed(self, _event: monitoring.TopologyClosedEvent) -> None:
         """Nothing to do."""
 
-    def description_changed(self, _event: monitoring.TopologyDescriptionChangedEvent) -> None:
+    def description_changed(self, event: monitoring.TopologyDescriptionChangedEvent) -> None:
         """Forget the measurement: the new primary may be another host."""
+        members = event.new_description.server_descriptions()
+        self._writable = frozenset(at for at, member in members.items() if member.is_writable)
         if self.clock is not None:
             self.clock.forget()
+
+    def started(self, _event: monitoring.ServerHeartbeatStartedEvent) -> None:
+        """Nothing to do."""
+
+    def failed(self, _event: monitoring.ServerHeartbeatFailedEvent) -> None:
+        """Nothing to do."""
+
+    def succeeded(self, event: monitoring.ServerHeartbeatSucceededEvent) -> None:
+        """Of the member that takes writes alone: time is its."""
+        local = event.reply.document.get("localTime")
+        if self.clock is None or local is None or event.connection_id not in self._writable:
+            return
+        self.clock.heard(_aware(local), event.duration)
