@@ -9,6 +9,7 @@ import pytest
 
 from taskyard import settings
 from taskyard.errors import ConfigurationError
+from taskyard.scheduler.schedule import TICKS
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,9 @@ from taskyard.errors import ConfigurationError
         ("labels", "", ()),
         ("workspace_dir", "/w", Path("/w")),
         ("log_level", "DEBUG", "DEBUG"),
+        ("log_level", "warning", "warning"),
+        ("drain_grace_seconds", "0", 0),
+        ("database", "Task_yard-2", "Task_yard-2"),
     ],
 )
 def test_a_setting_is_read_as_what_it_is(
@@ -39,6 +43,28 @@ def test_a_setting_is_read_as_what_it_is(
         ("lease_seconds", "nan"),
         ("max_jobs", "1.5"),
         ("output_cap_bytes", ""),
+        ("output_cap_bytes", "0"),
+        ("output_cap_bytes", "1e3"),
+        ("upload_cap_bytes", "-1"),
+        ("lease_seconds", "0"),
+        ("lease_seconds", "1e300"),
+        ("renewal_seconds", "-1"),
+        ("cancel_poll_seconds", "0"),
+        ("drain_grace_seconds", "-1"),
+        ("job_retention_days", "-1"),
+        ("job_retention_days", "0"),
+        ("job_retention_days", "1e9"),
+        ("worker_retention_days", "0.0001"),
+        ("max_jobs", "-1"),
+        ("database", ""),
+        ("database", "a.b"),
+        ("database", "a b"),
+        ("database", "x" * 64),
+        ("log_level", "LOUD"),
+        ("log_level", ""),
+        ("log_format", "xml"),
+        *((f"{tick}_tick_seconds", "0") for tick in TICKS),
+        *((f"{tick}_tick_seconds", "-5") for tick in TICKS),
     ],
 )
 def test_one_that_is_not_is_refused_by_its_name(

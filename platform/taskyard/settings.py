@@ -6,8 +6,10 @@ expect. Durations carry their unit in the name. ``docs/operations.md`` lists the
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
@@ -24,6 +26,23 @@ MIB = 1024 * 1024
 #: Variables of the agent's own environment that a job may see: where programs, time zone,
 #: language and certificates are found. Everything else stays with the agent.
 PASSED_TO_JOBS = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+DAY_SECONDS = 24 * 3600
+
+#: Most of each unit: more is a mistake, and much more is no instant that can be stored.
+_MOST = {"_seconds": 366 * DAY_SECONDS, "_days": 36_500, "_bytes": 2**53}
+
+#: Numbers that may be 0: it means none, at once, or as much as there is.
+_MAY_BE_ZERO = frozenset(
+    {"cooldown_seconds", "reserve_after_seconds", "output_flush_seconds"}
+    | {"kill_grace_seconds", "drain_grace_seconds", "finish_grace_seconds"}
+    | {"upload_cap_bytes", "archive_cap_bytes", "archive_cap_entries", "result_cap_bytes"}
+    | {"max_jobs", "cpu_count", "ram_total_mb"}
+)
+
+#: What MongoDB takes on every system as a database's name, and no more than a URI can hold plain.
+_DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +129,29 @@ def check(settings: Settings) -> Settings:
 
     Raises ConfigurationError that names the setting.
     """
+    for setting in fields(Settings):
+        if setting.type in ("float", "int"):
+            _check_number(setting.name, getattr(settings, setting.name))
     if settings.renewal_seconds * 2 > settings.lease_seconds:
         raise ConfigurationError(
             "TASKYARD_RENEWAL_SECONDS must be at most half of TASKYARD_LEASE_SECONDS, "
             "or one late renewal loses the lease."
         )
-    for name in ("lease_seconds", "http_lease_seconds", "offline_seconds", "output_cap_bytes"):
-        if getattr(settings, name) <= 0:
-            raise ConfigurationError(f"TASKYARD_{name.upper()} must be greater than 0.")
+    if settings.worker_retention_days * DAY_SECONDS <= settings.offline_seconds:
+        raise ConfigurationError(
+            "TASKYARD_WORKER_RETENTION_DAYS must be longer than TASKYARD_OFFLINE_SECONDS, "
+            "or workers that live are forgotten."
+        )
+    if not _DATABASE.fullmatch(settings.database):
+        raise ConfigurationError(
+            "TASKYARD_DATABASE must be letters, digits, _ and -, at most 63 of them, "
+            f"not {settings.database!r}."
+        )
+    if settings.log_level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigurationError(
+            "TASKYARD_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, "
+            f"not {settings.log_level!r}."
+        )
     if settings.log_format not in ("", "json", "text"):
         raise ConfigurationError("TASKYARD_LOG_FORMAT must be json or text.")
     if not settings.auth and not is_loopback(settings.bind):
@@ -125,6 +159,16 @@ def check(settings: Settings) -> Settings:
             f"TASKYARD_AUTH=off is for loopback only, but TASKYARD_BIND is {settings.bind}."
         )
     return settings
+
+
+def _check_number(name: str, value: float) -> None:
+    """Raises ConfigurationError for a number that no such setting may have."""
+    low = "at least 0" if name in _MAY_BE_ZERO else "greater than 0"
+    high = next((most for unit, most in _MOST.items() if name.endswith(unit)), None)
+    too_low = value < 0 or (value == 0 and name not in _MAY_BE_ZERO)
+    if too_low or (high is not None and value > high):
+        most = f" and at most {high}" if high is not None else ""
+        raise ConfigurationError(f"TASKYARD_{name.upper()} must be {low}{most}, not {value:g}.")
 
 
 def is_loopback(bind: str) -> bool:
