@@ -20,7 +20,8 @@ try:
     _uri = _resolve_uri(_loaded)
 except _TaskyardError as error:
     # Celery would show a traceback where one line says all.
-    sys.exit(f"taskyard: {error}")
+    print(f"taskyard: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 broker_url = f"{_BROKER_SCHEME}+{_uri}"
 broker_connection_retry_on_startup = True

@@ -42,6 +42,12 @@ def test_the_saved_token_goes_to_no_other_address(env: dict[str, str]) -> None:
     assert config.load({**env, "TASKYARD_URL": "http://elsewhere"}).token == ""
 
 
+def test_a_folder_that_cannot_be_written_is_named(env: dict[str, str]) -> None:
+    config.path(env).parent.parent.joinpath("config").write_text("a file")
+    with pytest.raises(ConfigurationError, match=r"config\.toml cannot be written"):
+        config.save(SAVED, env)
+
+
 @pytest.mark.parametrize("text", ["url = ", "url = 5", "token = []"])
 def test_a_file_that_makes_no_sense_is_named(env: dict[str, str], text: str) -> None:
     path = config.path(env)

@@ -29,18 +29,31 @@ def test_result_answers_from_the_job_document(up: Up, celery: Celery) -> None:
     assert answered.returncode == 0, answered.stderr
 
 
-@pytest.mark.parametrize(
-    "command", [["status"], ["inspect", "ping"], ["result", "x"], ["worker"], ["beat"]]
-)
-def test_without_a_database_each_says_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+def refused(home: Path, *command: str, **env: str) -> str:
+    """The one line that a refused command says."""
     ended = subprocess.run(
         [BIN / "celery", "-A", "taskyard.celery_app", *command],
         cwd=ROOT,
-        env=user_environment(tmp_path),
+        env=user_environment(home, **env),
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ended.returncode != 0
-    assert "MONGODB_URI is not set" in ended.stderr
+    assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["inspect", "ping"], ["result", "x"], ["worker"], ["beat"]]
+)
+def test_without_a_database_each_says_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+    assert "MONGODB_URI is not set" in refused(tmp_path, *command)
+
+
+@pytest.mark.parametrize("command", [["worker"], ["worker", "-Q", "scheduler"], ["beat"]])
+@pytest.mark.parametrize("uri", ["localhost:8650", "http://localhost:8650"])
+def test_a_uri_that_is_none_is_refused_in_one_line(
+    tmp_path: Path, command: list[str], uri: str
+) -> None:
+    assert "MONGODB_URI cannot be used" in refused(tmp_path, *command, MONGODB_URI=uri)

@@ -14,12 +14,10 @@ import pytest
 from pymongo.errors import PyMongoError
 
 from taskyard.errors import (
-    ConfigurationError,
     Gone,
     InvalidRequest,
     NotFound,
     StaleAttempt,
-    StoreUnavailable,
     TooLarge,
 )
 from taskyard.jobs import lifecycle
@@ -301,18 +299,6 @@ def _assign(store: Store, job: Job) -> None:
     store.jobs.apply(
         lifecycle.assign(job, worker_id="w1", lease_id="l1", at=moment, start_by=NOW + HOLD)
     )
-
-
-def test_a_server_that_is_not_there_is_told_soon() -> None:
-    uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300"
-    with pytest.raises(StoreUnavailable, match="MongoDB does not answer"):
-        store_client.connect(Settings(mongodb_uri=uri))
-
-
-@pytest.mark.parametrize("uri", ["http://x", "mongodb://", "mongodb://a:b@:c/"])
-def test_a_uri_that_makes_no_sense_is_a_setting_that_is_wrong(uri: str) -> None:
-    with pytest.raises((ConfigurationError, StoreUnavailable)):
-        store_client.connect(Settings(mongodb_uri=uri))
 
 
 def test_time_is_the_servers_and_survives_its_absence(clock: TestClock, store: Store) -> None:

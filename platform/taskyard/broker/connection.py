@@ -66,6 +66,7 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
     options: dict[str, Any] = {
         "appname": f"taskyard-broker-{purpose}",
         "w": "majority",
+        "readPreference": "primary",
         "timeoutMS": OPERATION_TIMEOUT_MS,
         "serverSelectionTimeoutMS": SERVER_SELECTION_MS,
         "connectTimeoutMS": CONNECT_TIMEOUT_MS,

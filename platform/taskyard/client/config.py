@@ -36,8 +36,25 @@ def load(env: Mapping[str, str] = os.environ) -> Connection:
 
 
 def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
-    """Keep the connection for this user's eyes only; returns where."""
+    """Keep the connection for this user's eyes only; returns where. Raises ConfigurationError."""
     target = path(env)
+    try:
+        _write(target, connection)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{target} cannot be written: {error.strerror}. "
+            "TASKYARD_CONFIG_DIR may name a folder that can."
+        ) from None
+    return target
+
+
+def path(env: Mapping[str, str] = os.environ) -> Path:
+    """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder."""
+    folder = env.get("TASKYARD_CONFIG_DIR") or platformdirs.user_config_dir("taskyard")
+    return Path(folder) / "config.toml"
+
+
+def _write(target: Path, connection: Connection) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = target.with_suffix(f".{os.getpid()}")
     draft.unlink(missing_ok=True)
@@ -46,13 +63,6 @@ def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
     with open(draft, "x", opener=lambda p, f: os.open(p, f, 0o600)) as file:
         file.writelines(lines)
     draft.replace(target)
-    return target
-
-
-def path(env: Mapping[str, str] = os.environ) -> Path:
-    """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder."""
-    folder = env.get("TASKYARD_CONFIG_DIR") or platformdirs.user_config_dir("taskyard")
-    return Path(folder) / "config.toml"
 
 
 def _saved(source: Path) -> Connection:

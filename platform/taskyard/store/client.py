@@ -11,14 +11,14 @@ import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.topology_description import TOPOLOGY_TYPE
 
 from taskyard.clock import Clock
-from taskyard.errors import ConfigurationError, StoreUnavailable
+from taskyard.errors import ConfigurationError, StoreUnavailable, TaskyardError
 from taskyard.settings import Settings
 from taskyard.store.counters import CounterStore
-from taskyard.store.failures import first_sentence
+from taskyard.store.failures import first_sentence, is_unavailable
 from taskyard.store.feed import Feed
 from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
@@ -56,6 +56,9 @@ CONNECT_TIMEOUT_MS = 3000
 
 #: How long the server's clock is waited for: an older measurement is better than a late one.
 CLOCK_TIMEOUT_SECONDS = 1.0
+
+#: The server's codes for a user that may not: Unauthorized, AuthenticationFailed, and Atlas's own.
+_NOT_ALLOWED = frozenset({13, 18, 8000})
 
 #: How long a health check looks for one: whoever asks has a time-out of its own.
 PRIMARY_LOOK_SECONDS = 2.0
@@ -119,20 +122,49 @@ class Store:
 def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
     """Connect to ``settings.mongodb_uri``, or to the embedded server of a running ``up``.
 
-    Raises ConfigurationError when there is neither, StoreUnavailable when it does not answer.
+    Raises ConfigurationError when there is neither, or it cannot be used by this user or at all;
+    StoreUnavailable when it does not answer.
     """
     uri = resolve_uri(settings)
     listener = _ClockListener()
     client = open_client(uri, app_name=app_name, event_listeners=[listener])
     try:
-        client.admin.command("ping")
+        _require_set(client.admin.command("hello"))
+        store = build(client, settings, feed_uri=uri)
+        listener.clock = store.clock
+        ensure_indexes(store.database)
     except PyMongoError as error:
         client.close()
-        raise StoreUnavailable(f"MongoDB does not answer: {first_sentence(error)}") from None
-    store = build(client, settings, feed_uri=uri)
-    listener.clock = store.clock
-    ensure_indexes(store.database)
+        raise _refusal(error) from None
+    except TaskyardError:
+        client.close()
+        raise
     return store
+
+
+def _require_set(hello: Document) -> None:
+    """Raises ConfigurationError for a server that can never do, StoreUnavailable for one that
+    may soon.
+    """
+    if hello.get("isreplicaset"):
+        raise StoreUnavailable("MongoDB's replica set is not initiated yet: run rs.initiate().")
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise ConfigurationError(
+            "MONGODB_URI names a server that is no replica set, and one is needed, if only of one "
+            "member: start mongod with --replSet and run rs.initiate() once."
+        )
+
+
+def _refusal(error: PyMongoError) -> TaskyardError | PyMongoError:
+    """What a person is told whose MongoDB does not do what was asked first."""
+    if isinstance(error, OperationFailure) and error.code in _NOT_ALLOWED:
+        return ConfigurationError(
+            "MongoDB does not let the user of MONGODB_URI in, or not write to TASKYARD_DATABASE: "
+            f"{first_sentence(error)}"
+        )
+    if isinstance(error, OperationFailure) and not is_unavailable(error):
+        return error
+    return StoreUnavailable(f"MongoDB does not answer: {first_sentence(error)}")
 
 
 def build(
@@ -175,6 +207,8 @@ def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Docum
             uri,
             appname=app_name,
             w="majority",
+            # What was just written must be seen, whatever the URI says.
+            readPreference="primary",
             serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
             connectTimeoutMS=CONNECT_TIMEOUT_MS,
             tz_aware=True,

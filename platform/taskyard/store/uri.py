@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
 from taskyard import embedded
 from taskyard.errors import ConfigurationError
 from taskyard.settings import Settings
+from taskyard.store.failures import first_sentence
 
 
 def resolve_uri(settings: Settings) -> str:
-    """The URI to connect to. Raises ConfigurationError when nothing names one."""
+    """The URI to connect to. Raises ConfigurationError when nothing names one, or it is none."""
     uri = settings.mongodb_uri or embedded.running_uri(settings.data_dir)
     if not uri:
         raise ConfigurationError(
             "MONGODB_URI is not set and no `taskyard up` of yours is running here. "
             "Set MONGODB_URI to a replica set, or start `taskyard up`."
         )
+    if uri.startswith("mongodb+srv://"):
+        return uri  # to read more of it, names would have to be resolved
+    try:
+        parse_uri(uri, validate=False)
+    except (PyMongoError, ValueError) as error:
+        raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
     return uri

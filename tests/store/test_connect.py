@@ -1,0 +1,100 @@
+"""What a person is told whose MongoDB cannot be used: one line, and whose mistake it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pymongo import MongoClient, ReadPreference
+from pymongo.errors import PyMongoError
+
+from taskyard.embedded import EmbeddedServer, dies_with_us, find_mongod
+from taskyard.errors import ConfigurationError, StoreUnavailable
+from taskyard.settings import Settings
+from taskyard.store import client as store_client
+from tests.helpers import eventually, free_port
+
+
+@pytest.fixture
+def start_mongod(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Starts servers as somebody might by hand; gives the URI."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*flags: str) -> str:
+        port, folder = free_port(), tmp_path / f"db{len(started)}"
+        folder.mkdir()
+        command = [str(find_mongod()), "--dbpath", str(folder), "--port", str(port), *flags]
+        started.append(
+            subprocess.Popen(
+                [*dies_with_us(), *command, "--nounixsocket"], stdout=subprocess.DEVNULL
+            )
+        )
+        uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+        eventually(lambda: _answers(uri), 30)
+        return uri
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def _answers(uri: str) -> bool:
+    client: MongoClient[dict[str, object]]
+    with MongoClient(uri, serverSelectionTimeoutMS=200) as client:
+        try:
+            return bool(client.admin.command("ping")["ok"])
+        except PyMongoError:
+            return False
+
+
+@pytest.mark.parametrize("user", ["", "nobody:wrong@", "stranger:secret@"])
+def test_a_user_who_may_not_is_a_setting_that_is_wrong(
+    mongod: EmbeddedServer, store: store_client.Store, user: str
+) -> None:
+    """None at all, an unknown one, and one with rights on another database."""
+    admin = store.client.admin
+    if not admin.command("usersInfo", "stranger")["users"]:
+        roles = [{"role": "readWrite", "db": "elsewhere"}]
+        admin.command("createUser", "stranger", pwd="secret", roles=roles)
+    uri = re.sub("//.*@", f"//{user}", mongod.uri)
+    with pytest.raises(ConfigurationError, match="does not let the user of MONGODB_URI in") as told:
+        store_client.connect(Settings(mongodb_uri=uri, database="tests"))
+    assert "secret" not in str(told.value)
+
+
+def test_a_server_that_is_no_set_is_told_from_one_that_is_none_yet(
+    start_mongod: Callable[..., str],
+) -> None:
+    with pytest.raises(ConfigurationError, match="--replSet"):
+        store_client.connect(Settings(mongodb_uri=start_mongod()))
+    with pytest.raises(StoreUnavailable, match=r"rs\.initiate"):
+        store_client.connect(Settings(mongodb_uri=start_mongod("--replSet", "rs0")))
+
+
+def test_a_uri_that_would_read_from_secondaries_reads_from_the_primary_all_the_same(
+    mongod: EmbeddedServer,
+) -> None:
+    uri = f"{mongod.uri}&readPreference=secondary"
+    with closing(store_client.connect(Settings(mongodb_uri=uri, database="tests"))) as store:
+        assert store.database.read_preference == ReadPreference.PRIMARY
+        store.locks.show_life("scheduler", now=store.clock.now())
+        assert store.locks.last_sign_of_life("scheduler")
+
+
+def test_a_server_that_is_not_there_is_told_soon() -> None:
+    uri = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300"
+    with pytest.raises(StoreUnavailable, match="MongoDB does not answer"):
+        store_client.connect(Settings(mongodb_uri=uri))
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://x", "localhost:8650", "mongodb://", "mongodb://a:b@:c/", "mongodb://u:p@ss@h/"]
+)
+def test_a_uri_that_makes_no_sense_is_a_setting_that_is_wrong(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match="MONGODB_URI cannot be used"):
+        store_client.connect(Settings(mongodb_uri=uri))
