@@ -166,7 +166,7 @@ HARD_CASES = (
     HardCase(
         name="retention removes children first",
         module="scheduler/retention.py",
-        rule="store.output.delete(job_id)",
+        rule="store.output.delete(job_ids)",
         without="pass",
         test="scheduler/test_retention.py::test_the_output_goes_before_its_job_so_that_a_crash_leaves_no_orphan",
     ),

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from taskyard import wiring
 from taskyard.celery_app import app
+from taskyard.celery_names import SCHEDULER_QUEUE
 from taskyard.jobs.model import Lease
 from taskyard.scheduler import ticks
 
 
 @app.task(name="taskyard.tick")
-def tick(*names: str) -> None:
-    """Run these of the scheduler's ticks."""
-    ticks.run_all(wiring.platform(), names)
+def tick(*names: str, until: int | None = None) -> None:
+    """Run these of the scheduler's ticks; ``until`` is of one that goes on (epoch ms)."""
+    ticks.run_in_turns(wiring.platform(), names, until=until, go_on=_go_on)
+
+
+def _go_on(names: Sequence[str], until: int, expiration: float) -> None:
+    app.send_task(
+        "taskyard.tick",
+        args=list(names),
+        kwargs={"until": until},
+        queue=SCHEDULER_QUEUE,
+        expiration=expiration,
+    )
 
 
 @app.task(name="taskyard.execute", bind=True)

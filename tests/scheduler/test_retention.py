@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,8 @@ from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, lease_of
-from taskyard.scheduler import retention
+from taskyard.scheduler import retention, ticks
+from taskyard.store import files
 from taskyard.store.client import Store
 from taskyard.store.files import StoredFile
 from taskyard.store.output import Chunk
@@ -82,8 +83,8 @@ def test_the_output_goes_before_its_job_so_that_a_crash_leaves_no_orphan(
     job = ended_job(platform)
     clock.advance(31 * DAY)
 
-    def crash(_: object, job_id: str) -> None:
-        raise KeyboardInterrupt(job_id)
+    def crash(_: object, job_ids: list[str]) -> None:
+        raise KeyboardInterrupt(job_ids)
 
     with monkeypatch.context() as patched:
         patched.setattr("taskyard.store.jobs.JobStore.delete", crash)
@@ -92,6 +93,58 @@ def test_the_output_goes_before_its_job_so_that_a_crash_leaves_no_orphan(
     assert left(platform.store) == {"jobs": 1, "output": 0, "files.files": 0, "files.chunks": 0}
     retention.tick(platform.store, platform.settings)
     assert platform.store.jobs.find(job.job_id) is None
+
+
+def test_a_tick_ends_soon_and_others_have_their_turn_before_it_goes_on(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    monkeypatch.setattr(retention, "SLICE_SECONDS", 0)
+    for _ in range(5):
+        ended_job(platform)
+    for _ in range(3):
+        saved(platform.store, keep_days=30)
+    clock.advance(31 * DAY)
+    messages: list[tuple[list[str], int | None]] = [(["health", "retention"], None)]
+    jobs: list[int] = []
+
+    def go_on(names: Sequence[str], until: int, _expiration: float) -> None:
+        messages.append((list(names), until))
+
+    while messages:
+        names, until = messages.pop()
+        ticks.run_in_turns(platform, names, until=until, go_on=go_on)
+        jobs.append(left(platform.store)["jobs"])
+    assert jobs[:3] == [3, 1, 0]
+    assert left(platform.store) == {"jobs": 0, "output": 0, "files.files": 0, "files.chunks": 0}
+
+
+def test_it_does_not_go_on_when_beat_sends_the_next_anyway(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AT_ONCE", 1)
+    monkeypatch.setattr(retention, "SLICE_SECONDS", 0)
+    for _ in range(3):
+        ended_job(platform)
+    clock.advance(31 * DAY)
+    told: list[int] = []
+
+    def go_on(_names: Sequence[str], until: int, _expiration: float) -> None:
+        told.append(until)
+
+    ticks.run_in_turns(platform, ["retention"], until=None, go_on=go_on)
+    clock.advance(platform.settings.retention_tick_seconds + 1)
+    ticks.run_in_turns(platform, ["retention"], until=told[0], go_on=go_on)
+    assert len(told) == 1
+    assert left(platform.store)["jobs"] == 1
+
+
+def test_what_one_statement_removes_is_bounded_in_number_and_in_bytes() -> None:
+    half = files.REMOVED_BYTES // 2
+    sizes = [half, half, 1, 3 * half, *[0] * 250]
+    groups = list(files.bounded(sizes, key=lambda size: size))
+    assert [len(group) for group in groups] == [2, 1, 1, 200, 50]
+    assert [size for group in groups for size in group] == sizes
 
 
 def test_an_upload_that_a_job_names_is_kept_for_another_while(

@@ -194,8 +194,8 @@ def test_an_http_agent_renews_what_has_shown_life(store: Store) -> None:
 def test_only_ended_jobs_can_be_deleted(any_store: Store) -> None:
     live = stored(any_store, factories.running_job())
     ended = stored(any_store, factories.job_in(JobStatus.COMPLETED))
-    assert not any_store.jobs.delete(live.job_id)
-    assert any_store.jobs.delete(ended.job_id)
+    assert any_store.jobs.delete([live.job_id, ended.job_id]) == 1
+    assert any_store.jobs.find(live.job_id)
     assert any_store.jobs.find(live.job_id)
 
 
@@ -355,5 +355,5 @@ def test_deleting_output_takes_that_jobs_alone(store: Store) -> None:
     jobs = [stored(store, factories.running_job(kind="http")) for _ in range(2)]
     for job in jobs:
         store.output.append(job, "stdout", "x", seq=None, now=NOW)
-    assert store.output.delete(jobs[0].job_id) == 1
+    assert store.output.delete([jobs[0].job_id]) == 1
     assert [chunk.data for chunk in store.output.read(jobs[1])] == ["x"]

@@ -13,6 +13,9 @@ from taskyard.context import Platform
 from taskyard.stats.alarms import SILENT_INTERVALS
 from taskyard.store.failures import is_unavailable
 
+#: A scheduler that lives and did not run a tick: which of the two cannot be told from here.
+_NO_TICKS = "beat sends no ticks, or the scheduler is busy"
+
 blueprint = Blueprint("health", __name__)
 
 
@@ -53,7 +56,7 @@ def _parts(here: Platform) -> dict[str, dict[str, Any]]:
     for name in ("timeouts", "health", "assignment"):
         ran = ticks.get(name)
         fresh = _is_recent(ran, now, getattr(settings, f"{name}_tick_seconds"))
-        missing = "beat sends no ticks" if alive else "no scheduler is alive"
+        missing = _NO_TICKS if alive else "no scheduler is alive"
         words = f"ran {_ago(ran, now)}"
         checks[f"tick.{name}"] = _check(fresh, words if fresh else f"{missing}: {words}")
     workers = here.store.workers.listed()

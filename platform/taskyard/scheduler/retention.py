@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from taskyard import events
+from taskyard.jobs.model import Job
 from taskyard.settings import Settings
 from taskyard.store.client import Store
+from taskyard.store.files import bounded
 
 #: No upload and no archive takes longer to send than this.
 SENT_WITHIN = timedelta(days=1)
 
-#: Jobs and files that one tick removes; the next is a minute away.
-AT_ONCE = 1000
+#: How long one tick removes; other ticks of the same scheduler wait for it.
+SLICE_SECONDS = 1.0
+
+#: Jobs and files that are looked at between two looks at the clock.
+AT_ONCE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionReport:
-    """What one retention tick removed."""
+    """What one retention tick removed; with ``more`` there is something left to remove."""
 
     jobs: int = 0
     files: int = 0
     workers: int = 0
+    more: bool = False
 
 
 def tick(store: Store, settings: Settings) -> RetentionReport:
     """Remove ended jobs, unused files and long-gone workers whose time is over."""
-    now = store.clock.now()
-    expired = store.queries.expired(now, limit=AT_ONCE)
-    for job in expired:
-        remove(store, job.job_id, result_file_id=job.result_file_id)
+    now, ends = store.clock.now(), time.monotonic() + SLICE_SECONDS
+    jobs, more_jobs = _remove_jobs(store, now, ends)
+    files, more_files = _remove_files(store, settings, now, ends)
     report = RetentionReport(
-        jobs=len(expired),
-        files=_remove_files(store, settings),
+        jobs=jobs,
+        files=files,
         workers=store.workers.forget(
             silent_since=now - timedelta(days=settings.worker_retention_days)
         ),
+        more=more_jobs or more_files,
     )
     if report.jobs or report.files or report.workers:
         events.emit(
@@ -45,22 +53,43 @@ def tick(store: Store, settings: Settings) -> RetentionReport:
     return report
 
 
-def remove(store: Store, job_id: str, *, result_file_id: str | None) -> None:
-    """Remove an ended job: output and result first, then the job itself."""
-    store.output.delete(job_id)
-    if result_file_id:
-        store.files.delete(result_file_id)
-    store.jobs.delete(job_id)
+def _remove_jobs(store: Store, now: datetime, ends: float) -> tuple[int, bool]:
+    """How many were removed in time, and whether there are more."""
+    removed, more = 0, True
+    while more:
+        expired, before = store.queries.expired(now, limit=AT_ONCE), removed
+        for jobs in bounded(expired, key=lambda job: job.output_bytes):
+            removed += _remove(store, jobs)
+            if time.monotonic() > ends:
+                return removed, True
+        more = len(expired) == AT_ONCE and removed > before
+    return removed, False
 
 
-def _remove_files(store: Store, settings: Settings) -> int:
-    """Remove the files that no job names any more; one in use is kept for another while."""
-    now = store.clock.now()
+def _remove(store: Store, jobs: Sequence[Job]) -> int:
+    """Remove ended jobs: output and results first, then the jobs themselves."""
+    job_ids = [job.job_id for job in jobs]
+    store.output.delete(job_ids)
+    store.files.delete_all([job.result_file_id for job in jobs if job.result_file_id])
+    return store.jobs.delete(job_ids)
+
+
+def _remove_files(store: Store, settings: Settings, now: datetime, ends: float) -> tuple[int, bool]:
+    """Remove the files that no job names any more; one in use is kept for another while.
+
+    How many were removed in time, and whether there are more.
+    """
     removed = store.files.collect_unfinished(begun_before=now - SENT_WITHIN, limit=AT_ONCE)
-    for file_id in store.files.expired(now, limit=AT_ONCE):
-        if store.queries.uses_file(file_id):
-            store.files.keep_until(file_id, now + timedelta(days=settings.upload_retention_days))
-        else:
-            store.files.delete(file_id)
-            removed += 1
-    return removed
+    more = True
+    while more:
+        expired = store.files.expired(now, limit=AT_ONCE)
+        used = store.queries.used_files(expired)
+        if used:
+            store.files.keep_until(used, now + timedelta(days=settings.upload_retention_days))
+        unused = [file_id for file_id in expired if file_id not in used]
+        store.files.delete_all(unused)
+        removed += len(unused)
+        more = len(expired) == AT_ONCE
+        if time.monotonic() > ends:
+            return removed, more
+    return removed, False

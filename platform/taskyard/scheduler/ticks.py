@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskyard.context import Platform
@@ -13,29 +13,52 @@ from taskyard.scheduler.assignment import PassReport
 from taskyard.scheduler.timeouts import TimeoutsReport
 from taskyard.store.locks import TickMark
 
+#: Sends the message that has ticks go on: their names, until when (epoch ms), and for how many
+#: seconds the message is worth anything.
+GoOn = Callable[[Sequence[str], int, float], None]
 
-def run_all(platform: Platform, names: Sequence[str]) -> None:
-    """Run these ticks; one that fails does not keep the others from their turn. Raises its error,
-    the first of several.
+
+def run_in_turns(
+    platform: Platform, names: Sequence[str], *, until: int | None, go_on: GoOn
+) -> None:
+    """Run these ticks. What has more to do goes on in a message of its own, so that other ticks
+    have their turn in between, until beat sends the next one anyway.
     """
-    errors = []
+    interval = platform.settings.retention_tick_seconds
+    now = round(platform.store.clock.now().timestamp() * 1000)
+    until = until or now + round(interval * 1000)
+    unfinished = run_all(platform, names)
+    if unfinished and now < until:
+        go_on(unfinished, until, interval)
+
+
+def run_all(platform: Platform, names: Sequence[str]) -> list[str]:
+    """Run these ticks; returns those that have more to do. One that fails does not keep the others
+    from their turn. Raises its error, the first of several.
+    """
+    errors, unfinished = [], []
     for name in names:
         try:
-            run(platform, name)
+            if run(platform, name):
+                unfinished.append(name)
         except Exception as error:
             errors.append(error)
     if errors:
         raise errors[0]
+    return unfinished
 
 
-def run(platform: Platform, name: str) -> None:
-    """Run one tick, and note what it did. Two at once, or one too many, change nothing."""
+def run(platform: Platform, name: str) -> bool:
+    """Run one tick, and note what it did; whether it has more to do. Two at once, or one too many,
+    change nothing.
+    """
     at, began = platform.store.clock.now(), time.monotonic()
     report = _run(platform, name)
     ms = round((time.monotonic() - began) * 1000, 1)
     facts = {camel(fact): _shown(value) for fact, value in vars(report).items()}
     # One write, at the end: idle, such marks are a good part of all that is written.
     platform.store.locks.note_tick(TickMark(name=name, at=at, ms=ms, report=facts))
+    return bool(getattr(report, "more", False))
 
 
 def _run(platform: Platform, name: str) -> object:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pymongo
 from gridfs import GridFSBucket
@@ -21,7 +21,13 @@ from taskyard import ids
 from taskyard.clock import Clock
 from taskyard.errors import NotFound, TooLarge
 
+T = TypeVar("T")
+
 _PIECE_BYTES = 255 * 1024
+
+#: What one statement removes at most, in bytes and in number: it has to end in time.
+REMOVED_BYTES = 64 * 1024 * 1024
+REMOVED_AT_ONCE = 200
 
 #: The driver sends up to 48 MB at once, to a majority: more than a usual operation's time.
 _SEND_SECONDS = 30.0
@@ -46,6 +52,7 @@ class FileStore:
     def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
         self._bucket = GridFSBucket(database, bucket_name="files")
         self._files = database["files.files"]
+        self._pieces = database["files.chunks"]
         #: Files that are being sent: what is left of one that was never finished is found by it.
         self._begun = database["files.begun"].with_options(write_concern=WriteConcern(w=1))
         self._clock = clock
@@ -126,6 +133,15 @@ class FileStore:
         except NoFile:
             return
 
+    def delete_all(self, file_ids: Sequence[str]) -> None:
+        """Remove files, few at once where they are large; pieces first, so that none is left."""
+        known = self._files.find({"_id": {"$in": list(file_ids)}}, {"length": 1})
+        sizes = dict.fromkeys(file_ids, 0) | {found["_id"]: found["length"] for found in known}
+        for some in bounded(sizes.items(), key=lambda sized: sized[1]):
+            ids = [file_id for file_id, _ in some]
+            self._pieces.delete_many({"files_id": {"$in": ids}})
+            self._files.delete_many({"_id": {"$in": ids}})
+
     def expired(self, now: datetime, *, limit: int) -> list[str]:
         """Files whose time is over, whether a job uses them or not."""
         over = self._files.find({"metadata.expireAt": {"$lt": now}}, {"_id": 1})
@@ -141,9 +157,10 @@ class FileStore:
             self._settle(file_id)
         return len(old)
 
-    def keep_until(self, file_id: str, until: datetime) -> None:
-        """Keep a file that is in use for longer; its time only moves forward."""
-        self._files.update_one({"_id": file_id}, {"$max": {"metadata.expireAt": until}})
+    def keep_until(self, file_ids: Collection[str], until: datetime) -> None:
+        """Keep files that are in use for longer; their time only moves forward."""
+        used = {"_id": {"$in": list(file_ids)}}
+        self._files.update_many(used, {"$max": {"metadata.expireAt": until}})
 
     def _undo(self, upload: GridIn, file_id: str) -> None:
         """Remove what was sent of a file; with the database away retention does it later."""
@@ -155,6 +172,20 @@ class FileStore:
         """Nothing more is to be done for the file; if that cannot be noted, retention will."""
         with suppress(PyMongoError):
             self._begun.delete_one({"_id": file_id})
+
+
+def bounded(things: Iterable[T], *, key: Callable[[T], int]) -> Iterator[list[T]]:
+    """The things in groups that one statement may remove; ``key`` is a thing's size in bytes."""
+    group: list[T] = []
+    size = 0
+    for thing in things:
+        if group and (size + key(thing) > REMOVED_BYTES or len(group) == REMOVED_AT_ONCE):
+            yield group
+            group, size = [], 0
+        group.append(thing)
+        size += key(thing)
+    if group:
+        yield group
 
 
 def _stored(found: dict[str, Any]) -> StoredFile:

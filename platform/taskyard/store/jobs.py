@@ -212,10 +212,11 @@ class JobStore:
         stages = [{"$set": {"lastSeenAt": now}}, *_extension(now + lease, lease)]
         return self._jobs.update_one(held, stages).matched_count == 1
 
-    def delete(self, job_id: str) -> bool:
-        """Remove an ended job; one that is live stays. Its children go first (retention)."""
-        ended = {"_id": job_id, "status": {"$in": [str(status) for status in TERMINAL]}}
-        return self._jobs.delete_one(ended).deleted_count == 1
+    def delete(self, job_ids: Sequence[str]) -> int:
+        """Remove ended jobs; what is live stays. Their children go first (retention)."""
+        states = [str(status) for status in TERMINAL]
+        ended = {"_id": {"$in": list(job_ids)}, "status": {"$in": states}}
+        return self._jobs.delete_many(ended).deleted_count
 
     def _write(self, writes: Sequence[Statement]) -> int:
         """How many jobs were written. Raises PyMongoError, StoreUnavailable."""

@@ -150,10 +150,13 @@ class OutputStore:
             return None
         return "".join(chunk.data for chunk in _small(job) if chunk.stream == stream)
 
-    def delete(self, job_id: str) -> int:
-        """Remove all output of a job."""
-        whole = {"$gt": {"j": job_id, "a": MinKey()}, "$lt": {"j": job_id, "a": MaxKey()}}
-        return self._output.delete_many({"_id": whole}).deleted_count
+    def delete(self, job_ids: Sequence[str]) -> int:
+        """Remove all output of these jobs."""
+        whole = [
+            {"_id": {"$gt": {"j": job_id, "a": MinKey()}, "$lt": {"j": job_id, "a": MaxKey()}}}
+            for job_id in job_ids
+        ]
+        return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
 
     def _require_the_same(self, job: Job, chunk: Chunk) -> None:
         """A number that another chunk has is a mistake that must not lose output silently."""

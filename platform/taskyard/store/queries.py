@@ -164,10 +164,14 @@ class JobQueries:
         found = self._jobs.find({"expireAt": {"$lt": now}}, LISTED).limit(limit)
         return [to_record(Job, document) for document in found]
 
-    def uses_file(self, file_id: str) -> bool:
-        """Whether a job names this file, as its input or as its result."""
-        names = {"$or": [{"fileId": file_id}, {"resultFileId": file_id}]}
-        return self._jobs.find_one(names, {"_id": 1}) is not None
+    def used_files(self, file_ids: Sequence[str]) -> set[str]:
+        """Those of these files that a job names, as its input or as its result."""
+        wanted = {"$in": list(file_ids)}
+        return {
+            file_id
+            for name in ("fileId", "resultFileId")
+            for file_id in self._jobs.distinct(name, {name: wanted})
+        }
 
     def retries_of(self, job_id: str, *, limit: int) -> list[Job]:
         """The jobs that ran this one again, the first of them first."""
