@@ -336,6 +336,7 @@ def test_doctor_names_what_does_not_work(cli: Cli) -> None:
     found = cli("doctor")
     assert found.returncode == 1
     assert "tick.timeouts" in found.stdout
+    assert "address: TASKYARD_URL; token: TASKYARD_TOKEN" in found.stdout
     assert cli("doctor", TASKYARD_URL="http://127.0.0.1:1").returncode == 1
 
 

@@ -42,6 +42,25 @@ def test_the_saved_token_goes_to_no_other_address(env: dict[str, str]) -> None:
     assert config.load({**env, "TASKYARD_URL": "http://elsewhere"}).token == ""
 
 
+@pytest.mark.parametrize(
+    ("saved", "more", "said"),
+    [
+        (False, {}, "address: the default; token: none"),
+        (False, {"TASKYARD_TOKEN": "t"}, "address: the default; token: TASKYARD_TOKEN"),
+        (True, {}, "address: FILE; token: FILE"),
+        (True, {"TASKYARD_TOKEN": "t"}, "address: FILE; token: TASKYARD_TOKEN"),
+        (True, {"TASKYARD_URL": "http://elsewhere"}, "address: TASKYARD_URL; token: none"),
+        (True, {"TASKYARD_URL": SAVED.url}, "address: TASKYARD_URL; token: FILE"),
+    ],
+)
+def test_it_can_be_told_where_address_and_token_come_from(
+    env: dict[str, str], saved: bool, more: dict[str, str], said: str
+) -> None:
+    if saved:
+        config.save(SAVED, env)
+    assert config.origin({**env, **more}) == said.replace("FILE", str(config.path(env)))
+
+
 def test_a_folder_that_cannot_be_written_is_named(env: dict[str, str]) -> None:
     config.path(env).parent.parent.joinpath("config").write_text("a file")
     with pytest.raises(ConfigurationError, match=r"config\.toml cannot be written"):

@@ -13,11 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import eventually
+from taskyard.up import supervisor
+from tests.helpers import eventually, free_port
 from tests.processes.conftest import BIN, Up, alive, user_environment
 
 #: What the README promises for Ctrl-C.
 STOP_SECONDS = 10
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+NEEDS_IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="this host has no IPv6 loopback")
 
 
 def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_jobs(
@@ -77,6 +89,32 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert f"Cannot listen on 127.0.0.1:{port}" in refused(tmp_path, "--port", str(port))
+
+
+@pytest.mark.parametrize("bind", ["8630", ":8630", "unix:/tmp/taskyard.sock", "localhost", "[::1"])
+def test_an_address_that_is_no_host_and_port_is_refused(tmp_path: Path, bind: str) -> None:
+    said = refused(tmp_path, TASKYARD_BIND=bind)
+    assert "listens on a host and a port" in said
+    assert repr(bind) in said
+    assert not (tmp_path / ".config").exists()
+
+
+@pytest.mark.parametrize(
+    ("bind", "port", "bound"),
+    [
+        ("localhost:{}", None, "localhost:{}"),
+        ("127.0.0.1:1", "{}", "127.0.0.1:{}"),
+        pytest.param("[::1]:{}", None, "[::1]:{}", marks=NEEDS_IPV6),
+        pytest.param("[::1]:1", "{}", "[::1]:{}", marks=NEEDS_IPV6),
+    ],
+)
+def test_where_it_listens_is_where_it_is_reached(
+    monkeypatch: pytest.MonkeyPatch, bind: str, port: str | None, bound: str
+) -> None:
+    free = free_port()
+    monkeypatch.setenv("TASKYARD_BIND", bind.format(free))
+    wanted = None if port is None else int(port.format(free))
+    assert supervisor._settings(wanted, None).bind == bound.format(free)
 
 
 def test_a_second_up_on_the_same_data_is_refused(start_up: Callable[..., Up]) -> None:

@@ -51,7 +51,7 @@ def _embedded() -> Check:
 
 def _api() -> Iterator[Check]:
     try:
-        yield Check(name="configuration", ok=True, detail=str(config.path()))
+        yield Check(name="configuration", ok=True, detail=config.origin())
         with Client() as client:
             ready = client.ready()
             same = ready["version"] == __version__

@@ -48,6 +48,16 @@ def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
     return target
 
 
+def origin(env: Mapping[str, str] = os.environ) -> str:
+    """In words, where the address and the token come from. Raises ConfigurationError."""
+    source = path(env)
+    file = str(source) if source.exists() else "the default"
+    address = "TASKYARD_URL" if env.get("TASKYARD_URL") else file
+    token = file if load(env).token else "none"
+    token = "TASKYARD_TOKEN" if env.get("TASKYARD_TOKEN") else token
+    return f"address: {address}; token: {token}"
+
+
 def path(env: Mapping[str, str] = os.environ) -> Path:
     """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder."""
     folder = env.get("TASKYARD_CONFIG_DIR") or platformdirs.user_config_dir("taskyard")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from taskyard import settings as settings_module
 from taskyard.embedded import EmbeddedServer
@@ -67,26 +68,41 @@ def _run_on(settings: Settings, screen: Screen, asked_to_stop: threading.Event) 
 def _settings(port: int | None, data_dir: Path | None) -> Settings:
     """The environment's settings, with what was given on the command line.
 
-    Raises ConfigurationError when the port is taken.
+    Raises ConfigurationError when the address is none, or the port is taken.
     """
     settings = settings_module.load()
-    host, _, own_port = settings.bind.rpartition(":")
-    bind = f"{host}:{own_port if port is None else port or _free_port()}"
-    _check_port(bind)
+    host, own_port = _address(settings.bind)
+    port = (own_port if port is None else port) or _free_port()
+    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    _check_port(bind, host, port)
     data_dir = (data_dir or settings.data_dir).absolute()
     return settings_module.check(dataclasses.replace(settings, bind=bind, data_dir=data_dir))
 
 
-def _check_port(bind: str) -> None:
-    host, _, port = bind.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except (OSError, ValueError, OverflowError) as error:
-            raise ConfigurationError(
-                f"Cannot listen on {bind} ({error}). Choose another with --port."
-            ) from None
+def _address(bind: str) -> tuple[str, int]:
+    """Host and port: what web listens on is where this user's commands will go."""
+    try:
+        parts = urlsplit(f"//{bind}")
+        if parts.hostname and parts.port is not None:
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise ConfigurationError(
+        "`taskyard up` listens on a host and a port, such as 127.0.0.1:8000 or [::1]:8000; "
+        f"TASKYARD_BIND is {bind!r}."
+    )
+
+
+def _check_port(bind: str, host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            f"Cannot listen on {bind} ({error}). Choose another with --port."
+        ) from None
 
 
 @contextmanager
