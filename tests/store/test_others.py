@@ -9,9 +9,10 @@ import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from pymongo.errors import PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from taskyard.errors import (
     Gone,
@@ -138,17 +139,42 @@ def test_a_holder_whose_flag_was_raised_goes_once_more(any_store: Store) -> None
     locks = any_store.locks
     assert locks.acquire("pass", "a", now=NOW, hold=HOLD)
     assert not locks.acquire("pass", "b", now=NOW, hold=HOLD)
-    assert not locks.release("pass", "a", now=NOW)
+    assert not locks.release("pass", "a")
     locks.clear_flag("pass", "a")
-    assert locks.release("pass", "a", now=NOW)
+    assert locks.release("pass", "a")
     assert locks.acquire("pass", "b", now=NOW, hold=HOLD)
+
+
+@pytest.mark.parametrize("late", [timedelta(), timedelta(seconds=5)])
+def test_a_lock_that_is_given_back_before_its_flag_is_up_is_taken(
+    any_store: Store, monkeypatch: pytest.MonkeyPatch, late: timedelta
+) -> None:
+    """Also by one whose look at the clock was ``late`` before the lock was taken."""
+    locks = any_store.locks
+    real = locks._locks
+    assert locks.acquire("pass", "a", now=NOW, hold=HOLD)
+
+    class Between:
+        """Has the holder release between the two writes of who finds the lock taken."""
+
+        def update_one(self, *arguments: Any, **named: Any) -> Any:
+            try:
+                return real.update_one(*arguments, **named)
+            except DuplicateKeyError:
+                monkeypatch.undo()
+                assert locks.release("pass", "a")
+                raise
+
+    monkeypatch.setattr(locks, "_locks", Between())
+    assert locks.acquire("pass", "b", now=NOW - late, hold=HOLD)
+    assert locks.release("pass", "b")
 
 
 def test_a_lock_of_somebody_who_died_runs_out(any_store: Store) -> None:
     any_store.locks.acquire("pass", "a", now=NOW, hold=HOLD)
     later = NOW + HOLD + timedelta(seconds=1)
     assert any_store.locks.acquire("pass", "b", now=later, hold=HOLD)
-    assert any_store.locks.release("pass", "a", now=later)
+    assert any_store.locks.release("pass", "a")
     assert not any_store.locks.acquire("pass", "c", now=later, hold=HOLD)
 
 

@@ -72,7 +72,7 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
         won = write(store, decision)
         assigned += won
         queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
-        if store.locks.release(LOCK, owner, now=store.clock.now()):
+        if store.locks.release(LOCK, owner):
             break
         store.locks.clear_flag(LOCK, owner)
     report = PassReport(

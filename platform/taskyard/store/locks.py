@@ -6,12 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
+
+#: A lock that is given back is free for whoever asks, however old the instant that it asks with.
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Whoever took the lock while we tried began after we asked, and sees what we ask for.
+_TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +37,30 @@ class LockStore:
         self._locks = database["locks"].with_options(write_concern=WriteConcern(w=1))
 
     def acquire(self, name: str, owner: str, *, now: datetime, hold: timedelta) -> bool:
-        """Take the lock, or raise its flag for the holder to see."""
+        """Take the lock, or raise its flag for the holder to see.
+
+        One that is given back between the two is tried again: nobody would see its flag.
+        """
         free = {"_id": name, "until": {"$lt": now}}
+        held = {"_id": name, "until": {"$gte": now}}
         taken = {"$set": {"owner": owner, "until": now + hold, "again": False}}
-        try:
-            self._locks.update_one(free, taken, upsert=True)
-        except DuplicateKeyError:
-            self._locks.update_one({"_id": name}, {"$set": {"again": True}})
-            return False
-        return True
+        for _ in range(_TRIES):
+            try:
+                self._locks.update_one(free, taken, upsert=True)
+                return True
+            except DuplicateKeyError:
+                if self._locks.update_one(held, {"$set": {"again": True}}).matched_count:
+                    return False
+        return False
 
     def clear_flag(self, name: str, owner: str) -> None:
         """Clear the flag before the reads, never after: what comes later raises it anew."""
         self._locks.update_one({"_id": name, "owner": owner}, {"$set": {"again": False}})
 
-    def release(self, name: str, owner: str, *, now: datetime) -> bool:
+    def release(self, name: str, owner: str) -> bool:
         """Give the lock back; False when its flag is up and the holder must go once more."""
         mine = {"_id": name, "owner": owner}
-        ended = {"$set": {"until": now - timedelta(seconds=1)}}
+        ended = {"$set": {"until": _LONG_AGO}}
         if self._locks.update_one({**mine, "again": False}, ended).matched_count:
             return True
         # The lock may have run out and be somebody else's by now: then we are done as well.
