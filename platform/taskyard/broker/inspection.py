@@ -19,7 +19,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from taskyard.broker.broker import PREFIX
-from taskyard.broker.messages import AT_ONCE
+from taskyard.broker.stored import AT_ONCE
 
 Document = dict[str, Any]
 

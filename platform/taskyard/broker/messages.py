@@ -1,7 +1,7 @@
 """The message collection: publish, claim, renew, acknowledge, release, dead-letter.
 
 A message is leased and not deleted: its lease is over when ``visibleAt`` has passed, and then
-anybody may claim it again. All times are the server's (``$$NOW``); no host's clock is asked.
+anybody may claim it again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
@@ -19,10 +18,19 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-Document = dict[str, Any]
+from taskyard.broker.stored import (
+    AT_ONCE,
+    COLLECTED,
+    ORDER,
+    READY,
+    WAITING,
+    due_within,
+    literal,
+    released,
+    stamp,
+)
 
-#: Visible at once. A constant, so that messages of one priority are claimed in ``_id``'s order.
-AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+Document = dict[str, Any]
 
 #: Deliveries of one message after which it is taken to be what kills its consumers.
 MAX_DELIVERIES = 5
@@ -35,26 +43,6 @@ PUBLISH_SECONDS = 15.0
 DEAD_KEPT_SECONDS = 30 * 24 * 3600
 
 _TRANSIENT = 1
-_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-_VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
-_ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
-_READY: Document = {"$and": [_VISIBLE, _ALIVE]}
-#: Due or not, but nobody's: also what a consumer held that died.
-_WAITING: Document = {"$and": [{"$or": [{"lease": None}, _VISIBLE]}, _ALIVE]}
-#: What is held is not collected, its consumer answers for it. Once its lease and its time are
-#: over nobody may claim it any more, and nobody else would ever delete it.
-_COLLECTED: Document = {
-    "$set": {
-        "expireAt": {
-            "$cond": [
-                {"$gt": ["$notAfter", None]},
-                {"$max": ["$notAfter", "$visibleAt"]},
-                "$$REMOVE",
-            ]
-        }
-    }
-}
-_ORDER = [("priority", 1), ("visibleAt", 1), ("_id", 1)]
 
 
 @dataclass(frozen=True)
@@ -113,7 +101,7 @@ class Messages:
 
     def ensure_indexes(self) -> None:
         """Make the indexes that every claim and count needs."""
-        self._all.create_index([("queue", 1), *_ORDER])
+        self._all.create_index([("queue", 1), *ORDER])
         self._all.create_index("expireAt", expireAfterSeconds=0)
         self._dead.create_index([("queue", 1), ("_id", 1)])
         self._dead.create_index("diedAt", expireAfterSeconds=DEAD_KEPT_SECONDS)
@@ -168,7 +156,7 @@ class Messages:
         """In how many milliseconds the next message of these queues becomes due, or None; not
         more than 0 when one is due.
         """
-        soon = {"queue": {"$in": list(queues)}, **_due_within(within_ms)}
+        soon = {"queue": {"$in": list(queues)}, **due_within(within_ms)}
         left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
         found = self._all.find_one(soon, left, sort=[("visibleAt", 1)])
         return int(found["ms"]) if found else None
@@ -182,7 +170,7 @@ class Messages:
         """Make claimable at once what claims took without being told, when none comes any more."""
         for queue, leases in list(self._unknown.items()):
             mine = {"queue": queue, "lease": {"$in": leases}}
-            self._all.update_many(mine, [{"$set": _released(undo_count=True)}])
+            self._all.update_many(mine, [{"$set": released(undo_count=True)}])
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
@@ -194,7 +182,7 @@ class Messages:
             "lease": {"$in": list({delivery.lease for delivery in held})},
         }
         longer = {"$set": {"visibleAt": {"$add": ["$$NOW", lease_ms]}}}
-        self._all.update_many(mine, [longer, _COLLECTED])
+        self._all.update_many(mine, [longer, COLLECTED])
         found = self._all.find(mine, {"lease": 1})
         return {Delivery(d["_id"], d["lease"]) for d in found} & set(held)
 
@@ -210,7 +198,7 @@ class Messages:
 
     def release(self, held: Sequence[Delivery], *, undo_count: bool = False) -> None:
         """Make messages claimable at once; ``undo_count`` when no consumer has seen them."""
-        fields = _released(undo_count=undo_count)
+        fields = released(undo_count=undo_count)
         mine = ({"_id": delivery.id, "lease": delivery.lease} for delivery in held)
         self._all.bulk_write([UpdateOne(one, [{"$set": fields}]) for one in mine], ordered=False)
 
@@ -219,17 +207,17 @@ class Messages:
         found = self._all.find_one({"_id": delivery.id, "lease": delivery.lease})
         if found is None:
             return
-        dead = [{"$set": {**_literal(found), "reason": {"$literal": reason}, "diedAt": "$$NOW"}}]
+        dead = [{"$set": {**literal(found), "reason": {"$literal": reason}, "diedAt": "$$NOW"}}]
         self._dead.update_one({"_id": found["_id"]}, dead, upsert=True)
         self._all.delete_one({"_id": delivery.id, "lease": delivery.lease})
 
     def count(self, queue: str) -> int:
         """Messages that wait in the queue, due or not; not those that are held."""
-        return self._all.count_documents({"queue": queue, **_WAITING})
+        return self._all.count_documents({"queue": queue, **WAITING})
 
     def purge(self, queue: str) -> int:
         """Delete what waits in the queue; returns how many."""
-        return self._all.delete_many({"queue": queue, **_WAITING}).deleted_count
+        return self._all.delete_many({"queue": queue, **WAITING}).deleted_count
 
     def drop(self, queue: str) -> None:
         """Delete everything of the queue."""
@@ -262,27 +250,27 @@ class Messages:
 
     def _stamped(self, queue: str, limit: int, lease: str, lease_ms: int) -> list[Document]:
         """What this lease was stamped on now."""
-        stamp = _stamp(lease, lease_ms)
-        ready = {"queue": queue, **_READY}
+        mine = stamp(lease, lease_ms)
+        ready = {"queue": queue, **READY}
         if limit == 1:
             one = self._all.find_one_and_update(
-                ready, stamp, sort=_ORDER, return_document=ReturnDocument.AFTER
+                ready, mine, sort=ORDER, return_document=ReturnDocument.AFTER
             )
             return [one] if one else []
-        ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(_ORDER).limit(limit)]
+        ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(ORDER).limit(limit)]
         if not ids:
             return []
         # Between the look and the stamp others may have claimed some: the stamp asks again,
         # and who won is read back by the lease.
-        self._all.update_many({"_id": {"$in": ids}, **_READY}, stamp)
+        self._all.update_many({"_id": {"$in": ids}, **READY}, mine)
         won = self._all.find({"_id": {"$in": ids}, "lease": lease})
         order = {identity: place for place, identity in enumerate(ids)}
         return sorted(won, key=lambda d: order[d["_id"]])
 
     def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> list[Document]:
         """What claims took without being told, renewed; not what is over meanwhile."""
-        held = {"queue": queue, "lease": {"$in": leases}, **_due_within(lease_ms)}
-        found = list(self._all.find(held).sort(_ORDER))
+        held = {"queue": queue, "lease": {"$in": leases}, **due_within(lease_ms)}
+        found = list(self._all.find(held).sort(ORDER))
         ours = self.renew([Delivery(d["_id"], d["lease"]) for d in found], lease_ms)
         return [d for d in found if Delivery(d["_id"], d["lease"]) in ours]
 
@@ -298,38 +286,3 @@ class Messages:
                 Claimed(delivery, document["queue"], document["payload"], document["deliveries"])
             )
         return taken
-
-
-def _due_within(ms: int) -> Document:
-    """Due, or so soon."""
-    return {
-        # Every one, so that the index leads to the first of each.
-        "priority": {"$in": list(range(10))},
-        "$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", ms]}]},
-    }
-
-
-def _stamp(lease: str, lease_ms: int) -> list[Document]:
-    return [
-        {
-            "$set": {
-                "lease": lease,
-                "visibleAt": {"$add": ["$$NOW", lease_ms]},
-                "deliveries": {"$add": ["$deliveries", 1]},
-            }
-        },
-        _COLLECTED,
-    ]
-
-
-def _released(*, undo_count: bool) -> Document:
-    return {
-        "visibleAt": AT_ONCE,
-        "lease": None,
-        "deliveries": {"$subtract": ["$deliveries", int(undo_count)]},
-        "expireAt": "$notAfter",
-    }
-
-
-def _literal(document: Mapping[str, Any]) -> Document:
-    return {name: {"$literal": value} for name, value in document.items() if name != "_id"}

@@ -16,7 +16,7 @@ from bson import Int64, ObjectId
 from pymongo.database import Database
 from pymongo.errors import InvalidOperation, PyMongoError
 
-from taskyard.broker.messages import AT_ONCE
+from taskyard.broker.stored import AT_ONCE
 
 Document = dict[str, Any]
 
