@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 from kombu import Connection, Consumer, Queue
+from pymongo.collection import Collection
 
 from taskyard.broker import intake
 from taskyard.broker.messages import Messages
@@ -122,3 +123,26 @@ def test_one_new_message_is_claimed_alone_and_the_rest_is_looked_at_when_it_was_
     assert (got, limits) == ([0], [1])
     connection.drain_events(timeout=0.5)
     assert got == [0, 1]
+
+
+def test_who_loses_a_race_for_the_first_looks_for_the_next_at_once(
+    connection: Connection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream says nothing of what waits already."""
+    _, got = consume(connection, queue, answer=True)
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.3)
+    broker = connection.transport.broker
+    broker.watcher.unsubscribe(id(connection.transport))
+    publish(connection, queue, 2 * PREFETCH)
+    stamp = Collection.update_many
+
+    def be_late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        assert len(broker.messages.claim(queue.name, PREFETCH, 10_000)) == PREFETCH
+        return stamp(*arguments, **options)
+
+    monkeypatch.setattr(Collection, "update_many", be_late)
+    connection.transport.inbox.wake(queue.name)
+    connection.drain_events(timeout=1)
+    assert got == [PREFETCH]

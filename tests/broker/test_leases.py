@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pymongo.errors import DocumentTooLarge
 
 from taskyard.broker import leases as leases_module
 from taskyard.broker.leases import Leases
-from taskyard.broker.messages import Messages
+from taskyard.broker.messages import Delivery, Messages
 from taskyard.store.client import Store
 from tests.helpers import eventually
 
@@ -24,6 +25,31 @@ def test_a_flush_ends_when_what_was_posted_is_written(store: Store) -> None:
         leases.release(claimed.delivery)
         leases.flush()
         assert messages.count("q") == 1
+
+
+def test_a_burial_that_cannot_be_made_holds_up_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = Messages(store.database, "broker")
+    leases = Leases(messages, LEASE_SECONDS)
+    for number in range(2):
+        messages.publish("q", f"{number}")
+    stuck, other = messages.claim("q", 2, round(LEASE_SECONDS * 1000))
+    bury = messages.bury
+
+    def refuse(delivery: Delivery, reason: str) -> None:
+        if delivery == stuck.delivery:
+            raise DocumentTooLarge("for good")
+        bury(delivery, reason)
+
+    monkeypatch.setattr(messages, "bury", refuse)
+    leases.bury(stuck.delivery, "rejected")
+    leases.bury(other.delivery, "rejected")
+    leases.flush(60)
+    assert "cannot be buried: for good" in caplog.text
+    (dead,) = store.database["broker.dead_letters"].find()
+    (left,) = store.database["broker.messages"].find()
+    assert (dead["_id"], left["_id"], left["lease"]) == (other.delivery.id, stuck.delivery.id, None)
 
 
 class StoppedColdError(NotImplementedError):

@@ -7,8 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
+from pymongo.errors import DocumentTooLarge
+from pymongo.monitoring import CommandListener, CommandStartedEvent
 
+from taskyard.broker import messages as messages_module
 from taskyard.broker.messages import MAX_DELIVERIES, Messages
+from taskyard.embedded import EmbeddedServer
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
 from tests.helpers import eventually
@@ -74,3 +79,66 @@ def test_what_five_consumers_died_of_is_buried(store: Store, messages: Messages)
     (dead,) = dead_letters.find()
     assert dead["reason"] == "delivered 5 times without an answer"
     assert not store.database["broker.messages"].count_documents({})
+
+
+def test_what_cannot_be_buried_is_delivered_no_more_and_keeps_no_other_from_it(
+    store: Store, messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for payload in ("deadly", "well"):
+        messages.publish("q", payload)
+    worn = {"$set": {"deliveries": MAX_DELIVERIES}}
+    store.database["broker.messages"].update_one({"payload": "deadly"}, worn)
+
+    def refuse(*_: object) -> None:
+        raise DocumentTooLarge("for good")
+
+    monkeypatch.setattr(messages, "bury", refuse)
+    (claimed,) = messages.claim("q", 2, LEASE_MS)
+    assert claimed.payload == "well"
+    assert not messages.claim("q", 2, LEASE_MS)
+
+
+class Named(CommandListener):
+    """How many messages each command named."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        for part in [*event.command.get("updates", ()), *event.command.get("deletes", ())]:
+            self.counts.append(len(part["q"]["_id"]["$in"]))
+
+    def succeeded(self, _: object) -> None:
+        """As it should."""
+
+    def failed(self, _: object) -> None:
+        """As it should not."""
+
+
+def renew_all(messages: Messages) -> int:
+    held = [claimed.delivery for claimed in messages.claim("q", 25, LEASE_MS)]
+    return len(messages.renew(held, LEASE_MS))
+
+
+def drop_all(messages: Messages) -> int:
+    messages.drop("q")
+    return 25 - messages.count("q")
+
+
+@pytest.mark.parametrize("act", [renew_all, drop_all, lambda messages: messages.purge("q")])
+def test_however_many_there_are_a_command_handles_a_bounded_number(
+    store: Store,
+    mongod: EmbeddedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Messages], int],
+) -> None:
+    """Over a hundred thousand at once took longer than a command may, at each try."""
+    monkeypatch.setattr(messages_module, "RENEWED_AT_ONCE", 10)
+    monkeypatch.setattr(messages_module, "DELETED_AT_ONCE", 10)
+    named = Named()
+    with MongoClient[dict[str, Any]](mongod.uri, event_listeners=[named]) as client:
+        messages = Messages(client[store.database.name], "broker")
+        for number in range(25):
+            messages.publish("q", f"{number}")
+        assert act(messages) == 25
+    assert named.counts[-3:] == [10, 10, 5]

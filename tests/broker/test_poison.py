@@ -47,6 +47,8 @@ def tamper(site: Site, change: Callable[[str], str]) -> None:
     ("content_type", "body"),
     [
         ("application/json", b"{no json"),
+        # An error that quotes it is too long for a document.
+        pytest.param("application/json", b"\xff" * 3_000_000, id="megabytes"),
         ("application/x-python-serialize", b"not accepted"),
         ("application/x-of-nobody", b"unknown"),
     ],

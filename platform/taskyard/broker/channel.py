@@ -13,7 +13,7 @@ from kombu.utils.json import dumps, loads
 from pymongo.errors import PyMongoError
 
 from taskyard.broker.declaring import Declaring
-from taskyard.broker.messages import Claimed, Delivery
+from taskyard.broker.messages import Batch, Claimed, Delivery
 from taskyard.broker.qos import Message, QoS, Raw, delivery_of
 
 Callback = Callable[[Raw], Any]
@@ -123,11 +123,12 @@ class Channel(Declaring):
         """The queues with a consumer on this channel."""
         return list(dict.fromkeys(self._active_queues))
 
-    def claim(self, queue: str, limit: int) -> list[Raw]:
+    def claim(self, queue: str, limit: int) -> Batch[Raw]:
         """Up to ``limit`` messages as kombu delivers them, leased."""
         claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
         self.broker.leases.hold([one.delivery for one in claimed])
-        return [raw for one in claimed if (raw := self._opened(one)) is not None]
+        opened = (raw for one in claimed if (raw := self._opened(one)) is not None)
+        return Batch(opened, more=claimed.more)
 
     def deliver(self, raw: Raw, queue: str) -> None:
         """Hand it to one of the queue's consumers here, in turn; without one it is released."""

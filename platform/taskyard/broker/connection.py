@@ -7,9 +7,9 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.database import Database
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, WriteConcernError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, PyMongoError, WriteConcernError
 
 Document = dict[str, Any]
 
@@ -28,6 +28,23 @@ OPERATION_TIMEOUT_MS = 5000
 MONITOR_MS = 5000
 WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same may succeed later: the server was away, slow or about to change."""
+    if isinstance(error, PyMongoError):
+        retryable = error.timeout or error.has_error_label("RetryableWriteError")
+        return retryable or isinstance(error, UNAVAILABLE)
+    return False
+
+
+def authoritative(database: Database[Document]) -> Database[Document]:
+    """The database as what is promised needs it, whatever the URI says: reads see what was
+    written, and what was written stays.
+    """
+    return database.with_options(
+        read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority")
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Clients:
             client = self._clients.get(key)
             if client is None:
                 client = self._clients[key] = _open(address, purpose)
-        return client[address.database]
+        return authoritative(client[address.database])
 
     def forget_parent(self) -> None:
         """In a child: leave the parent's clients alone, and its lock, which may be held."""

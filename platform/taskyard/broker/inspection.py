@@ -19,6 +19,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from taskyard.broker.broker import PREFIX
+from taskyard.broker.connection import authoritative
 from taskyard.broker.stored import AT_ONCE
 
 Document = dict[str, Any]
@@ -65,6 +66,7 @@ class Inspection:
     """Verbs of an operator. Each is safe to send again after an error."""
 
     def __init__(self, database: Database[Document], prefix: str = PREFIX) -> None:
+        database = authoritative(database)
         self._messages = database[f"{prefix}.messages"]
         self._queues = database[f"{prefix}.queues"]
         self._dead = database[f"{prefix}.dead_letters"]

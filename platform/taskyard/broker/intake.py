@@ -179,14 +179,14 @@ class Intake:
     def _one(self, source: _Source, announced: ObjectId) -> list[Raw]:
         """One, in one round trip: nothing else is new."""
         raws = source.channel.claim(source.queue, 1)
-        if raws and delivery_of(raws[0]).id != announced:
+        alone = len(raws) == 1 and delivery_of(raws[0]).id == announced
+        if raws.more and not alone:
             self._inbox.mark(source.queue)
         return raws
 
     def _several(self, source: _Source) -> list[Raw]:
-        limit = source.limit(time.monotonic())
-        raws = source.channel.claim(source.queue, limit)
-        if len(raws) >= limit:
+        raws = source.channel.claim(source.queue, source.limit(time.monotonic()))
+        if raws.more:
             self._inbox.mark(source.queue)
         return raws
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from taskyard.broker.connection import may_pass
 from taskyard.broker.messages import Delivery, Messages
 
 logger = logging.getLogger(__name__)
@@ -199,12 +200,21 @@ class Leases:
                 self._messages.release(back, undo_count=back is self._unstarted)
                 self._written(back)
         while self._buried:
-            delivery, reason = self._buried[0]
-            self._messages.bury(delivery, reason)
-            self._written([delivery])
+            self._bury(*self._buried[0])
             self._buried.pop(0)
         while self._flushes:
             self._flushes.pop().set()
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        try:
+            self._messages.bury(delivery, reason)
+        except Exception as error:
+            if may_pass(error):
+                raise
+            # Those behind it, and who waits for them, must not wait for ever.
+            logger.error("broker: %s cannot be buried: %.500s", delivery.tag, error)
+            self._messages.release([delivery])
+        self._written([delivery])
 
     def _written(self, answered: list[Delivery]) -> None:
         self._held.difference_update(answered)

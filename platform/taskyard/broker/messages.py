@@ -6,10 +6,11 @@ anybody may claim it again.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 from bson import ObjectId
@@ -18,6 +19,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from taskyard.broker.connection import may_pass
 from taskyard.broker.stored import (
     AT_ONCE,
     COLLECTED,
@@ -30,7 +32,11 @@ from taskyard.broker.stored import (
     stamp,
 )
 
+logger = logging.getLogger(__name__)
+
 Document = dict[str, Any]
+
+T = TypeVar("T")
 
 #: Deliveries of one message after which it is taken to be what kills its consumers.
 MAX_DELIVERIES = 5
@@ -41,6 +47,13 @@ PUBLISH_SECONDS = 15.0
 
 #: How long a dead letter is kept for somebody to look at.
 DEAD_KEPT_SECONDS = 30 * 24 * 3600
+
+#: Characters of a reason that are kept.
+REASON = 2_000
+
+#: Messages that one command renews or deletes: it must end in time, however many there are.
+RENEWED_AT_ONCE = 1_000
+DELETED_AT_ONCE = 5_000
 
 _TRANSIENT = 1
 
@@ -72,6 +85,16 @@ class Claimed:
     queue: str
     payload: str
     deliveries: int
+
+
+class Batch(list[T]):
+    """What one claim brought. There may be ``more`` when its look found all that it asked for,
+    also where others were faster to claim it.
+    """
+
+    def __init__(self, brought: Iterable[T] = (), *, more: bool) -> None:
+        super().__init__(brought)
+        self.more = more
 
 
 class Messages:
@@ -136,7 +159,7 @@ class Messages:
         with pymongo.timeout(self._publish_seconds):
             self._add(self._all, document, delay_ms, ttl_ms)
 
-    def claim(self, queue: str, limit: int, lease_ms: int) -> list[Claimed]:
+    def claim(self, queue: str, limit: int, lease_ms: int) -> Batch[Claimed]:
         """Lease up to ``limit`` messages that are ready, in order of priority, then of age.
 
         After an error it may have leased some. They are the result of the queue's next claim, or
@@ -145,8 +168,10 @@ class Messages:
         unknown = self._unknown.pop(queue, [])
         lease = secrets.token_hex(8)
         try:
-            found = self._read_back(queue, unknown, lease_ms) if unknown else []
-            return self._taken(found or self._stamped(queue, limit, lease, lease_ms))
+            found = self._read_back(queue, unknown, lease_ms)
+            if not found:
+                found = self._stamped(queue, limit, lease, lease_ms)
+            return Batch(self._taken(found), more=found.more)
         except BaseException:
             # Not the driver's alone: Celery's handler of a cold stop raises where it interrupts.
             self._unknown.setdefault(queue, []).extend([*unknown, lease])
@@ -174,9 +199,12 @@ class Messages:
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
-        pairs = [{"_id": delivery.id, "lease": delivery.lease} for delivery in held]
-        if not pairs:
-            return set()
+        still: set[Delivery] = set()
+        for begin in range(0, len(held), RENEWED_AT_ONCE):
+            still |= self._renewed(held[begin : begin + RENEWED_AT_ONCE], lease_ms)
+        return still
+
+    def _renewed(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         mine = {
             "_id": {"$in": [delivery.id for delivery in held]},
             "lease": {"$in": list({delivery.lease for delivery in held})},
@@ -207,7 +235,9 @@ class Messages:
         found = self._all.find_one({"_id": delivery.id, "lease": delivery.lease})
         if found is None:
             return
-        dead = [{"$set": {**literal(found), "reason": {"$literal": reason}, "diedAt": "$$NOW"}}]
+        # What a message holds may be in it: very long, or what cannot be encoded.
+        kept = {"$literal": reason[:REASON].encode(errors="replace").decode()}
+        dead = [{"$set": {**literal(found), "reason": kept, "diedAt": "$$NOW"}}]
         self._dead.update_one({"_id": found["_id"]}, dead, upsert=True)
         self._all.delete_one({"_id": delivery.id, "lease": delivery.lease})
 
@@ -217,11 +247,21 @@ class Messages:
 
     def purge(self, queue: str) -> int:
         """Delete what waits in the queue; returns how many."""
-        return self._all.delete_many({"queue": queue, **WAITING}).deleted_count
+        return self._delete({"queue": queue, **WAITING})
 
     def drop(self, queue: str) -> None:
         """Delete everything of the queue."""
-        self._all.delete_many({"queue": queue})
+        self._delete({"queue": queue})
+
+    def _delete(self, some: Document) -> int:
+        deleted = 0
+        while True:
+            found = self._all.find(some, {"_id": 1}).limit(DELETED_AT_ONCE)
+            ids = [document["_id"] for document in found]
+            deleted += self._all.delete_many({**some, "_id": {"$in": ids}}).deleted_count
+            # Not until there are none: others may publish meanwhile.
+            if len(ids) < DELETED_AT_ONCE:
+                return deleted
 
     def _add(
         self,
@@ -248,7 +288,7 @@ class Messages:
         once = [{"$replaceWith": {"$cond": [there, "$$ROOT", timed]}}]
         messages.update_one(mine, once, upsert=True)
 
-    def _stamped(self, queue: str, limit: int, lease: str, lease_ms: int) -> list[Document]:
+    def _stamped(self, queue: str, limit: int, lease: str, lease_ms: int) -> Batch[Document]:
         """What this lease was stamped on now."""
         mine = stamp(lease, lease_ms)
         ready = {"queue": queue, **READY}
@@ -256,23 +296,26 @@ class Messages:
             one = self._all.find_one_and_update(
                 ready, mine, sort=ORDER, return_document=ReturnDocument.AFTER
             )
-            return [one] if one else []
+            return Batch([one] if one else [], more=bool(one))
         ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(ORDER).limit(limit)]
         if not ids:
-            return []
+            return Batch(more=False)
         # Between the look and the stamp others may have claimed some: the stamp asks again,
         # and who won is read back by the lease.
         self._all.update_many({"_id": {"$in": ids}, **READY}, mine)
         won = self._all.find({"_id": {"$in": ids}, "lease": lease})
         order = {identity: place for place, identity in enumerate(ids)}
-        return sorted(won, key=lambda d: order[d["_id"]])
+        return Batch(sorted(won, key=lambda d: order[d["_id"]]), more=len(ids) >= limit)
 
-    def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> list[Document]:
+    def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> Batch[Document]:
         """What claims took without being told, renewed; not what is over meanwhile."""
+        if not leases:
+            return Batch(more=False)
         held = {"queue": queue, "lease": {"$in": leases}, **due_within(lease_ms)}
         found = list(self._all.find(held).sort(ORDER))
         ours = self.renew([Delivery(d["_id"], d["lease"]) for d in found], lease_ms)
-        return [d for d in found if Delivery(d["_id"], d["lease"]) in ours]
+        # Nobody looked for what is behind them.
+        return Batch((d for d in found if Delivery(d["_id"], d["lease"]) in ours), more=True)
 
     def _taken(self, found: Sequence[Mapping[str, Any]]) -> list[Claimed]:
         """What was claimed, without those that were delivered too often: they are buried."""
@@ -280,9 +323,18 @@ class Messages:
         for document in found:
             delivery = Delivery(document["_id"], document["lease"])
             if document["deliveries"] > self._max_deliveries:
-                self.bury(delivery, f"delivered {self._max_deliveries} times without an answer")
+                self._bury_worn(delivery)
                 continue
             taken.append(
                 Claimed(delivery, document["queue"], document["payload"], document["deliveries"])
             )
         return taken
+
+    def _bury_worn(self, delivery: Delivery) -> None:
+        try:
+            self.bury(delivery, f"delivered {self._max_deliveries} times without an answer")
+        except Exception as error:
+            if may_pass(error):
+                raise
+            # Its lease keeps it from being claimed again and again; the others are delivered.
+            logger.error("broker: %s cannot be buried: %.500s", delivery.tag, error)

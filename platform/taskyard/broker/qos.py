@@ -28,7 +28,9 @@ class Message(virtual.Message):
         try:
             return super().decode()
         except Exception as error:
-            self.channel.qos.undecodable[self.delivery_tag] = f"cannot be decoded: {error!r}"
+            # Its ``repr`` would hold the whole body.
+            reason = f"cannot be decoded: {type(error).__name__}: {error}"
+            self.channel.qos.undecodable[self.delivery_tag] = reason
             raise
 
 

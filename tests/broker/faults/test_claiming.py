@@ -42,6 +42,27 @@ def test_all_that_was_claimed_is_delivered(
     assert sorted(bodies) == list(range(10))
 
 
+def test_a_uri_that_reads_from_secondaries_loses_no_claim(
+    replica_set: ReplicaSet, admin: MongoClient[Document]
+) -> None:
+    """Who won a message is read back: a secondary may not know of it yet."""
+    uri = f"{SCHEME}+{replica_set.uri}&readPreference=secondary"
+    options = {"database": DATABASE, "lease_seconds": 600}
+    with Connection(uri, transport_options=options) as connection:
+        queue = connection.SimpleQueue("read-back")
+        for number in range(100):
+            queue.put(number)
+        queue.consumer.qos(prefetch_count=5)
+        bodies = []
+        for _ in range(100):
+            message = queue.get(timeout=30)
+            bodies.append(message.payload)
+            message.ack()
+        queue.close()
+    admin.drop_database(DATABASE)
+    assert bodies == list(range(100))
+
+
 def test_nothing_is_claimed_while_what_is_held_cannot_be_renewed(
     replica_set: ReplicaSet, admin: MongoClient[Document], fail: Fail
 ) -> None:

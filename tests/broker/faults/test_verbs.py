@@ -233,6 +233,7 @@ TABLE: list[tuple[Act, str]] = [
     (bury_at_claim, "update"),
     (bury_at_claim, "delete"),
     (count_and_purge, "aggregate"),
+    (count_and_purge, "find"),
     (count_and_purge, "delete"),
     (make_indexes, "createIndexes"),
     (bind, "update"),
