@@ -193,6 +193,34 @@ def test_a_deleted_queue_is_gone_with_its_messages(
         queue_length(connection, queue)
 
 
+def test_what_is_known_of_a_queue_goes_with_it(connection: Connection, queue: Queue) -> None:
+    """A client of remote control that lives for months has a queue for each answer."""
+    channel = connection.channel()
+    with Consumer(channel, [queue], on_message=lambda _: None):
+        publish(connection, queue, "one")
+    channel.queue_delete(queue.name)
+    known = [channel._options, channel._bindings, channel._ttls, channel._callbacks]
+    assert not any(queue.name in names for names in known)
+
+
+def test_a_queue_that_is_unbound_gets_no_more(connection: Connection, queue: Queue) -> None:
+    """Also from those who knew of the binding, and by the channel that did not make it."""
+    publish(connection, queue, "one")
+    exchange, key = queue.exchange.name, queue.routing_key
+    connection.channel().queue_unbind(queue.name, exchange, key)
+    with connection.Producer(auto_declare=False) as producer:
+        producer.publish("two", exchange=exchange, routing_key=key)
+    assert queue_length(connection, queue) == 1
+
+
+def test_who_only_looks_changes_nothing(connection: Connection, site: Site, queue: Queue) -> None:
+    queue.message_ttl = 60
+    publish(connection, queue, "one")
+    assert queue_length(connection, queue) == 1
+    declared = site.database["broker.queues"].find_one({"_id": queue.name})
+    assert declared == {"_id": queue.name, "messageTtlMs": 60_000}
+
+
 def test_a_queue_in_use_or_not_empty_is_kept_when_so_asked(
     connection: Connection, queue: Queue
 ) -> None:

@@ -73,9 +73,31 @@ def test_a_queue_that_goes_with_its_reader_does_so_when_the_reader_is_killed(
     bound = queue(connection.default_channel)
     bound.declare()
     assert not any("expireAt" in stored for stored in documents(site, bound.name))
-    Consumer(connection, [queue], on_message=lambda _: None).consume()
-    wait(lambda: all("expireAt" in one for one in documents(site, bound.name)), site.messages)
-    assert len(documents(site, bound.name)) == 2
+    with Consumer(connection, [queue], on_message=lambda _: None):
+        """It is gone again at once."""
+    assert ["expireAt" in stored for stored in documents(site, bound.name)] == [True, True]
+    bound.declare()
+    assert ["expireAt" in stored for stored in documents(site, bound.name)] == [True, True]
+
+
+def test_a_queue_that_is_declared_not_to_expire_stays(connection: Connection, site: Site) -> None:
+    """Whatever it was declared to do before."""
+    queue = expiring("stays")
+    queue(connection.default_channel).declare()
+    queue.expires = None
+    queue(connection.default_channel).declare()
+    assert ["expireAt" in stored for stored in documents(site, queue.name)] == [False, False]
+
+
+def test_a_queue_that_expired_is_bound_again_by_another_channel_of_the_connection(
+    connection: Connection, site: Site
+) -> None:
+    queue = expiring("rebound")
+    queue(connection.default_channel).declare()
+    site.database["broker.queues"].delete_one({"_id": queue.name})
+    site.database["broker.bindings"].delete_many({"queue": queue.name})
+    queue(connection.channel()).declare()
+    assert len(documents(site, queue.name)) == 2
 
 
 def test_what_nobody_reads_in_an_expired_queue_is_collected(

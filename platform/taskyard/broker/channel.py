@@ -99,6 +99,7 @@ class Channel(Declaring):
         callbacks = self._callbacks[queue]
         callbacks.pop(consumer_tag)
         if not callbacks:
+            del self._callbacks[queue]
             self.let_go(queue)
         if not self._consumers:
             self.qos.loosen()

@@ -18,6 +18,12 @@ Raw = dict[str, Any]
 _BINDINGS_SECONDS = 5.0
 _OPTIONS_SECONDS = 60.0
 
+#: Queues whose options are known: a worker answers each remote control in a queue of its own.
+_KNOWN = 1_000
+
+#: Where kombu binds a queue for which no exchange is named.
+_DEFAULT_EXCHANGE = "amq.direct"
+
 #: A queue that goes with its last consumer goes so long after it: it may only be reconnecting.
 AUTO_DELETE_MS = 300_000
 
@@ -30,7 +36,6 @@ class Declaring(virtual.Channel):
     def __init__(self, connection: Any, **options: Any) -> None:
         self._transport = connection
         self._options: dict[str, QueueOptions] = {}
-        self._auto_delete: set[str] = set()
         #: By queue, what was bound here: to be bound again when it had expired meanwhile.
         self._bindings: dict[str, set[Binding]] = {}
         self._tables: dict[str, tuple[float, set[Any]]] = {}
@@ -48,19 +53,47 @@ class Declaring(virtual.Channel):
         prepared: Raw = to_rabbitmq_queue_arguments(arguments, **options)
         return prepared
 
-    def _new_queue(self, queue: str, **declared: Any) -> None:
+    def queue_declare(
+        self, queue: str | None = None, passive: bool = False, **declared: Any
+    ) -> Any:
+        """Declare the queue; if ``passive`` see that it is there, and how long it is."""
+        return super().queue_declare(queue, passive, passively=passive, **declared)
+
+    def _new_queue(self, queue: str, passively: bool = False, **declared: Any) -> None:
+        """Kombu calls it for a queue that is declared passively, too: that changes nothing."""
         arguments = declared.get("arguments") or {}
-        options = QueueOptions(arguments.get("x-expires"), arguments.get("x-message-ttl"))
-        if declared.get("auto_delete"):
-            self._auto_delete.add(queue)
-        self._options[queue] = options
-        self.broker.topology.declare(queue, options)
+        options = QueueOptions(
+            arguments.get("x-expires"),
+            arguments.get("x-message-ttl"),
+            bool(declared.get("auto_delete")),
+        )
+        if not passively:
+            self._options[queue] = options
+            self.broker.topology.declare(queue, options)
+        elif options != QueueOptions():
+            self._options.setdefault(queue, options)
 
     def _has_queue(self, queue: str, **_: Any) -> bool:
         return self.broker.topology.exists(queue)
 
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **options: Any,
+    ) -> None:
+        """Bind it, also if this connection did so before: it may have expired since."""
+        exchange = exchange or _DEFAULT_EXCHANGE
+        known = self.state.has_binding(queue, exchange, routing_key)
+        super().queue_bind(queue, exchange, routing_key, arguments, **options)
+        if known:
+            kind = self.typeof(exchange)
+            self._queue_bind(exchange, *kind.prepare_bind(queue, exchange, routing_key, arguments))
+
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
-        options = self._options.get(queue, QueueOptions())
+        options = self._options.get(queue)
         self.broker.topology.bind(exchange, routing_key, pattern, queue, options)
         self._bindings.setdefault(queue, set()).add((exchange, routing_key, pattern))
         self._tables.pop(exchange, None)
@@ -70,15 +103,22 @@ class Declaring(virtual.Channel):
         queue: str,
         exchange: str | None = None,
         routing_key: str = "",
-        arguments: Any = None,
-        **options: Any,
+        arguments: Any = None,  # noqa: ARG002 - kombu's signature
+        **_: Any,
     ) -> None:
         """Take a binding back, here and for others."""
-        super().queue_unbind(queue, exchange, routing_key, arguments, **options)
-        self.broker.topology.unbind(exchange or "", routing_key, queue)
+        exchange = exchange or _DEFAULT_EXCHANGE
+        self.broker.topology.unbind(exchange, routing_key, queue)
+        self.state.binding_delete(queue, exchange, routing_key)
+        table = self.state.exchanges.get(exchange, {}).get("table", [])
+        table[:] = [one for one in table if (one[0], one[2]) != (routing_key, queue)]
+        for channel in self.connection.channels:
+            channel._unbound(queue, exchange, routing_key)
+
+    def _unbound(self, queue: str, exchange: str, routing_key: str) -> None:
         bindings = self._bindings.get(queue, set())
-        bindings -= {one for one in bindings if one[:2] == (exchange or "", routing_key)}
-        self._tables.pop(exchange or "", None)
+        bindings -= {one for one in bindings if one[:2] == (exchange, routing_key)}
+        self._tables.pop(exchange, None)
 
     def queue_delete(
         self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any
@@ -89,7 +129,8 @@ class Declaring(virtual.Channel):
         if if_unused and any(queue in one._active_queues for one in self.connection.channels):
             return
         self.let_go(queue)
-        self._bindings.pop(queue, None)
+        for known in (self._bindings, self._options, self._ttls):
+            known.pop(queue, None)
         self.broker.topology.drop(queue)
         self.broker.messages.drop(queue)
         self.state.queue_bindings_delete(queue)
@@ -116,21 +157,26 @@ class Declaring(virtual.Channel):
         known = self._ttls.get(queue)
         if known is None or known[0] < time.monotonic():
             ttl = self.broker.topology.message_ttl_ms(queue)
+            if len(self._ttls) >= _KNOWN:
+                self._ttls.clear()
             known = self._ttls[queue] = (time.monotonic() + _OPTIONS_SECONDS, ttl)
         return known[1]
 
     def keep(self, queue: str) -> None:
         """A queue that expires lives as long as it is consumed here, until ``let_go``."""
         options = self._options.get(queue, QueueOptions())
-        if options.expires_ms is None and queue in self._auto_delete:
+        if options.expires_ms is None and options.auto_delete:
             options = replace(options, expires_ms=AUTO_DELETE_MS)
-        if options.expires_ms is not None:
-            topology, bindings = self.broker.topology, self._bindings.setdefault(queue, set())
-            self.broker.leases.keep(
-                (id(self), queue),
-                lambda: topology.keep(queue, options, tuple(bindings)),
-                expires_seconds=options.expires_ms / 1000,
-            )
+        if options.expires_ms is None:
+            return
+        topology, bindings = self.broker.topology, self._bindings.setdefault(queue, set())
+
+        def keep() -> None:
+            topology.keep(queue, options, tuple(bindings))
+
+        self.broker.leases.keep((id(self), queue), keep, expires_seconds=options.expires_ms / 1000)
+        # Now, too: its reader may leave or die before that is due.
+        keep()
 
     def let_go(self, queue: str) -> None:
         """It is consumed here no more."""

@@ -33,6 +33,9 @@ RENEWALS_PER_LEASE = 3
 KEEP_SECONDS = 3.0
 KEEPS_PER_EXPIRY = 5
 
+#: Those that expire sooner are kept so many times before.
+LEAST_KEEPS_PER_EXPIRY = 3
+
 #: Answers are gathered so long before the next write: one write costs as much as eight answers.
 GATHER_SECONDS = 0.02
 
@@ -112,13 +115,16 @@ class Leases:
     def keep(
         self, owner: object, keep: Callable[[], None] | None, *, expires_seconds: float = 0
     ) -> None:
-        """Call ``keep`` several times before what it keeps expires, until it is None."""
+        """Call ``keep`` several times before what it keeps now expires, until it is None."""
 
         def change() -> None:
             self._keepers.pop(owner, None)
             if keep is not None:
-                every = max(KEEP_SECONDS, expires_seconds / KEEPS_PER_EXPIRY)
-                self._keepers[owner] = _Keeper(keep, every, time.monotonic() + KEEP_SECONDS)
+                every = min(
+                    max(KEEP_SECONDS, expires_seconds / KEEPS_PER_EXPIRY),
+                    max(GATHER_SECONDS, expires_seconds / LEAST_KEEPS_PER_EXPIRY),
+                )
+                self._keepers[owner] = _Keeper(keep, every, time.monotonic() + every)
 
         self._commands.put(change)
 

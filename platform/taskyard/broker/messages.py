@@ -27,6 +27,7 @@ from taskyard.broker.stored import (
     READY,
     WAITING,
     due_within,
+    later,
     literal,
     released,
     stamp,
@@ -280,10 +281,10 @@ class Messages:
             return
         timed = {name: {"$literal": value} for name, value in document.items()}
         if delay_ms:
-            timed["visibleAt"] = {"$add": ["$$NOW", delay_ms]}
+            timed["visibleAt"] = later(delay_ms)
         if ttl_ms is not None:
             # ``notAfter`` decides; ``expireAt`` only has the server collect what nobody claimed.
-            timed["notAfter"] = timed["expireAt"] = {"$add": ["$$NOW", ttl_ms]}
+            timed["notAfter"] = timed["expireAt"] = later(ttl_ms)
         there = {"$gt": ["$queue", None]}
         once = [{"$replaceWith": {"$cond": [there, "$$ROOT", timed]}}]
         messages.update_one(mine, once, upsert=True)

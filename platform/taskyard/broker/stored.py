@@ -14,6 +14,9 @@ Document = dict[str, Any]
 #: Visible at once. A constant, so that messages of one priority are claimed in ``_id``'s order.
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: A hundred years: further on is what no driver reads, and with it all that is read along.
+MOST_MS = 36_525 * 24 * 3600 * 1000
+
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
 _ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
@@ -34,6 +37,11 @@ COLLECTED: Document = {
     }
 }
 ORDER = [("priority", 1), ("visibleAt", 1), ("_id", 1)]
+
+
+def later(ms: int) -> Document:
+    """The instant so far from now, or in a hundred years."""
+    return {"$add": ["$$NOW", min(ms, MOST_MS)]}
 
 
 def due_within(ms: int) -> Document:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pymongo.database import Database
+
+from taskyard.broker.stored import MOST_MS, later
 
 Document = dict[str, Any]
 
@@ -25,6 +28,8 @@ class QueueOptions:
     expires_ms: int | None = None
     #: What its messages live at most.
     message_ttl_ms: int | None = None
+    #: Without ``expires_ms`` its readers say how long it lives.
+    auto_delete: bool = False
 
 
 class Topology:
@@ -43,7 +48,11 @@ class Topology:
 
     def declare(self, queue: str, options: QueueOptions) -> None:
         """Note a queue with its options."""
-        fields: Document = {"messageTtlMs": options.message_ttl_ms, **_expiry(options.expires_ms)}
+        ttl = options.message_ttl_ms
+        fields: Document = {
+            "messageTtlMs": None if ttl is None else min(ttl, MOST_MS),
+            **_expiry(options),
+        }
         self._queues.update_one({"_id": queue}, [{"$set": fields}], upsert=True)
 
     def exists(self, queue: str) -> bool:
@@ -64,16 +73,16 @@ class Topology:
         routing_key: str,
         pattern: str | None,
         queue: str,
-        options: QueueOptions,
+        options: QueueOptions | None,
     ) -> None:
-        """Have messages of the exchange reach the queue."""
-        identity = f"{exchange}|{routing_key}|{queue}"
+        """Have messages of the exchange reach the queue, of which nothing may be known."""
+        identity = json.dumps([exchange, routing_key, queue])
         fields: Document = {
             "exchange": {"$literal": exchange},
             "routingKey": {"$literal": routing_key},
             "pattern": {"$literal": pattern},
             "queue": {"$literal": queue},
-            **_expiry(options.expires_ms),
+            **_expiry(options),
         }
         self._bindings.update_one({"_id": identity}, [{"$set": fields}], upsert=True)
 
@@ -84,7 +93,9 @@ class Topology:
 
     def unbind(self, exchange: str, routing_key: str, queue: str) -> None:
         """Take a binding back."""
-        self._bindings.delete_one({"_id": f"{exchange}|{routing_key}|{queue}"})
+        # Not by identity: earlier versions had another.
+        same = {"queue": queue, "exchange": exchange, "routingKey": routing_key}
+        self._bindings.delete_many(same)
 
     def keep(self, queue: str, options: QueueOptions, bindings: Iterable[Binding]) -> None:
         """The queue has a consumer: it and its bindings live on, or again after an outage."""
@@ -98,5 +109,8 @@ class Topology:
         self._queues.delete_one({"_id": queue})
 
 
-def _expiry(expires_ms: int | None) -> Document:
-    return {} if expires_ms is None else {"expireAt": {"$add": ["$$NOW", expires_ms]}}
+def _expiry(options: QueueOptions | None) -> Document:
+    """When it goes: as before, by itself, or never."""
+    if options is None or (options.auto_delete and options.expires_ms is None):
+        return {}
+    return {"expireAt": "$$REMOVE" if options.expires_ms is None else later(options.expires_ms)}
