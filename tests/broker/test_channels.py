@@ -10,7 +10,9 @@ import pytest
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.common import Broadcast
 from kombu.exceptions import ChannelError
+from pymongo.errors import AutoReconnect
 
+from taskyard.broker.messages import Messages
 from tests.broker.celery_process import wait
 from tests.broker.site import Site, drain
 
@@ -191,6 +193,45 @@ def test_a_deleted_queue_is_gone_with_its_messages(
     assert not messages(site, queue)
     with pytest.raises(ChannelError):
         queue_length(connection, queue)
+
+
+@pytest.mark.parametrize("body", ["", b""])
+def test_an_empty_body_arrives_as_from_other_transports(
+    connection: Connection, queue: Queue, body: Body
+) -> None:
+    arrived = []
+    with Connection("memory://") as other:
+        for each in (connection, other):
+            publish(each, queue, body, content_type="text/plain", content_encoding="utf-8")
+            message = queue(each.default_channel).get(accept=["text/plain"])
+            arrived.append((message.body, message.payload))
+    assert arrived[0] == arrived[1]
+
+
+def test_a_get_gives_back_what_else_a_claim_took_without_being_told(
+    connection: Connection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(*_: object) -> None:
+        raise AutoReconnect
+
+    publish(connection, queue, 0, 1, 2)
+    broker = connection.transport.broker
+    with monkeypatch.context() as patch:
+        patch.setattr(Messages, "_taken", lose)
+        with pytest.raises(AutoReconnect):
+            broker.messages.claim(queue.name, 3, broker.lease_ms)
+    bound = queue(connection.default_channel)
+    assert [bound.get().payload for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_connection_that_is_closed_is_told_nothing_more(site: Site, queue: Queue) -> None:
+    with connect(site) as connection:
+        for _ in range(2):
+            Consumer(connection.channel(), [queue], on_message=lambda _: None).consume()
+        transport = connection.transport
+        wakes = transport.broker.watcher._wakes
+        assert id(transport) in wakes
+    assert id(transport) not in wakes
 
 
 def test_what_is_known_of_a_queue_goes_with_it(connection: Connection, queue: Queue) -> None:

@@ -32,6 +32,41 @@ def test_children_that_live_for_one_task_publish_tasks(site: Site, blocking: boo
     worker.kill()
 
 
+#: A child of multiprocessing that answers with its last act; its messages end one after another.
+ANSWERING = f"""
+import multiprocessing, sys
+from {worker_app.__name__} import app
+def answer():
+    connection = app.connection_for_read()
+    queue = connection.SimpleQueue("answered")
+    for _ in range(3):
+        queue.get(timeout=30).ack()
+    if sys.argv[1] == "closes":
+        connection.close()
+with app.connection_for_write() as connection:
+    queue = connection.SimpleQueue("answered")
+    for number in range(3):
+        queue.put(number)
+child = multiprocessing.get_context("fork").Process(target=answer)
+child.start()
+child.join()
+sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("end", ["closes", "leaves"])
+def test_what_a_child_answers_last_is_written(site: Site, end: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWERING, end],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not [one for one in site.messages() if one["queue"] == "answered"]
+
+
 #: A parent that has published, consumes and holds a message, then forks; each of both goes on.
 FORKING = f"""
 import os, sys

@@ -21,7 +21,8 @@ from tests.broker.celery_process import PATIENCE_SECONDS, wait
 from tests.broker.conftest import OpenSite
 from tests.broker.site import Site, drain
 
-#: Goes on with a connection for a moment, as a blocking worker does or as one with a loop.
+#: Goes on with a connection for a moment, as a blocking worker does, as who never waits does, or
+#: as a worker with a loop.
 Turn = Callable[[], None]
 
 LEASE_SECONDS = 1.5
@@ -58,7 +59,7 @@ def consumer(connection: Connection, site: Site, got: list[Any]) -> Iterator[Con
         yield made
 
 
-@pytest.fixture(params=["blocking", "loop"])
+@pytest.fixture(params=["blocking", "polling", "loop"])
 def turn(
     request: pytest.FixtureRequest,
     connection: Connection,
@@ -66,9 +67,10 @@ def turn(
 ) -> Iterator[Turn]:
     watcher = connection.transport.broker.watcher
     wait(lambda: watcher.follows, lambda: watcher)
-    if request.param == "blocking":
+    if request.param != "loop":
         drain(connection)
-        yield lambda: drain(connection, 0.05)
+        seconds = 0.05 if request.param == "blocking" else 0
+        yield lambda: drain(connection, seconds)
         return
     hub = Hub()
     connection.transport.register_with_event_loop(connection.connection, hub)

@@ -81,6 +81,21 @@ def test_what_five_consumers_died_of_is_buried(store: Store, messages: Messages)
     assert not store.database["broker.messages"].count_documents({})
 
 
+def test_a_message_that_is_put_back_each_time_is_buried_for_that(
+    store: Store, messages: Messages
+) -> None:
+    messages.publish("q", "nobody wants it")
+    (claimed,) = messages.claim("q", 1, LEASE_MS)
+    messages.release([claimed.delivery], undo_count=True)
+    messages.claim("q", 1, 1)
+    for _ in range(MAX_DELIVERIES - 1):
+        (claimed,) = eventually(lambda: messages.claim("q", 1, LEASE_MS))
+        messages.release([claimed.delivery])
+    assert not messages.claim("q", 1, LEASE_MS)
+    (dead,) = store.database["broker.dead_letters"].find()
+    assert dead["reason"] == "delivered 5 times: put back 4 times, without an answer 1 times"
+
+
 def test_what_cannot_be_buried_is_delivered_no_more_and_keeps_no_other_from_it(
     store: Store, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

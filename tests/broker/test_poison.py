@@ -66,7 +66,17 @@ def test_a_body_that_cannot_be_decoded(
     assert "cannot be decoded" in buried()
 
 
-@pytest.mark.parametrize("payload", ["{no json", "[]", '"text"', "{}", '{"properties": null}'])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "{no json",
+        "[]",
+        '"text"',
+        "{}",
+        '{"properties": null}',
+        '{"properties": {}, "headers": "text"}',
+    ],
+)
 def test_an_envelope_that_is_none(site: Site, buried: Callable[[], str], payload: str) -> None:
     tamper(site, lambda _: payload)
     assert "is no message" in buried()

@@ -1,12 +1,19 @@
-"""Broker URIs as people write them, and as Celery shows them."""
+"""Broker URIs as people write them, as Celery shows them, and what becomes of their options."""
 
 from __future__ import annotations
 
-import pytest
-from pymongo import ReadPreference
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
 
-from taskyard.broker.connection import Address, _open
+import pytest
+from kombu import Connection
+from pymongo import ReadPreference, WriteConcern
+
+from taskyard.broker import SCHEME
+from taskyard.broker.connection import CONNECT_TIMEOUT_MS, Address, Clients
 from taskyard.broker.transport import Transport
+from tests.broker.site import Site
 
 HOSTS = "db1:27017,db2:27018,db3:27019"
 
@@ -18,6 +25,11 @@ HOSTS = "db1:27017,db2:27018,db3:27019"
         ("mongodb://localhost:27017/?x=1", "mongodb://localhost:27017/?x=1"),
         ("mongodb://u:secret@db1/", "mongodb://u:**@db1/"),
         (f"mongodb://{HOSTS}/?replicaSet=rs", f"mongodb://{HOSTS}/?replicaSet=rs"),
+        (
+            "mongodb://db1/?authMechanismProperties=AWS_SESSION_TOKEN:secret"
+            "&TLSCertificateKeyFilePassword=secret&tls=true",
+            "mongodb://db1/?authMechanismProperties=**&TLSCertificateKeyFilePassword=**&tls=true",
+        ),
         (f"mongodb://u:se%40cret@{HOSTS}/d?a=b", f"mongodb://u:**@{HOSTS}/d?a=b"),
     ],
 )
@@ -26,9 +38,32 @@ def test_a_uri_is_shown_with_all_its_hosts_and_no_password(uri: str, shown: str)
     assert Transport.as_uri(uri, include_password=True) == f"taskyard+{uri}"
 
 
-def test_a_uri_that_would_read_from_secondaries_reads_from_the_primary_all_the_same() -> None:
-    """What was just published must be found."""
-    uri = "mongodb://127.0.0.1:1/?readPreference=secondary"
-    for purpose in ("work", "watch"):
-        with _open(Address(uri, "celery", "broker"), purpose) as client:
-            assert client.read_preference == ReadPreference.PRIMARY
+def test_what_a_uri_says_goes_but_for_what_is_promised() -> None:
+    said = "timeoutMS=60000&appName=mine&readPreference=secondary&w=1&journal=false"
+    address = Address(f"mongodb://db1/?{said}", "d", "broker")
+    database = Clients().database(address)
+    options = database.client.options
+    assert (options.timeout, options.pool_options.appname) == (60, "mine")
+    assert options.pool_options.connect_timeout == CONNECT_TIMEOUT_MS / 1000
+    assert database.read_preference == ReadPreference.PRIMARY
+    assert database.write_concern == WriteConcern("majority")
+    database.client.close()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compressors": ["zlib"]}, {"authMechanismProperties": {"SERVICE_NAME": "x"}}]
+)
+def test_connections_share_one_broker_however_many_are_opened_at_once(
+    site: Site, options: dict[str, Any]
+) -> None:
+    together = Barrier(8)
+    transport_options = {"database": site.database_name, "client_options": options}
+
+    def broker_of_one(_: int) -> object:
+        connection = Connection(f"{SCHEME}+{site.mongodb_uri}", transport_options=transport_options)
+        transport = connection.get_transport_cls()(connection)
+        together.wait()
+        return transport.broker
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(broker_of_one, range(8)))) == 1

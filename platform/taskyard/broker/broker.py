@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pymongo import uri_parser
 
@@ -34,7 +33,7 @@ class Options:
     database: str = ""
     prefix: str = PREFIX
     #: Options of the driver, as pairs.
-    client_options: tuple[tuple[str, object], ...] = ()
+    client_options: tuple[tuple[str, object], ...] = field(default=(), hash=False)
 
 
 class Broker:
@@ -75,11 +74,25 @@ class Broker:
         return bool(known and self.leases.sound())
 
 
-def broker_of(uri: str, options: Options) -> Broker:
-    """This process's broker for the URI; a forked child has its own."""
-    return _broker_of(os.getpid(), uri, options)
+class Brokers:
+    """The brokers of this process, one for each URI; a forked child has its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._brokers: dict[tuple[int, str, Options], Broker] = {}
+
+    def of(self, uri: str, options: Options) -> Broker:
+        """The one for the URI, whichever thread asks first."""
+        key = os.getpid(), uri, options
+        with self._lock:
+            if key not in self._brokers:
+                self._brokers[key] = Broker(uri, options)
+            return self._brokers[key]
+
+    def forget_parent(self) -> None:
+        """In a child: the parent's lock may be held. Its brokers are left alone."""
+        self._lock = threading.Lock()
 
 
-@functools.cache
-def _broker_of(_pid: int, uri: str, options: Options) -> Broker:
-    return Broker(uri, options)
+brokers = Brokers()
+os.register_at_fork(after_in_child=brokers.forget_parent)

@@ -45,6 +45,11 @@ class Channel(Declaring):
         message["properties"].setdefault(_IDENTITY, ObjectId())
         return message
 
+    def basic_publish(self, message: Raw, exchange: str, routing_key: str, **options: Any) -> Any:
+        """Publish it. Its queues are looked up in the time that this may take."""
+        with self.broker.messages.patience(message["properties"].get("delivery_mode")):
+            return super().basic_publish(message, exchange, routing_key, **options)
+
     def _put(self, queue: str, message: Raw, **_: Any) -> None:
         properties = message["properties"]
         headers = message.get("headers") or {}
@@ -152,9 +157,14 @@ class Channel(Declaring):
 
     def _get(self, queue: str, timeout: float | None = None) -> Raw:  # noqa: ARG002 - kombu's signature
         self._gather(queue)
-        for raw in self.claim(queue, 1):
-            return raw
-        raise Empty
+        claimed = self.claim(queue, 1)
+        # After a claim whose answer was lost it may be all of that.
+        for raw in claimed[1:]:
+            self.broker.leases.give_back(delivery_of(raw))
+            self.qos.put_back = True
+        if not claimed:
+            raise Empty
+        return claimed[0]
 
     def _gather(self, queue: str) -> None:
         """What was claimed ahead of its delivery here, or put back, is in the queue again."""
@@ -175,9 +185,12 @@ class Channel(Declaring):
             properties = raw["properties"]
             properties["delivery_tag"] = claimed.delivery.tag
             properties.setdefault("delivery_info", {})["redelivered"] = claimed.deliveries > 1
+            if not isinstance(raw.get("headers"), dict | None):
+                raise TypeError("its headers are no mapping")
             # Here and not when it is delivered: there an error would end the consumer.
             encoding = properties.pop("body_encoding", None)
-            raw["body"] = self.decode_body(raw["body"], encoding) if raw.get("body") else None
+            if raw.get("body"):
+                raw["body"] = self.decode_body(raw["body"], encoding)
         except Exception as error:
             self.broker.leases.bury(claimed.delivery, f"is no message: {error!r}")
             return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo import MongoClient, ReadPreference, WriteConcern
@@ -54,7 +55,7 @@ class Address:
     uri: str
     database: str
     prefix: str
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = field(default=(), hash=False)
 
 
 class Clients:
@@ -80,24 +81,30 @@ class Clients:
 
 
 def _open(address: Address, purpose: str) -> MongoClient[Document]:
-    options: dict[str, Any] = {
+    ours: dict[str, Any] = {
         "appname": f"taskyard-broker-{purpose}",
-        "w": "majority",
-        "readPreference": "primary",
-        "timeoutMS": OPERATION_TIMEOUT_MS,
-        "serverSelectionTimeoutMS": SERVER_SELECTION_MS,
-        "connectTimeoutMS": CONNECT_TIMEOUT_MS,
-        "heartbeatFrequencyMS": MONITOR_MS,
+        "timeoutms": OPERATION_TIMEOUT_MS,
+        "serverselectiontimeoutms": SERVER_SELECTION_MS,
+        "connecttimeoutms": CONNECT_TIMEOUT_MS,
+        "heartbeatfrequencyms": MONITOR_MS,
         "tz_aware": True,
-        **dict(address.options),
     }
+    said = _said(address.uri)
+    options = {name: value for name, value in ours.items() if name not in said}
+    options |= {name.lower(): value for name, value in address.options}
     if purpose == "watch":
         # The server may take its time for an answer; a timeout of the whole call would replace it.
-        options["timeoutMS"] = None
-        options |= {"maxPoolSize": 2, "socketTimeoutMS": OPERATION_TIMEOUT_MS}
+        options["timeoutms"] = None
+        options |= {"maxpoolsize": 2, "sockettimeoutms": OPERATION_TIMEOUT_MS}
         # Its one call notices by itself what becomes of its member, so it is looked at rarely.
-        options |= {"serverMonitoringMode": "poll", "heartbeatFrequencyMS": WATCH_MONITOR_MS}
+        options |= {"servermonitoringmode": "poll", "heartbeatfrequencyms": WATCH_MONITOR_MS}
     return MongoClient(address.uri, **options)
+
+
+def _said(uri: str) -> set[str]:
+    """The options that a URI gives itself. The driver would have ours win."""
+    pairs = re.split("[&;]", uri.partition("?")[2])
+    return {pair.partition("=")[0].lower() for pair in pairs}
 
 
 clients = Clients()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import math
+import multiprocessing
 import os
 import queue
 import threading
@@ -16,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any
 
 from pymongo.errors import PyMongoError
@@ -77,6 +79,9 @@ class Leases:
         self._thread = threading.Thread(target=self._run, name="broker-leases", daemon=True)
         self._thread.start()
         atexit.register(self.leave)
+        if multiprocessing.parent_process() is not None:
+            # A forked child of multiprocessing ends without ``atexit``.
+            Finalize(None, self.leave, exitpriority=0)
 
     def hold(self, deliveries: Sequence[Delivery]) -> None:
         """Renew these deliveries from now on."""

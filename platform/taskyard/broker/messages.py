@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -154,11 +155,15 @@ class Messages:
             "deliveries": 0,
             "payload": payload,
         }
+        messages = self._transient if delivery_mode == _TRANSIENT else self._all
+        with self.patience(delivery_mode):
+            self._add(messages, document, delay_ms, ttl_ms)
+
+    def patience(self, delivery_mode: int | None) -> AbstractContextManager[Any]:
+        """In it a publish, with what is looked up for it, is tried as long as it is worth."""
         if delivery_mode == _TRANSIENT:
-            self._add(self._transient, document, delay_ms, ttl_ms)
-            return
-        with pymongo.timeout(self._publish_seconds):
-            self._add(self._all, document, delay_ms, ttl_ms)
+            return nullcontext()
+        return pymongo.timeout(self._publish_seconds)
 
     def claim(self, queue: str, limit: int, lease_ms: int) -> Batch[Claimed]:
         """Lease up to ``limit`` messages that are ready, in order of priority, then of age.
@@ -324,18 +329,26 @@ class Messages:
         for document in found:
             delivery = Delivery(document["_id"], document["lease"])
             if document["deliveries"] > self._max_deliveries:
-                self._bury_worn(delivery)
+                self._bury_worn(delivery, _worn(document))
                 continue
             taken.append(
                 Claimed(delivery, document["queue"], document["payload"], document["deliveries"])
             )
         return taken
 
-    def _bury_worn(self, delivery: Delivery) -> None:
+    def _bury_worn(self, delivery: Delivery, reason: str) -> None:
         try:
-            self.bury(delivery, f"delivered {self._max_deliveries} times without an answer")
+            self.bury(delivery, reason)
         except Exception as error:
             if may_pass(error):
                 raise
             # Its lease keeps it from being claimed again and again; the others are delivered.
             logger.error("broker: %s cannot be buried: %.500s", delivery.tag, error)
+
+
+def _worn(document: Mapping[str, Any]) -> str:
+    """What became of the deliveries before the one that was too many."""
+    times, back = document["deliveries"] - 1, document.get("putBack", 0)
+    if not back:
+        return f"delivered {times} times without an answer"
+    return f"delivered {times} times: put back {back} times, without an answer {times - back} times"

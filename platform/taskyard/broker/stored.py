@@ -73,6 +73,7 @@ def released(*, undo_count: bool) -> Document:
         "visibleAt": AT_ONCE,
         "lease": None,
         "deliveries": {"$subtract": ["$deliveries", int(undo_count)]},
+        "putBack": {"$add": [{"$ifNull": ["$putBack", 0]}, int(not undo_count)]},
         "expireAt": "$notAfter",
     }
 

@@ -13,7 +13,7 @@ from kombu.transport import virtual
 from pymongo.errors import PyMongoError
 
 from taskyard.broker import SCHEME
-from taskyard.broker.broker import Broker, Options, broker_of
+from taskyard.broker.broker import Broker, Options, brokers
 from taskyard.broker.channel import Channel as _Channel
 from taskyard.broker.connection import UNAVAILABLE
 from taskyard.broker.inbox import Inbox
@@ -27,7 +27,14 @@ LOOK_SECONDS = 5.0
 #: for what it may have to give back.
 SOON_SECONDS = 1.0
 
+#: How long the end of a connection waits until what was answered is written.
+CLOSE_SECONDS = 1.0
+
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
+_SECRETS = re.compile(
+    r"(?<=[?&;])(?P<name>tlsCertificateKeyFilePassword|authMechanismProperties)=[^&;]*",
+    re.IGNORECASE,
+)
 
 #: What the options may say in so many words; those of the driver are a mapping.
 _OPTIONS = {option.name for option in fields(Options)} - {"client_options"}
@@ -61,12 +68,15 @@ class Transport(virtual.Transport):
     @property
     def broker(self) -> Broker:
         """This process's own, also for a transport that came through a fork."""
-        return broker_of(*self._address)
+        return brokers.of(*self._address)
 
     @classmethod
     def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """The URI for people. Kombu's own reads no URI that names several hosts with ports."""
-        shown = uri if include_password else _PASSWORD.sub(rf"\g<user>:{mask}@", uri or "")
+        shown = uri or ""
+        if not include_password:
+            shown = _PASSWORD.sub(rf"\g<user>:{mask}@", shown)
+            shown = _SECRETS.sub(rf"\g<name>={mask}", shown)
         return f"{SCHEME}+{shown}"
 
     def driver_version(self) -> str:
@@ -82,10 +92,14 @@ class Transport(virtual.Transport):
 
     def close_connection(self, connection: Any) -> None:
         """Close the channels; leases of what still runs go on."""
-        self.broker.watcher.unsubscribe(id(self))
         self.intake.give_back()
         super().close_connection(connection)
+        # Each channel that closed has subscribed anew for those that were left.
+        self.broker.watcher.unsubscribe(id(self))
         self.inbox.close()
+        if self.broker.may_write():
+            # This may be a child's last act: nothing of it runs on when it ends.
+            self.broker.leases.flush(CLOSE_SECONDS)
 
     def consumers_changed(self) -> None:
         """Some channel consumes other queues than before."""
@@ -104,14 +118,17 @@ class Transport(virtual.Transport):
     ) -> None:
         """Deliver one message. Raises TimeoutError when none comes in time."""
         ends = math.inf if timeout is None else time.monotonic() + timeout
+        looked = False
         while not self._deliver_one():
             now = time.monotonic()
-            if now >= ends:
+            if looked and now >= ends:
                 raise TimeoutError("timed out")
+            # A look that is due is made, too, by who never waits.
+            looked = True
             if now >= self._look_at or self.inbox.something_later():
                 self._look_at = now + self._look()
             else:
-                self.inbox.wait(min(self._look_at, ends) - now)
+                self.inbox.wait(max(0.0, min(self._look_at, ends) - now))
 
     def _deliver_one(self) -> bool:
         delivery = next(self.intake.batch(), None)

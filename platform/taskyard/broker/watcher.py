@@ -54,6 +54,8 @@ class Watcher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._caught_up = threading.Event()
+        #: Why the stream ended, since it last told anything.
+        self._reason = ""
         #: Whether the stream is open, so that consumers need not look for themselves.
         self.follows = False
 
@@ -83,10 +85,18 @@ class Watcher:
             except InvalidOperation:
                 return  # the client was closed: nobody listens any more
             except PyMongoError as error:
-                logger.warning("broker: the change stream ended: %s", type(error).__name__)
+                self._ended(error)
             finally:
                 self.follows = False
             time.sleep(_REOPEN_SECONDS)
+
+    def _ended(self, error: PyMongoError) -> None:
+        """Tell why, once: a message may differ each time in what nobody asks for."""
+        reason = f"{type(error).__name__} {getattr(error, 'code', '')}"
+        if reason != self._reason:
+            self._reason = reason
+            name = type(error).__name__
+            logger.warning("broker: the change stream ended: %s: %.300s", name, error)
 
     def _follow(self) -> None:
         """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""
@@ -102,6 +112,7 @@ class Watcher:
             while cursor:
                 answer = command("getMore", Int64(cursor), **asking)["cursor"]
                 cursor = answer["id"]
+                self._reason = ""
                 self._tell(answer["nextBatch"])
 
     def _tell(self, changes: Sequence[Document]) -> None:

@@ -41,6 +41,20 @@ def test_a_publish_that_is_tried_again_is_one_message(
     assert admin[DATABASE]["broker.messages"].count_documents({"queue": "q"}) == 1
 
 
+def test_what_a_publish_looks_up_has_its_time(
+    replica_set: ReplicaSet, admin: MongoClient[Document], fail: Fail
+) -> None:
+    """And not only that of one call, which an election outlasts."""
+    options = {"database": DATABASE, "client_options": {"appname": APP, "timeoutMS": 1000}}
+    with Connection(f"{SCHEME}+{replica_set.uri}", transport_options=options) as connection:
+        producer = Producer(connection, routing_key="q")
+        producer.publish("warm", routing_key="other")
+        fail(["find"], blockConnection=True, blockTimeMS=2000)
+        producer.publish("once")
+    assert admin[DATABASE]["broker.messages"].count_documents({"queue": "q"}) == 1
+    admin.drop_database(DATABASE)
+
+
 def test_each_bound_queue_has_one_copy(
     connection: Connection, admin: MongoClient[Document], fail: Fail
 ) -> None:
