@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pymongo.errors import DocumentTooLarge
 
+from taskyard.broker.deliveries import Delivery
 from taskyard.broker.leases import Leases
-from taskyard.broker.messages import Delivery, Messages
+from taskyard.broker.messages import Messages
 from taskyard.store.client import Store
 from tests.helpers import eventually
 

@@ -11,7 +11,7 @@ from pymongo import MongoClient
 from pymongo.errors import DocumentTooLarge
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
-from taskyard.broker import messages as messages_module
+from taskyard.broker import writes
 from taskyard.broker.messages import MAX_DELIVERIES, Messages
 from taskyard.embedded import EmbeddedServer
 from taskyard.store import client as store_client
@@ -148,8 +148,8 @@ def test_however_many_there_are_a_command_handles_a_bounded_number(
     act: Callable[[Messages], int],
 ) -> None:
     """Over a hundred thousand at once took longer than a command may, at each try."""
-    monkeypatch.setattr(messages_module, "RENEWED_AT_ONCE", 10)
-    monkeypatch.setattr(messages_module, "DELETED_AT_ONCE", 10)
+    monkeypatch.setattr(writes, "RENEWED_AT_ONCE", 10)
+    monkeypatch.setattr(writes, "DELETED_AT_ONCE", 10)
     named = Named()
     with MongoClient[dict[str, Any]](mongod.uri, event_listeners=[named]) as client:
         messages = Messages(client[store.database.name], "broker")

@@ -13,7 +13,7 @@ from kombu.utils.json import dumps, loads
 from pymongo.errors import PyMongoError
 
 from taskyard.broker.declaring import Declaring
-from taskyard.broker.messages import Batch, Claimed, Delivery
+from taskyard.broker.deliveries import Batch, Claimed, Delivery
 from taskyard.broker.qos import Message, QoS, Raw, delivery_of
 
 Callback = Callable[[Raw], Any]

@@ -23,7 +23,8 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from taskyard.broker.connection import may_pass
-from taskyard.broker.messages import Delivery, Messages
+from taskyard.broker.deliveries import Delivery
+from taskyard.broker.messages import Messages
 
 logger = logging.getLogger(__name__)
 

@@ -10,35 +10,31 @@ import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pymongo
 from bson import ObjectId
 from pymongo import DeleteOne, ReturnDocument, UpdateOne, WriteConcern
-from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
 
+from taskyard.broker import writes
 from taskyard.broker.connection import may_pass
+from taskyard.broker.deliveries import Batch, Claimed, Delivery
 from taskyard.broker.stored import (
     AT_ONCE,
-    COLLECTED,
     ORDER,
     READY,
     WAITING,
     due_within,
-    later,
     literal,
     released,
     stamp,
+    worn,
 )
 
 logger = logging.getLogger(__name__)
 
 Document = dict[str, Any]
-
-T = TypeVar("T")
 
 #: Deliveries of one message after which it is taken to be what kills its consumers.
 MAX_DELIVERIES = 5
@@ -53,50 +49,7 @@ DEAD_KEPT_SECONDS = 30 * 24 * 3600
 #: Characters of a reason that are kept.
 REASON = 2_000
 
-#: Messages that one command renews or deletes: it must end in time, however many there are.
-RENEWED_AT_ONCE = 1_000
-DELETED_AT_ONCE = 5_000
-
 _TRANSIENT = 1
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One delivery of one message: what its acknowledgement names."""
-
-    id: ObjectId
-    lease: str
-
-    @property
-    def tag(self) -> str:
-        """The delivery tag: another delivery of the same message has another."""
-        return f"{self.id}.{self.lease}"
-
-    @classmethod
-    def of(cls, tag: str) -> Delivery:
-        """The delivery that a tag stands for."""
-        identity, _, lease = tag.partition(".")
-        return cls(ObjectId(identity), lease)
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """A message that is ours until its lease ends."""
-
-    delivery: Delivery
-    queue: str
-    payload: str
-    deliveries: int
-
-
-class Batch(list[T]):
-    """What one claim brought. There may be ``more`` when its look found all that it asked for,
-    also where others were faster to claim it.
-    """
-
-    def __init__(self, brought: Iterable[T] = (), *, more: bool) -> None:
-        super().__init__(brought)
-        self.more = more
 
 
 class Messages:
@@ -157,7 +110,7 @@ class Messages:
         }
         messages = self._transient if delivery_mode == _TRANSIENT else self._all
         with self.patience(delivery_mode):
-            self._add(messages, document, delay_ms, ttl_ms)
+            writes.add(messages, document, delay_ms, ttl_ms)
 
     def patience(self, delivery_mode: int | None) -> AbstractContextManager[Any]:
         """In it a publish, with what is looked up for it, is tried as long as it is worth."""
@@ -205,20 +158,7 @@ class Messages:
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
-        still: set[Delivery] = set()
-        for begin in range(0, len(held), RENEWED_AT_ONCE):
-            still |= self._renewed(held[begin : begin + RENEWED_AT_ONCE], lease_ms)
-        return still
-
-    def _renewed(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
-        mine = {
-            "_id": {"$in": [delivery.id for delivery in held]},
-            "lease": {"$in": list({delivery.lease for delivery in held})},
-        }
-        longer = {"$set": {"visibleAt": {"$add": ["$$NOW", lease_ms]}}}
-        self._all.update_many(mine, [longer, COLLECTED])
-        found = self._all.find(mine, {"lease": 1})
-        return {Delivery(d["_id"], d["lease"]) for d in found} & set(held)
+        return writes.renew(self._all, held, lease_ms)
 
     def acknowledge(self, done: Sequence[Delivery]) -> list[Delivery]:
         """Delete these messages; returns the deliveries whose lease was no longer theirs."""
@@ -253,46 +193,11 @@ class Messages:
 
     def purge(self, queue: str) -> int:
         """Delete what waits in the queue; returns how many."""
-        return self._delete({"queue": queue, **WAITING})
+        return writes.delete(self._all, {"queue": queue, **WAITING})
 
     def drop(self, queue: str) -> None:
         """Delete everything of the queue."""
-        self._delete({"queue": queue})
-
-    def _delete(self, some: Document) -> int:
-        deleted = 0
-        while True:
-            found = self._all.find(some, {"_id": 1}).limit(DELETED_AT_ONCE)
-            ids = [document["_id"] for document in found]
-            deleted += self._all.delete_many({**some, "_id": {"$in": ids}}).deleted_count
-            # Not until there are none: others may publish meanwhile.
-            if len(ids) < DELETED_AT_ONCE:
-                return deleted
-
-    def _add(
-        self,
-        messages: Collection[Document],
-        document: Document,
-        delay_ms: int,
-        ttl_ms: int | None,
-    ) -> None:
-        mine = {"_id": document["_id"]}
-        if not delay_ms and ttl_ms is None:
-            try:
-                messages.insert_one(document)
-            except DuplicateKeyError:
-                # It is there. Changing nothing waits, too, until a majority has it.
-                messages.update_one(mine, {"$setOnInsert": mine})
-            return
-        timed = {name: {"$literal": value} for name, value in document.items()}
-        if delay_ms:
-            timed["visibleAt"] = later(delay_ms)
-        if ttl_ms is not None:
-            # ``notAfter`` decides; ``expireAt`` only has the server collect what nobody claimed.
-            timed["notAfter"] = timed["expireAt"] = later(ttl_ms)
-        there = {"$gt": ["$queue", None]}
-        once = [{"$replaceWith": {"$cond": [there, "$$ROOT", timed]}}]
-        messages.update_one(mine, once, upsert=True)
+        writes.delete(self._all, {"queue": queue})
 
     def _stamped(self, queue: str, limit: int, lease: str, lease_ms: int) -> Batch[Document]:
         """What this lease was stamped on now."""
@@ -329,7 +234,7 @@ class Messages:
         for document in found:
             delivery = Delivery(document["_id"], document["lease"])
             if document["deliveries"] > self._max_deliveries:
-                self._bury_worn(delivery, _worn(document))
+                self._bury_worn(delivery, worn(document))
                 continue
             taken.append(
                 Claimed(delivery, document["queue"], document["payload"], document["deliveries"])
@@ -344,11 +249,3 @@ class Messages:
                 raise
             # Its lease keeps it from being claimed again and again; the others are delivered.
             logger.error("broker: %s cannot be buried: %.500s", delivery.tag, error)
-
-
-def _worn(document: Mapping[str, Any]) -> str:
-    """What became of the deliveries before the one that was too many."""
-    times, back = document["deliveries"] - 1, document.get("putBack", 0)
-    if not back:
-        return f"delivered {times} times without an answer"
-    return f"delivered {times} times: put back {back} times, without an answer {times - back} times"

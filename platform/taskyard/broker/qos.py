@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
-from taskyard.broker.messages import Delivery
+from taskyard.broker.deliveries import Delivery
 
 if TYPE_CHECKING:
     from taskyard.broker.channel import Channel

@@ -81,3 +81,11 @@ def released(*, undo_count: bool) -> Document:
 def literal(document: Mapping[str, Any]) -> Document:
     """The document's fields as values, whatever they look like; its id is the filter's."""
     return {name: {"$literal": value} for name, value in document.items() if name != "_id"}
+
+
+def worn(document: Mapping[str, Any]) -> str:
+    """Why it is buried: what became of the deliveries before the one that was too many."""
+    times, back = document["deliveries"] - 1, document.get("putBack", 0)
+    if not back:
+        return f"delivered {times} times without an answer"
+    return f"delivered {times} times: put back {back} times, without an answer {times - back} times"

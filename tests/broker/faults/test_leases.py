@@ -9,8 +9,9 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from taskyard.broker.deliveries import Claimed
 from taskyard.broker.leases import Leases
-from taskyard.broker.messages import Claimed, Messages
+from taskyard.broker.messages import Messages
 from tests.broker.faults.conftest import DATABASE, Document, Fail
 from tests.helpers import eventually
 

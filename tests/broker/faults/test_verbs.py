@@ -13,7 +13,8 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from taskyard.broker.messages import MAX_DELIVERIES, Claimed, Messages
+from taskyard.broker.deliveries import Claimed
+from taskyard.broker.messages import MAX_DELIVERIES, Messages
 from taskyard.broker.topology import QueueOptions, Topology
 from tests.broker.faults.conftest import DATABASE, Document, Fail
 from tests.helpers import eventually

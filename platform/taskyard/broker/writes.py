@@ -1,0 +1,77 @@
+"""Writes on messages that take more than one command, and how much each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from taskyard.broker.deliveries import Delivery
+from taskyard.broker.stored import COLLECTED, later
+
+Document = dict[str, Any]
+
+#: Messages that one command renews or deletes: it must end in time, however many there are.
+RENEWED_AT_ONCE = 1_000
+DELETED_AT_ONCE = 5_000
+
+
+def add(
+    messages: Collection[Document],
+    document: Document,
+    delay_ms: int,
+    ttl_ms: int | None,
+) -> None:
+    """Add a message, once."""
+    mine = {"_id": document["_id"]}
+    if not delay_ms and ttl_ms is None:
+        try:
+            messages.insert_one(document)
+        except DuplicateKeyError:
+            # It is there. Changing nothing waits, too, until a majority has it.
+            messages.update_one(mine, {"$setOnInsert": mine})
+        return
+    timed = {name: {"$literal": value} for name, value in document.items()}
+    if delay_ms:
+        timed["visibleAt"] = later(delay_ms)
+    if ttl_ms is not None:
+        # ``notAfter`` decides; ``expireAt`` only has the server collect what nobody claimed.
+        timed["notAfter"] = timed["expireAt"] = later(ttl_ms)
+    there = {"$gt": ["$queue", None]}
+    once = [{"$replaceWith": {"$cond": [there, "$$ROOT", timed]}}]
+    messages.update_one(mine, once, upsert=True)
+
+
+def renew(messages: Collection[Document], held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
+    """Extend the leases of these deliveries; returns those that are still held."""
+    still: set[Delivery] = set()
+    for begin in range(0, len(held), RENEWED_AT_ONCE):
+        still |= _renewed(messages, held[begin : begin + RENEWED_AT_ONCE], lease_ms)
+    return still
+
+
+def _renewed(
+    messages: Collection[Document], held: Sequence[Delivery], lease_ms: int
+) -> set[Delivery]:
+    mine = {
+        "_id": {"$in": [delivery.id for delivery in held]},
+        "lease": {"$in": list({delivery.lease for delivery in held})},
+    }
+    longer = {"$set": {"visibleAt": {"$add": ["$$NOW", lease_ms]}}}
+    messages.update_many(mine, [longer, COLLECTED])
+    found = messages.find(mine, {"lease": 1})
+    return {Delivery(d["_id"], d["lease"]) for d in found} & set(held)
+
+
+def delete(messages: Collection[Document], some: Document) -> int:
+    """Delete these messages; returns how many."""
+    deleted = 0
+    while True:
+        found = messages.find(some, {"_id": 1}).limit(DELETED_AT_ONCE)
+        ids = [document["_id"] for document in found]
+        deleted += messages.delete_many({**some, "_id": {"$in": ids}}).deleted_count
+        # Not until there are none: others may publish meanwhile.
+        if len(ids) < DELETED_AT_ONCE:
+            return deleted
