@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from taskyard.agent.workspace import default_root
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.states import JobStatus
@@ -269,9 +268,3 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def test_agents_of_one_id_on_two_platforms_have_workspaces_of_their_own() -> None:
-    one, two = (default_root("agent@host", database) for database in ("a:1/x", "b:2/x"))
-    assert one != two
-    assert one == default_root("agent@host", "a:1/x")

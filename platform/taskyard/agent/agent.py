@@ -11,7 +11,7 @@ from taskyard.agent.reporting import Reporter
 from taskyard.agent.runner import Runner
 from taskyard.agent.stages import Stages
 from taskyard.agent.turns import Turns
-from taskyard.agent.workspace import WorkspaceRoot, default_root
+from taskyard.agent.workspace import WorkspaceRoot, root_of
 from taskyard.context import Platform
 
 
@@ -22,8 +22,8 @@ class Agent:
         self.worker_id = worker_id
         self._platform = platform
         settings = platform.settings
-        own = default_root(worker_id, platform.store.identity)
-        workspaces = WorkspaceRoot(settings.workspace_dir or own)
+        root = root_of(worker_id, platform.store.identity, below=settings.workspace_dir)
+        workspaces = WorkspaceRoot(root)
         workspaces.clean_leftovers()
         host = Host()
         capacity = capacity_of(host, settings)

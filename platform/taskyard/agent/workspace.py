@@ -21,19 +21,24 @@ from taskyard.agent import job_python
 from taskyard.errors import ConfigurationError
 
 
-def default_root(worker_id: str, platform_id: str) -> Path:
-    """Where an agent keeps its workspaces: below the system's temporary folder, per user.
+def root_of(worker_id: str, platform_id: str, *, below: Path | None = None) -> Path:
+    """Where an agent keeps its workspaces: a folder of its own ``below`` the one that is
+    configured, else below the system's temporary folder, per user.
 
     Two platforms on one host may both have an agent of that id; each clears its own leftovers.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", worker_id)
     digest = hashlib.sha256(platform_id.encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}" / f"{safe}-{digest}"
+    shared = below or Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}"
+    return shared / f"{safe}-{digest}"
 
 
 #: Every file and folder of a fresh workspace is from this moment (seconds since 1970), which no
 #: clock will show again: what a job wrote, added or took away is told by its time.
 _LAID_OUT_AT = (1, 1)
+
+#: The names of workspaces: job, attempt, and what makes each another.
+_NAME = re.compile(r"job-.+\.\d+\.[0-9a-f]{8}")
 
 #: Unused workspaces that are kept for the next jobs.
 _SPARES = 8
@@ -127,8 +132,11 @@ class WorkspaceRoot:
             workspace.remove()
 
     def clean_leftovers(self) -> int:
-        """Remove what earlier boots of this agent left; returns how many there were."""
-        leftovers = [Workspace(base=entry) for entry in self._root.iterdir()]
+        """Remove the workspaces that earlier boots of this agent left, and nothing else that is
+        there; returns how many there were.
+        """
+        entries = self._root.iterdir()
+        leftovers = [Workspace(base=entry) for entry in entries if _NAME.fullmatch(entry.name)]
         for workspace in leftovers:
             workspace.remove()
         return len(leftovers)
