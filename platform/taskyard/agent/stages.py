@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, BinaryIO
 
-from taskyard import packing
+from taskyard import events, packing
 from taskyard.agent import inputs
 from taskyard.agent.attempt import Attempt, fence
 from taskyard.agent.held import Held
@@ -23,6 +23,7 @@ from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.store.failures import is_unavailable
 from taskyard.store.files import StoredFile
 from taskyard.store.output import SMALL_BYTES, Chunk
 
@@ -167,11 +168,23 @@ class Stages:
         )
 
     def _pack(self, attempt: Attempt) -> dict[str, Any]:
-        """The result archive's fields; none when the job left nothing."""
+        """The result archive's fields; none when the job left nothing.
+
+        A job has ended as it has, whatever becomes of its archive: one that cannot be made (a full
+        disk) or stored is missing, and the result says that it is not whole.
+        """
         if attempt.workspace.is_empty():
             return {}
-        target = attempt.workspace.tmp / "result.zip"
-        with target.open("w+b") as packed:
+        try:
+            return self._archived(attempt)
+        except Exception as error:
+            if is_unavailable(error):
+                raise
+            events.error("agent.pack_failed", error, job=attempt.job.job_id)
+            return {"resultFileId": None, "resultFilename": None, "resultTruncated": True}
+
+    def _archived(self, attempt: Attempt) -> dict[str, Any]:
+        with self._workspaces.scratch() as packed:
             report = packing.pack(
                 attempt.workspace.folder,
                 packed,

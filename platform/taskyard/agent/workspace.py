@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from taskyard import events
 from taskyard.agent import job_python
@@ -130,6 +130,10 @@ class WorkspaceRoot:
             self._spares.append(workspace)
         else:
             workspace.remove()
+
+    def scratch(self) -> BinaryIO:
+        """A file for the agent's own use, in none of a job's folders; it goes when it is closed."""
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=self._root))
 
     def clean_leftovers(self) -> int:
         """Remove the workspaces that earlier boots of this agent left, and nothing else that is

@@ -1,0 +1,38 @@
+"""From a job's last line to its result, whatever it did to its folders."""
+
+from __future__ import annotations
+
+import errno
+import io
+import zipfile
+from typing import Any
+
+import pytest
+
+from taskyard import packing
+from taskyard.store.files import FileStore
+from tests.agent.conftest import Bench
+
+
+@pytest.mark.parametrize("mischief", ['rm -rf "$TMPDIR"', 'mkdir "$TMPDIR/result.zip"'])
+def test_what_a_job_left_is_kept_whatever_it_did_to_its_tmpdir(bench: Bench, mischief: str) -> None:
+    job = bench.run(f"{mischief}; echo one > f")
+    assert job.status == "COMPLETED"
+    with bench.store.files.open(job.result_file_id or "") as stored:
+        content = io.BytesIO(stored.read())
+    with zipfile.ZipFile(content) as archive:
+        assert archive.read("f") == b"one\n"
+
+
+@pytest.mark.parametrize(("owner", "step"), [(packing, "pack"), (FileStore, "save")])
+def test_a_job_whose_archive_cannot_be_made_or_stored_keeps_its_result(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(owner, step, fail)
+    job = bench.run("echo out; echo one > f; exit 3")
+    assert (job.status, job.exit_code, job.attempts) == ("FAILED", 3, 1)
+    assert bench.printed(job) == "out\n"
+    assert (job.result_file_id, job.result_truncated) == (None, True)
