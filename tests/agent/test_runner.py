@@ -237,14 +237,6 @@ def test_100_mb_of_output_are_cut_visibly_and_held_nowhere(bench: Bench) -> None
     assert most - before < 50 * 2**20
 
 
-def test_an_input_archive_that_is_gone_is_the_agents_failure(bench: Bench) -> None:
-    lease = bench.offer("true", file_url="http://127.0.0.1:1/a.zip", filename="a.zip")
-    job = bench.await_status(lease, "QUEUED")
-    assert "fileUrl cannot be fetched" in job.history[-1]["reason"]
-    worker = bench.store.workers.get("w1")
-    assert worker.trouble(bench.store.clock.now())
-
-
 def test_a_defect_in_one_attempt_costs_that_attempt_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,22 @@ def test_a_job_that_was_asked_to_cancel_ends_cancelled(outcome: Outcome) -> None
     assert ended.status == "CANCELLED"
 
 
+def test_a_job_that_was_given_back_as_it_was_cancelled_says_so() -> None:
+    asked = running_job(cancel_requested=True)
+    back = lifecycle.release(asked, lease_of(asked), reason="stopped on request", at=LATER)
+    ended = after(asked, back)
+    assert (ended.status, ended.error_message) == ("CANCELLED", "cancelled (stopped on request)")
+
+
+@pytest.mark.parametrize("cancel_requested", [False, True])
+def test_what_is_kept_of_an_error_is_bounded(cancel_requested: bool) -> None:
+    job = running_job(cancel_requested=cancel_requested)
+    outcome = Outcome(cause=Cause.EXIT, detail="x" * 100_000)
+    ended = after(job, lifecycle.finish(job, lease_of(job), outcome, at=LATER))
+    for kept in (ended.error_message, ended.history[-1]["reason"]):
+        assert len(kept or "") < lifecycle.DETAIL_CHARACTERS + 50
+
+
 def test_a_job_that_succeeds_in_spite_of_a_cancel_is_completed() -> None:
     job = running_job()
     asked = after(job, lifecycle.cancel(job, by="op", reason=None, at=LATER))

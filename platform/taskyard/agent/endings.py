@@ -10,8 +10,9 @@ from taskyard.agent.attempt import Attempt
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
 from taskyard.agent.pump import Pump
-from taskyard.agent.results import Results
+from taskyard.agent.results import Result, Results
 from taskyard.agent.stages import Stages
+from taskyard.jobs.lifecycle import Outcome
 
 
 class Endings:
@@ -55,8 +56,15 @@ class Endings:
             self._helpers.submit(self._stages.release, held.lease, reason)
         self.discard(held)
 
+    def miss(self, held: Held, outcome: Outcome) -> None:
+        """Have it reported how a job ended whose input had not come."""
+        held.drop_input()
+        self._left(held)
+        self.results.add(Result(held=held, outcome=outcome, at=self._stages.moment()))
+
     def discard(self, held: Held) -> None:
         """Drop an attempt of which nothing is written any more."""
+        held.drop_input()
         attempt, held.attempt = held.attempt, None
         if attempt is not None:
             self._pump.close(attempt)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from taskyard.agent.attempt import Attempt
+from taskyard.agent.fetch import Fetch
 from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.states import JobStatus
@@ -24,6 +25,8 @@ class Held:
     until: float = 0.0
     #: Laid out and ready to be spawned; None before that, and once it is reported.
     attempt: Attempt | None = None
+    #: Its input, while that is on its way and wanted.
+    fetch: Fetch | None = None
     abandoned: bool = False
     #: The job whose last line it follows, while it waits for that.
     lead: str = ""
@@ -58,6 +61,12 @@ class Held:
         self.begun_at = time.monotonic()
         if self.begun_at - self.waits_since > _WAIT_SECONDS:
             self.spawned_at = now
+
+    def drop_input(self) -> None:
+        """Wait no more for its input, if that is on its way."""
+        fetch, self.fetch = self.fetch, None
+        if fetch is not None:
+            fetch.stop()
 
     def extend(self, until: float) -> None:
         """It was renewed."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, cast
+import tempfile
+from typing import Any, BinaryIO, cast
 
 from taskyard import archive
+from taskyard.agent.fetch import Fetch
 from taskyard.agent.workspace import Workspace
 from taskyard.archive import ArchiveLimits
 from taskyard.context import Platform
-from taskyard.errors import BadArchive
 from taskyard.jobs.model import Job
 from taskyard.settings import Settings
-
-#: How long a server elsewhere may be silent while a file is fetched from it.
-SILENCE_SECONDS = 30.0
 
 
 def limits(settings: Settings) -> ArchiveLimits:
@@ -23,38 +21,45 @@ def limits(settings: Settings) -> ArchiveLimits:
     )
 
 
-def fetch(job: Job, workspace: Workspace, platform: Platform) -> None:
-    """Unpack the job's file, if it has one. Raises BadArchive."""
+def bring(job: Job, workspace: Workspace, platform: Platform, fetch: Fetch) -> None:
+    """Unpack the job's file, for as long as it is wanted.
+
+    Raises BadArchive, NotFound, Unreachable, Unwanted.
+    """
+    fetch.check()
     if job.file_id:
         with platform.store.files.open(job.file_id) as stored:
-            source = cast(BinaryIO, stored)
-            archive.extract(source, workspace.folder, limits(platform.settings))
+            _unpack(cast(BinaryIO, stored), workspace, platform.settings, fetch)
     elif job.file_url:
-        _download(job.file_url, workspace, platform.settings)
+        _download(job.file_url, workspace, platform.settings, fetch)
 
 
-def _download(url: str, workspace: Workspace, settings: Settings) -> None:
-    """Fetch a file from elsewhere, bounded in size and silence.
+def _download(url: str, workspace: Workspace, settings: Settings, fetch: Fetch) -> None:
+    # Not above: it takes longer to load than many a job takes to run.
+    from taskyard.agent.download import download
 
-    The job itself can reach whatever this host can, so the address is not restricted here;
-    ``docs/operations.md`` says how to restrict an agent's network.
-    """
-    import httpx2
+    with tempfile.TemporaryFile(dir=workspace.base) as kept:
+        source = cast(BinaryIO, kept)
+        download(url, source, fetch, cap_bytes=settings.upload_cap_bytes)
+        source.seek(0)
+        _unpack(source, workspace, settings, fetch)
 
-    target = workspace.tmp / "input.zip"
-    with target.open("w+b") as kept:
-        try:
-            with httpx2.stream(
-                "GET", url, follow_redirects=True, timeout=SILENCE_SECONDS
-            ) as response:
-                response.raise_for_status()
-                for piece in response.iter_bytes():
-                    kept.write(piece)
-                    if kept.tell() > settings.upload_cap_bytes:
-                        raise BadArchive(
-                            f"fileUrl is over {settings.upload_cap_bytes} bytes", field="fileUrl"
-                        )
-        except httpx2.HTTPError as error:
-            raise OSError(f"fileUrl cannot be fetched: {type(error).__name__}") from error
-        kept.seek(0)
-        archive.extract(kept, workspace.folder, limits(settings))
+
+def _unpack(source: BinaryIO, workspace: Workspace, settings: Settings, fetch: Fetch) -> None:
+    wanted = cast(BinaryIO, _Wanted(source, fetch))
+    archive.extract(wanted, workspace.folder, limits(settings))
+
+
+class _Wanted:
+    """A file that can be read for as long as it is wanted."""
+
+    def __init__(self, source: BinaryIO, fetch: Fetch) -> None:
+        self._source = source
+        self._fetch = fetch
+
+    def read(self, size: int = -1) -> bytes:
+        self._fetch.check()
+        return self._source.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)

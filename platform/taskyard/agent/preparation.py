@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from taskyard import events
 from taskyard.agent.held import Held
@@ -12,46 +13,54 @@ from taskyard.jobs.model import Lease
 
 
 class Preparation:
-    """Prepares for the runner; all of it may block."""
+    """Prepares for the runner."""
 
     def __init__(
-        self, stages: Stages, results: Results, reported: Callable[[Sequence[Held]], None]
+        self,
+        helpers: Executor,
+        stages: Stages,
+        results: Results,
+        reported: Callable[[Sequence[Held]], None],
     ) -> None:
         """``reported`` is told of jobs of which nothing more will be written."""
+        self._helpers = helpers
         self._stages = stages
         self._results = results
         self._reported = reported
 
     def look_up(self, lease: Lease) -> Held | None:
-        """The job of a hint, if it is still assigned to this agent."""
+        """The job of a hint, if it is still assigned to this agent; may block."""
         try:
             return Held(job=self._stages.assigned(lease))
         except Refused:
             return None
 
-    def prepare(self, held: Held) -> bool:
-        """Have it RUNNING and laid out; whether it can be spawned."""
+    def start(self, held: Held) -> bool:
+        """Have it RUNNING; whether it is. May block."""
         try:
-            if not held.started:
-                held.job = self._stages.start(held.lease)
-                held.until = self._stages.until(held.job)
+            held.job = self._stages.start(held.lease)
+            held.until = self._stages.until(held.job)
         except Refused as refusal:
             events.emit("agent.job_refused", job=held.job.job_id, reason=str(refusal))
             self._reported([held])
             return False
         except Exception as error:
-            self._report(held, error)
+            self.report(held, error)
             return False
-        return self.lay_out(held)
+        return True
 
     def lay_out(self, held: Held) -> bool:
-        """Give a running job its workspace, with its input; whether that could be done."""
+        """Give a running job without input its workspace; whether that could be done."""
         try:
             held.attempt = self._stages.lay_out(held.job)
         except Exception as error:
-            self._report(held, error)
+            self.report(held, error)
             return False
         return True
+
+    def report(self, held: Held, error: Exception) -> None:
+        """Have it reported that it could not be prepared."""
+        self._helpers.submit(self._report, held, error)
 
     def _report(self, held: Held, error: Exception) -> None:
         events.warn("agent.prepare_failed", job=held.job.job_id, error=repr(error))

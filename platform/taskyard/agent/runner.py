@@ -1,8 +1,9 @@
 """The runner: holds many jobs at once, from the offer to the last write.
 
-One thread tends them. What blocks (the store, unpacking, packing) is done by a few helper
-threads, which post back; so a slow database never stops a pipe from being read, a timeout from
-being enforced or a cancel from being obeyed.
+One thread tends them. What blocks (the store, packing) is done by a few helper threads, which
+post back, and inputs, whose servers may be slow, come by threads of their own (``arrivals``); so a
+slow database never stops a pipe from being read, a timeout from being enforced or a cancel from
+being obeyed.
 
 A job comes as a hint of an assignment (``offer``) or claimed and RUNNING (``take``), waits for
 its turn (``turns``), is laid out (``preparation``), begins (``starts``), runs line by line
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from taskyard.agent.admission import Admission
+from taskyard.agent.arrivals import Arrivals
 from taskyard.agent.attempt import DRAIN_SECONDS
 from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
@@ -35,6 +37,9 @@ from taskyard.settings import Settings
 
 #: Threads for what blocks.
 HELPERS = 8
+
+#: Threads for inputs, which wait for servers elsewhere: made as they are needed.
+FETCHERS = 32
 
 #: Between SIGTERM and SIGKILL for what still runs when the agent leaves: its grace is over.
 LEAVING_KILL_GRACE_SECONDS = 2.0
@@ -56,6 +61,7 @@ class Runner:
         self._held: dict[str, Held] = {}
         self._draining = False
         self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="agent-helper")
+        self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="agent-fetcher")
         self._loop = Loop()
         pump = Pump(
             self._loop,
@@ -64,7 +70,10 @@ class Runner:
             flush_seconds=settings.output_flush_seconds,
         )
         self._endings = Endings(self._loop, self._helpers, stages, pump, self._held, self._leave)
-        self._preparation = Preparation(stages, self._endings.results, self._endings.reported)
+        self._preparation = Preparation(
+            self._helpers, stages, self._endings.results, self._endings.reported
+        )
+        arrivals = Arrivals(self._loop, self._fetchers, self._helpers, stages, self._preparation)
         self._running = Running(
             self._loop,
             stages,
@@ -80,6 +89,7 @@ class Runner:
             turns,
             admission,
             self._preparation,
+            arrivals,
             self._endings,
             self._running,
         )
@@ -149,7 +159,8 @@ class Runner:
         self._running.processes.stop()
         self._loop.stop()
         self._endings.results.stop()
-        self._helpers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._helpers, self._fetchers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     # --- until its turn has come
 

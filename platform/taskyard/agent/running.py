@@ -50,14 +50,20 @@ class Running:
         self._left = left
         self._kill_grace_seconds = kill_grace_seconds
 
-    def begin(self, held: Held, attempt: Attempt) -> None:
-        """It has its place and is laid out: spawn its first line, if it still may run."""
+    def is_wanted(self, held: Held) -> bool:
+        """Whether a job that has its place may still run; else it is given back."""
         if held.abandoned or held.stop_with is not None:
             # Nothing was spawned: the attempt has not been.
             self._endings.send_back(held, held.stop_with.detail if held.stop_with else "")
         elif time.monotonic() >= held.until:
             self._endings.send_back(held, "its lease was over before it could begin")
         else:
+            return True
+        return False
+
+    def begin(self, held: Held, attempt: Attempt) -> None:
+        """It has its place and is laid out: spawn its first line, if it still may run."""
+        if self.is_wanted(held):
             self._note_begin(held, attempt)
             self._next_line(held, attempt)
 
@@ -102,6 +108,8 @@ class Running:
             held.stop_with = outcome
             if held.lead:
                 self.starts.withdraw(held, outcome.detail)
+            elif held.fetch:
+                self._endings.send_back(held, outcome.detail)
 
     def abandon(self, key: str) -> None:
         """Kill a job whose lease is lost; nothing of it is reported."""
@@ -116,6 +124,8 @@ class Running:
             self._endings.discard(held)
         elif held.lead:
             self.starts.withdraw(held, "")
+        elif held.fetch:
+            self._endings.discard(held)
 
     def kill(self, held: Held, attempt: Attempt) -> None:
         """End its processes at once."""

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from taskyard import events, packing
 from taskyard.agent import inputs
 from taskyard.agent.attempt import Attempt, fence
+from taskyard.agent.fetch import Fetch, Unreachable
 from taskyard.agent.held import Held
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.process import clean_environment, inherited
@@ -18,8 +19,8 @@ from taskyard.agent.reporting import Reporter
 from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot
 from taskyard.context import Platform
-from taskyard.errors import BadArchive
-from taskyard.jobs.lifecycle import Moment, Outcome
+from taskyard.errors import BadArchive, NotFound
+from taskyard.jobs.lifecycle import DETAIL_CHARACTERS, Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
@@ -64,10 +65,9 @@ class Stages:
         left = job.lease_until - self._platform.store.clock.now()
         return fence(time.monotonic(), left.total_seconds())
 
-    def lay_out(self, job: Job) -> Attempt:
-        """A running job with its workspace, and its input in it."""
-        began = time.monotonic()
-        workspace = self.reporter.insist(lambda: self._workspace(job))
+    def lay_out(self, job: Job, fetch: Fetch | None = None) -> Attempt:
+        """A running job with its workspace; with its input in it, where that is fetched."""
+        workspace = self.reporter.insist(lambda: self._workspace(job, fetch))
         env = clean_environment(self._inherited, workspace, job.env, job.job_id, job.attempts)
         return Attempt(
             job=job,
@@ -75,7 +75,7 @@ class Stages:
             workspace=workspace,
             env=env,
             output=OutputBuffer(cap_bytes=self._settings.output_cap_bytes),
-            deadline=began + job.timeout_ms / 1000,
+            deadline=fetch.deadline if fetch else time.monotonic() + job.timeout_ms / 1000,
             lines=deque(job.lines),
         )
 
@@ -89,11 +89,14 @@ class Stages:
     def failed(self, held: Held, error: Exception) -> Result:
         """How an attempt ends that could not be prepared.
 
-        A bad archive is the job's own fault. Anything else is this host's: it cools down, and
-        the job is tried elsewhere.
+        An archive that is bad or not there is the job's own fault, and a server elsewhere that is
+        away is nobody's. Anything else is this host's: it cools down, and the job is tried
+        elsewhere.
         """
-        if isinstance(error, BadArchive):
+        if isinstance(error, BadArchive | NotFound):
             outcome = Outcome(cause=Cause.EXIT, detail=f"input archive: {error}")
+        elif isinstance(error, Unreachable):
+            outcome = Outcome(cause=Cause.AGENT, detail=str(error))
         else:
             outcome = Outcome(cause=Cause.AGENT, detail=f"agent error: {error}")
             self.reporter.insist(lambda: self._cool_down(held.lease.worker_id, outcome.detail))
@@ -149,11 +152,12 @@ class Stages:
         """Stop trying to write: the process is about to end."""
         self.reporter.close()
 
-    def _workspace(self, job: Job) -> Workspace:
+    def _workspace(self, job: Job, fetch: Fetch | None) -> Workspace:
         """A workspace with the job's input in it; nothing is left of one that fails."""
         workspace = self._workspaces.create(job.job_id, job.attempts)
         try:
-            inputs.fetch(job, workspace, self._platform)
+            if fetch:
+                inputs.bring(job, workspace, self._platform, fetch)
         except BaseException:
             workspace.remove()
             raise
@@ -162,7 +166,7 @@ class Stages:
     def _cool_down(self, worker_id: str, reason: str) -> None:
         self._platform.store.workers.record_failure(
             worker_id,
-            reason=reason,
+            reason=reason[:DETAIL_CHARACTERS],
             now=self._platform.store.clock.now(),
             cooldown=timedelta(seconds=self._settings.cooldown_seconds),
         )

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from taskyard.agent.admission import Admission
+from taskyard.agent.arrivals import Arrivals
 from taskyard.agent.attempt import Attempt
 from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
@@ -26,6 +27,9 @@ class Run(Protocol):
     """What runs jobs, as far as beginnings go; on the loop's thread."""
 
     processes: Processes
+
+    def is_wanted(self, held: Held) -> bool:
+        """Whether it may still run; else that is its end."""
 
     def begin(self, held: Held, attempt: Attempt) -> None:
         """It has a place and is laid out: its first line may be spawned."""
@@ -49,6 +53,7 @@ class Starts:
         turns: Turns,
         admission: Admission,
         preparation: Preparation,
+        arrivals: Arrivals,
         endings: Endings,
         run: Run,
     ) -> None:
@@ -57,6 +62,7 @@ class Starts:
         self._turns = turns
         self._admission = admission
         self._preparation = preparation
+        self._arrivals = arrivals
         self._endings = endings
         self._run = run
         #: Those whose last line runs, or is the next to, and which nothing is to follow yet.
@@ -68,10 +74,10 @@ class Starts:
             if held.lead:
                 self._run.processes.start_now(held.key)
                 self._begun(held)
-            elif not held.started or held.job.has_input:
-                self._helpers.submit(self._prepare, held)
-            elif self._preparation.lay_out(held) and held.attempt:
-                self._run.begin(held, held.attempt)
+            elif not held.started:
+                self._helpers.submit(self._start, held)
+            else:
+                self._lay_out(held)
         for lead in list(self._leads.values()):
             self._choose(lead)
 
@@ -116,10 +122,19 @@ class Starts:
         self._turns.step_aside(held)
         self._endings.send_back(held, held.unwanted or reason)
 
-    def _prepare(self, held: Held) -> None:
-        """On a helper: everything up to the first spawn."""
-        if self._preparation.prepare(held) and held.attempt:
-            self._loop.post(partial(self._run.begin, held, held.attempt))
+    def _start(self, held: Held) -> None:
+        """On a helper."""
+        if self._preparation.start(held):
+            self._loop.post(partial(self._lay_out, held))
+
+    def _lay_out(self, held: Held) -> None:
+        """It has its place and is RUNNING: it begins now, or when its input is there."""
+        if not self._run.is_wanted(held):
+            return
+        if held.job.has_input:
+            self._arrivals.expect(held, self._run.begin)
+        elif self._preparation.lay_out(held) and held.attempt:
+            self._run.begin(held, held.attempt)
 
     def _choose(self, lead: Held) -> None:
         """Choose what follows it, and what comes behind that."""

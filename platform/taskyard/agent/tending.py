@@ -13,6 +13,7 @@ from taskyard.agent.pump import LINGER_SECONDS, Pump
 from taskyard.agent.running import Running
 from taskyard.agent.turns import Turns
 from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.settings import Settings
 
@@ -64,6 +65,8 @@ class Tending:
         for held in list(self._held.values()):
             if held.attempt is not None and held.begun_at:
                 self._tend_guarded(held, held.attempt, now)
+            elif held.fetch and now >= held.fetch.deadline:
+                self._endings.miss(held, _late(held.job))
         if self._turns.count():
             self._send_away(self._turns.overdue(now))
 
@@ -80,9 +83,7 @@ class Tending:
 
     def _tend_one(self, held: Held, attempt: Attempt, now: float) -> None:
         if now >= attempt.deadline and attempt.drained_by is None:
-            seconds = attempt.job.timeout_ms / 1000
-            late = Outcome(cause=Cause.TIMEOUT, detail=f"timed out after {seconds:g} s")
-            attempt.stop(late, now, self._settings.kill_grace_seconds)
+            attempt.stop(_late(attempt.job), now, self._settings.kill_grace_seconds)
         number = attempt.signal_due(now)
         if number is not None:
             self._running.processes.signal(held.key, number)
@@ -90,3 +91,7 @@ class Tending:
         drained = attempt.drained_by is not None
         if drained and (not attempt.pipes or now >= (attempt.drained_by or 0)):
             self._endings.finish(held, attempt)
+
+
+def _late(job: Job) -> Outcome:
+    return Outcome(cause=Cause.TIMEOUT, detail=f"timed out after {job.timeout_ms / 1000:g} s")

@@ -23,6 +23,9 @@ from taskyard.workers.model import Worker
 #: enough that the document stays under 8 KB.
 HISTORY_KEPT = 40
 
+#: Most of what is told of an error that is kept: it may quote what a stranger sent.
+DETAIL_CHARACTERS = 2000
+
 #: Attempts that a job remembers as lost by a worker's boot.
 LOST_ON_KEPT = 10
 
@@ -202,7 +205,8 @@ def _unsuccessful(
 ) -> Transition:
     """CANCELLED if that was asked for, else back to the queue, or FAILED."""
     assert outcome.cause is not None
-    decision = retry.decide(job, outcome.cause, outcome.detail)
+    detail = outcome.detail[:DETAIL_CHARACTERS]
+    decision = retry.decide(job, outcome.cause, detail)
     changes = {
         **outcome.fields,
         "exitCode": outcome.exit_code,
@@ -210,7 +214,7 @@ def _unsuccessful(
         "errorMessage": decision.reason,
     }
     if job.cancel_requested:
-        words = f"cancelled ({outcome.detail})"
+        words = f"cancelled ({detail})"
         changes |= {"cancel": {**(job.cancel or {}), "signal": outcome.signal}}
         changes |= {"errorMessage": words}
         return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
@@ -231,6 +235,7 @@ def _give_back(
     changes = {"attempts": job.attempts - 1, **_lost_on(job)}
     if job.cancel_requested:
         words = f"cancelled ({reason})"
+        changes["errorMessage"] = words
         return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
     return _requeue(verb, job, at, changes, reason, guard)
 
