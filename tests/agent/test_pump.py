@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -20,6 +21,8 @@ from taskyard.agent.workspace import Workspace
 from taskyard.jobs.model import lease_of
 from taskyard.store.output import CHUNK_BYTES, Chunk
 from tests import factories
+from tests.agent.conftest import Bench
+from tests.helpers import eventually
 
 PIECE = b"x" * 64 * 1024
 
@@ -195,6 +198,39 @@ def test_what_was_in_the_pipes_comes_before_what_the_next_line_prints(yard: Yard
     assert not attempt.pipes
     yard.pump.take(attempt, [b"second", b""])
     assert [chunk.data for chunk in attempt.output.take()] == ["first second"]
+
+
+def test_what_waits_in_a_pipe_that_is_not_read_comes_before_what_the_next_line_printed(
+    yard: Yard,
+) -> None:
+    attempt = yard.attempt()
+    yard.print(attempt, 100)
+    assert attempt.paused
+    yard.write(attempt, b"rest ", is_last=False)
+    yard.pump.take(attempt, [b"next", b""])
+    printed = "".join(chunk.data for chunk in attempt.output.take())
+    assert printed.endswith("xrest next")
+
+
+def test_no_line_begins_while_the_store_is_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pump, "BACKLOG_BYTES", 1)
+    answers, mark = threading.Event(), tmp_path / "mark"
+    store = bench.store.output.store
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        answers.wait(20)
+        return store(*args, **kwargs)
+
+    monkeypatch.setattr(bench.store.output, "store", slow)
+    lease = bench.offer(f"echo a; sleep .1; echo b; sleep .1\ntouch {mark}; echo c")
+    (held,) = eventually(lambda: list(bench.runner._held.values()))
+    eventually(lambda: held.attempt and held.attempt.waits)
+    assert not mark.exists()
+    answers.set()
+    job = bench.ended(lease)
+    assert (job.status, bench.printed(job)) == ("COMPLETED", "a\nb\nc\n")
 
 
 def test_what_a_line_printed_whose_pipes_were_never_here_is_stored_as_soon(yard: Yard) -> None:

@@ -47,6 +47,8 @@ class Attempt:
     pipes: dict[int, str] = field(default_factory=dict)
     #: Pipes that are not read for now, because the store is behind.
     paused: bool = False
+    #: A line has ended, and the next waits until the store is not behind any more.
+    waits: bool = False
     #: Why Taskyard ends it, once it does: time out, cancel, stop.
     stopping: Outcome | None = None
     kill: KillSequence | None = None

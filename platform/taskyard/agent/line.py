@@ -55,13 +55,13 @@ class Line:
         # Both, or somebody still has them: a process that was handed one by another's socket.
         if len(poll.poll(0)) < len(self.pipes):
             return False
-        return sum(map(_waiting_bytes, self.pipes)) <= LITTLE_BYTES
+        return sum(map(waiting_bytes, self.pipes)) <= LITTLE_BYTES
 
     def take_printed(self) -> list[bytes]:
         """All that is in its pipes, which are closed with that."""
         printed = []
         for fd in self.give_pipes():
-            printed.append(os.read(fd, LITTLE_BYTES) if _waiting_bytes(fd) else b"")
+            printed.append(os.read(fd, LITTLE_BYTES) if waiting_bytes(fd) else b"")
             os.close(fd)
         return printed
 
@@ -110,6 +110,11 @@ def reap_orphans(shells: set[int]) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
+def waiting_bytes(fd: int) -> int:
+    """How much is in a pipe."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def _spawn(line: str, cwd: str, env: Mapping[str, str], ends: Sequence[int]) -> int:
     # It has no argument for it; one thread may go there itself.
     os.chdir(cwd)
@@ -129,10 +134,6 @@ def _spawn(line: str, cwd: str, env: Mapping[str, str], ends: Sequence[int]) -> 
         )
     finally:
         os.chdir("/")
-
-
-def _waiting_bytes(fd: int) -> int:
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _as_shell(status: int) -> int:

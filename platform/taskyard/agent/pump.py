@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from taskyard.agent.attempt import Attempt
+from taskyard.agent.line import waiting_bytes
 from taskyard.agent.loop import Loop
 from taskyard.agent.output import STREAMS
 from taskyard.store.output import Chunk
@@ -48,15 +49,15 @@ class Pump:
             self._watch(attempt, fd)
 
     def take(self, attempt: Attempt, printed: Sequence[bytes]) -> None:
-        """A line has ended, and this is what it printed, and what is in its pipes. Those stay open
-        while somebody has them.
+        """A line has ended, and this is what it printed, after what is in the pipes: its own, or an
+        earlier line's. Those stay open while somebody has them.
         """
+        for fd in list(attempt.pipes):
+            self._empty(attempt, fd)
         for stream, data in zip(STREAMS, printed, strict=True):
             if data:
                 self._feed(attempt, stream, data)
-        for fd in list(attempt.pipes):
-            while fd in attempt.pipes and not attempt.paused and self._read(attempt, fd):
-                pass
+        self._pause_if_behind(attempt)
 
     def flush(self, attempt: Attempt, now: float) -> None:
         """Have what was printed stored, one write at a time, so that the order stays; and read
@@ -91,23 +92,34 @@ class Pump:
         if not attempt.paused:
             self._loop.watch(fd, lambda: self._read(attempt, fd))
 
-    def _read(self, attempt: Attempt, fd: int) -> bool:
-        """Whether there was something."""
+    def _empty(self, attempt: Attempt, fd: int) -> None:
+        """Read what is in a pipe now, though the store may be behind; who has its other end may
+        write on, and that is not waited for.
+        """
+        left = waiting_bytes(fd)
+        while (count := self._read(attempt, fd)) and left > 0:
+            left -= count
+
+    def _read(self, attempt: Attempt, fd: int) -> int:
+        """How many bytes there were, up to one piece."""
         try:
             data = os.read(fd, _READ_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if not data:
             self._close(attempt, fd)
-            return False
+            return 0
         self._feed(attempt, attempt.pipes[fd], data)
+        self._pause_if_behind(attempt)
+        return len(data)
+
+    def _pause_if_behind(self, attempt: Attempt) -> None:
         if attempt.output.pending_bytes >= self._backlog_bytes:
             attempt.paused = True
             for other in attempt.pipes:
                 self._loop.unwatch(other)
-        return True
 
     def _feed(self, attempt: Attempt, stream: str, data: bytes) -> None:
         if not attempt.output.pending_bytes:

@@ -152,9 +152,17 @@ class Running:
             held.attempt.running = False
             held.attempt.exit_code = code
             self._pump.take(held.attempt, printed)
-            goes_on = self._next_line(held, held.attempt)
+            # What it prints would be kept in memory: a line that waits to print is no different.
+            held.attempt.waits = held.attempt.paused and held.attempt.goes_on
+            goes_on = held.attempt.waits or self._next_line(held, held.attempt)
         if not goes_on:
             self.starts.over(key)
+
+    def go_on(self, held: Held, attempt: Attempt) -> None:
+        """Begin the line that waited for the store, or end with the one before."""
+        attempt.waits = False
+        if not self._next_line(held, attempt):
+            self.starts.over(held.key)
 
     def failed(self, key: str, reason: str) -> None:
         """A line could not be started, or was taken along by its keeper's death."""

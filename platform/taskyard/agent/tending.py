@@ -88,6 +88,8 @@ class Tending:
         if number is not None:
             self._running.processes.signal(held.key, number)
         self._pump.flush(attempt, now)
+        if attempt.waits and not (attempt.paused and attempt.goes_on):
+            self._running.go_on(held, attempt)
         drained = attempt.drained_by is not None
         if drained and (not attempt.pipes or now >= (attempt.drained_by or 0)):
             self._endings.finish(held, attempt)
