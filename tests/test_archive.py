@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -68,7 +69,7 @@ HARMFUL = {
     "an absolute path": lambda: raw_name("/etc/passwd"),
     "a parent folder": lambda: zipped(("a/../../b", b"x")),
     "a backslash": lambda: raw_name("a\\b"),
-    "a drive": lambda: zipped(("C:evil", b"x")),
+    "a drive": lambda: zipped(("C:/evil", b"x")),
     "a NUL": lambda: raw_name("a\0b"),
     "a link": lambda: zipped(special("a", stat.S_IFLNK, b"/etc")),
     "a character device": lambda: zipped(special("a", stat.S_IFCHR)),
@@ -77,6 +78,7 @@ HARMFUL = {
     "a file below a file": lambda: zipped(("a", b"x"), ("a/b", b"y")),
     "a file that is a folder": lambda: zipped(("a/b", b"x"), ("a", b"y")),
     "a name that is too long": lambda: zipped(("n" * 256, b"x")),
+    "a path that is too long": lambda: zipped(("/".join(["n" * 200] * 6), b"x")),
     "too deep a path": lambda: zipped(("a/" * 100 + "b", b"x")),
     "too many entries": lambda: zipped(*((str(n), b"") for n in range(1001))),
     "too many bytes": lambda: zipped(("a", os.urandom(20_000_001)), method=zipfile.ZIP_STORED),
@@ -133,11 +135,33 @@ def test_an_encrypted_archive_is_refused() -> None:
         archive.check(io.BytesIO(bytes(made)), LIMITS)
 
 
-def test_a_broken_entry_is_refused_while_it_is_unpacked(tmp_path: Path) -> None:
-    made = bytearray(zipped(("a", os.urandom(5000)), method=zipfile.ZIP_STORED).getvalue())
-    made[2000] ^= 0xFF
-    with pytest.raises(BadArchive):
-        archive.extract(io.BytesIO(bytes(made)), tmp_path, LIMITS)
+@pytest.mark.parametrize("method", archive._METHODS)
+def test_a_broken_entry_is_refused_while_it_is_unpacked(method: int, tmp_path: Path) -> None:
+    whole = zipped(("a", os.urandom(5000)), method=method).getvalue()
+    for place in range(31, 2000, 13):
+        made = bytearray(whole)
+        made[place : place + 20] = bytes(byte ^ 0x5A for byte in made[place : place + 20])
+        target = tmp_path / str(place)
+        target.mkdir()
+        with pytest.raises(BadArchive):
+            archive.extract(io.BytesIO(bytes(made)), target, LIMITS)
+
+
+def test_a_file_that_cannot_be_written_is_not_the_archives_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        archive.extract(zipped(("a", b"x")), tmp_path, LIMITS)
+
+
+def test_harmless_names_are_unpacked_as_they_are(tmp_path: Path) -> None:
+    source = zipped(("./", b""), ("./a.txt", b"1"), ("a:b.txt", b"2"))
+    archive.extract(source, tmp_path, LIMITS)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "a:b.txt"]
 
 
 def test_folders_bytes_and_the_owners_run_bit_are_unpacked(tmp_path: Path) -> None:
@@ -179,6 +203,16 @@ def test_packing_keeps_regular_files_and_nothing_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(target) as packed:
         assert sorted(packed.namelist()) == ["d/f", "secret"]
     assert (report.entries, report.cut) == (2, False)
+
+
+def test_names_that_are_no_text_are_packed_and_kept_apart(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", b"caf\xe8", "café".encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    target = io.BytesIO()
+    packing.pack(tmp_path, target, cap_bytes=1000, cap_entries=100)
+    with zipfile.ZipFile(target) as packed:
+        assert sorted(packed.namelist()) == ["caf%E8", "caf%E9", "café"]
+        assert packed.read("caf%E9") == b"caf\xe9"
 
 
 @pytest.mark.parametrize(("cap_bytes", "cap_entries"), [(25, 100), (1000, 2)])

@@ -6,7 +6,9 @@ they are written (``reliability.md`` section 6: zip slip, links, bombs).
 
 from __future__ import annotations
 
+import lzma
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -15,13 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from taskyard.errors import BadArchive
 
 _PIECE_BYTES = 256 * 1024
 _NAME_BYTES = 255
 _DEPTH = 64
+
+#: Of a whole path in it: with the workspace's own before it, far less than a system takes.
+_PATH_BYTES = 1000
+
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 #: More than this many times its packed size is a bomb, once it matters at all.
 BOMB_RATIO = 200
@@ -37,6 +44,7 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     NotImplementedError,
     RuntimeError,
@@ -156,11 +164,13 @@ def _unsafe(entry: zipfile.ZipInfo) -> str | None:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if "\0" in name or "\\" in name:
         return "has a forbidden character in its name"
-    if name.startswith("/") or (len(name) > 1 and name[1] == ":"):
+    if name.startswith("/") or _DRIVE.match(name):
         return "is an absolute path"
-    if not parts or ".." in name.split("/"):
+    # The folder itself, as ``./``, is named by some that pack it.
+    if ".." in name.split("/") or not (parts or name.endswith("/")):
         return "leads outside its folder"
-    if len(parts) > _DEPTH or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
+    too_long = any(len(os.fsencode(part)) > _NAME_BYTES for part in parts)
+    if too_long or len(parts) > _DEPTH or len(os.fsencode(name)) > _PATH_BYTES:
         return "has too long a path"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
@@ -191,12 +201,24 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     written = 0
     with archive.open(entry) as packed, os.fdopen(os.open(target, flags, mode), "wb") as file:
-        while piece := packed.read(_PIECE_BYTES):
+        for piece in _pieces(packed):
             written += len(piece)
             if written > room:
                 raise BadArchive(f"{_shown(entry.filename)} unpacks to more than it says")
             file.write(piece)
     return written
+
+
+def _pieces(packed: IO[bytes]) -> Iterator[bytes]:
+    """What is in an entry. Raises BadArchive."""
+    try:
+        while piece := packed.read(_PIECE_BYTES):
+            yield piece
+    except OSError as error:
+        # bz2 says so of data that is none; an error with a number is the system's.
+        if error.errno is not None:
+            raise
+        raise BadArchive(f"not a readable ZIP archive: {error}", readable=False) from None
 
 
 def _shown(name: str) -> str:

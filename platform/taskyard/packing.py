@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 _PIECE_BYTES = 256 * 1024
+
+#: What Python makes of bytes that are no UTF-8.
+_NOT_TEXT = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +77,14 @@ def _regular_files(folder: Path, *, whole: bool) -> Iterator[tuple[Path, str]]:
             names += [] if below or names or here == str(folder) else [""]
         for name in sorted(names):
             path = Path(here, name)
-            inside = os.fsencode(path.relative_to(folder)).decode("utf-8", "replace")
+            inside = _readable(path.relative_to(folder))
             yield _named_by(path, folder) if whole else path, inside
+
+
+def _readable(path: Path) -> str:
+    """A path as text: bytes that are no UTF-8 become ``%E9``, so that no two names become one."""
+    text = os.fsencode(path).decode("utf-8", "surrogateescape")
+    return _NOT_TEXT.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
 
 
 def _fail(error: OSError) -> None:
