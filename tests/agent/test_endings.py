@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import io
+import threading
 import zipfile
 from typing import Any
 
 import pytest
 
 from taskyard import packing
+from taskyard.agent.workspace import Workspace
 from taskyard.store.files import FileStore
 from tests.agent.conftest import Bench
+from tests.helpers import eventually
 
 
 @pytest.mark.parametrize("mischief", ['rm -rf "$TMPDIR"', 'mkdir "$TMPDIR/result.zip"'])
@@ -22,6 +25,27 @@ def test_what_a_job_left_is_kept_whatever_it_did_to_its_tmpdir(bench: Bench, mis
         content = io.BytesIO(stored.read())
     with zipfile.ZipFile(content) as archive:
         assert archive.read("f") == b"one\n"
+
+
+def test_other_jobs_go_on_while_what_a_job_left_is_removed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing, other_is_over = threading.Event(), threading.Event()
+    remove = Workspace.remove
+
+    def slow(workspace: Workspace) -> bool:
+        removing.set()
+        other_is_over.wait(20)
+        return remove(workspace)
+
+    monkeypatch.setattr(Workspace, "remove", slow)
+    assert bench.run("touch $TMPDIR/much").status == "COMPLETED"
+    assert removing.wait(10)
+    assert bench.printed(bench.run("echo hi; sleep .1; echo ho")) == "hi\nho\n"
+    other_is_over.set()
+    eventually(
+        lambda: [path.name for path in bench.folder.iterdir() if (path / "tmp/much").exists()] == []
+    )
 
 
 @pytest.mark.parametrize(("owner", "step"), [(packing, "pack"), (FileStore, "save")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from taskyard.agent.agent import Agent
 from taskyard.agent.workspace import WorkspaceRoot, root_of
 from taskyard.context import Platform
+from tests.helpers import eventually
 
 
 @pytest.mark.parametrize("below", [None, Path("/w")])
@@ -19,6 +22,35 @@ def test_agents_have_workspaces_of_their_own_though_they_share_id_or_folder(
     agents = [("one@host", "a:1/x"), ("one@host", "b:2/x"), ("two@host", "a:1/x")]
     assert len({root_of(*agent, below=below) for agent in agents}) == 3
     assert root_of(*agents[0], below=below) == root_of(*agents[0], below=below)
+
+
+@pytest.mark.parametrize(
+    "left", ["work/f", "home/f", "tmp/f", "f", "venv/bin/f", "venv/bin/pip", "venv/pyvenv.cfg"]
+)
+@pytest.mark.parametrize("is_spare", [False, True])
+def test_a_workspace_is_no_other_jobs_though_what_a_job_did_is_hidden_by_its_time(
+    left: str, is_spare: bool, tmp_path: Path
+) -> None:
+    root = WorkspaceRoot(tmp_path / "root")
+    workspace = root.create("job-1-a", 1)
+    if is_spare:
+        assert root.keep(workspace)
+        workspace = root.create("job-1-b", 1)
+    assert workspace.is_fresh()
+    path = workspace.base / left
+    # A change within the same tick of the clock could not be told from what was there.
+    eventually(lambda: _now(tmp_path) > workspace.base.stat().st_ctime_ns)
+    path.write_text("x")
+    for changed in (path, path.parent):
+        os.utime(changed, (1, 1))
+    assert not root.keep(workspace)
+    assert workspace.is_empty() == (left != "work/f")
+
+
+def _now(folder: Path) -> int:
+    """The file system's clock."""
+    with tempfile.NamedTemporaryFile(dir=folder) as probe:
+        return Path(probe.name).stat().st_ctime_ns
 
 
 def test_an_agent_that_starts_removes_its_own_leftovers_and_nothing_else(

@@ -46,7 +46,8 @@ class Endings:
         self._left(held)
         if self._stages.is_small(attempt):
             self.results.add(self._stages.small_result(held, attempt))
-            self._stages.clear(attempt)
+            if not self._stages.keeps(attempt):
+                self._helpers.submit(self._stages.clear, attempt)
         else:
             self._helpers.submit(self._wind_up, held, attempt)
 

@@ -140,9 +140,14 @@ class Stages:
             fields=self._pack(attempt),
         )
 
+    def keeps(self, attempt: Attempt) -> bool:
+        """Whether it left its workspace as it was, and another job may have that; this is quick."""
+        return self._workspaces.keep(attempt.workspace)
+
     def clear(self, attempt: Attempt) -> None:
-        """Nothing of the attempt stays on this host."""
-        self._workspaces.give_back(attempt.workspace)
+        """Nothing of the attempt stays on this host; it may have left very much."""
+        if not self.keeps(attempt):
+            attempt.workspace.remove()
 
     def moment(self) -> Moment:
         """Now, by the database's clock."""

@@ -34,14 +34,22 @@ def root_of(worker_id: str, platform_id: str, *, below: Path | None = None) -> P
 
 
 #: Every file and folder of a fresh workspace is from this moment (seconds since 1970), which no
-#: clock will show again: what a job wrote, added or took away is told by its time.
+#: clock will show again: what a job wrote, added or took away within the same tick of the clock
+#: is told by its time. A job may set that back, but not the time of that change itself.
 _LAID_OUT_AT = (1, 1)
 
 #: The names of workspaces: job, attempt, and what makes each another.
 _NAME = re.compile(r"job-.+\.\d+\.[0-9a-f]{8}")
 
+#: What a job is given to write to.
+_FOLDERS = ("work", "home", "tmp")
+
 #: Unused workspaces that are kept for the next jobs.
 _SPARES = 8
+
+
+#: Mode, time of the last write and of the last change of any kind, in nanoseconds.
+_Mark = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +57,8 @@ class Workspace:
     """The folders of one attempt."""
 
     base: Path
-    #: What is in it when it is fresh, with each one's mode.
-    fresh: Mapping[str, int] = field(default_factory=dict)
+    #: What is in it when it is fresh, and how.
+    fresh: Mapping[str, _Mark] = field(default_factory=dict)
 
     @cached_property
     def folder(self) -> Path:
@@ -69,25 +77,24 @@ class Workspace:
 
     def is_empty(self) -> bool:
         """Whether the job left nothing where it ran."""
-        try:
-            if self.fresh and os.lstat(self.folder).st_mtime == _LAID_OUT_AT[1]:
-                return True
-            with os.scandir(self.folder) as entries:
-                return next(entries, None) is None
-        except OSError:
-            return False
+        return _is_empty(str(self.folder))
 
     def is_fresh(self) -> bool:
         """Whether the job has changed nothing in it."""
+        base = f"{self.base}/"
         try:
-            base = str(self.base)
-            return bool(self.fresh) and all(
-                (status := os.lstat(f"{base}/{name}")).st_mtime == _LAID_OUT_AT[1]
-                and status.st_mode == mode
-                for name, mode in self.fresh.items()
-            )
+            for name, mark in self.fresh.items():
+                if _mark(base + name) != mark:
+                    return False
         except OSError:
             return False
+        # What was written and hidden within one tick of the clock is found all the same.
+        return bool(self.fresh) and all(_is_empty(base + name) for name in _FOLDERS)
+
+    def under(self, base: Path) -> Workspace:
+        """The same, renamed. Raises OSError."""
+        self.base.rename(base)
+        return Workspace(base=base, fresh={**self.fresh, ".": _mark(base)})
 
     def remove(self) -> bool:
         """Remove all of it, whatever the job did to it; False when something is left."""
@@ -118,18 +125,16 @@ class WorkspaceRoot:
         """A fresh workspace for one attempt."""
         base = self._root / f"{job_id}.{attempt}.{secrets.token_hex(4)}"
         try:
-            spare = self._spares.popleft()
-            spare.base.rename(base)
+            return self._spares.popleft().under(base)
         except (IndexError, OSError):
             return _laid_out(base)
-        return Workspace(base=base, fresh=spare.fresh)
 
-    def give_back(self, workspace: Workspace) -> None:
-        """Its job is over: keep it for another if it is as it was, else remove it."""
-        if len(self._spares) < _SPARES and workspace.is_fresh():
+    def keep(self, workspace: Workspace) -> bool:
+        """Its job is over: keep it for another if it is as it was, else it is to be removed."""
+        kept = len(self._spares) < _SPARES and workspace.is_fresh()
+        if kept:
             self._spares.append(workspace)
-        else:
-            workspace.remove()
+        return kept
 
     def scratch(self) -> BinaryIO:
         """A file for the agent's own use, in none of a job's folders; it goes when it is closed."""
@@ -149,14 +154,27 @@ class WorkspaceRoot:
 def _laid_out(base: Path) -> Workspace:
     base.mkdir(mode=0o700)
     workspace = Workspace(base=base)
-    for folder in (workspace.folder, workspace.home, workspace.tmp):
-        folder.mkdir(mode=0o700)
+    for name in _FOLDERS:
+        (base / name).mkdir(mode=0o700)
     job_python.lay_out(base)
-    fresh: dict[str, int] = {}
+    fresh: dict[str, _Mark] = {}
     for path in [*base.rglob("*"), base]:
         os.utime(path, _LAID_OUT_AT, follow_symlinks=False)
-        fresh[str(path.relative_to(base))] = path.lstat().st_mode
+        fresh[str(path.relative_to(base))] = _mark(path)
     return replace(workspace, fresh=fresh)
+
+
+def _mark(path: str | Path) -> _Mark:
+    status = os.lstat(path)
+    return status.st_mode, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _require_ours(root: Path) -> None:
