@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import socket
 import threading
 import zipfile
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from taskyard import packing
+from taskyard.agent import processes
 from taskyard.agent.workspace import Workspace
 from taskyard.store.files import FileStore
 from tests.agent.conftest import Bench
@@ -25,6 +27,25 @@ def test_what_a_job_left_is_kept_whatever_it_did_to_its_tmpdir(bench: Bench, mis
         content = io.BytesIO(stored.read())
     with zipfile.ZipFile(content) as archive:
         assert archive.read("f") == b"one\n"
+
+
+@pytest.mark.parametrize("mischief", ['rm -rf "$PWD"', 'rm -rf "$PWD"; touch "$PWD"'])
+def test_a_job_that_took_its_own_folder_away_has_failed_itself(bench: Bench, mischief: str) -> None:
+    job = bench.run(f"echo one; {mischief}\necho two")
+    assert (job.status, job.attempts, bench.printed(job)) == ("FAILED", 1, "one\n")
+    assert job.error_message == "its working folder was gone after one of its lines"
+
+
+@pytest.mark.parametrize("room", [0, socket.CMSG_LEN(4)])
+@pytest.mark.parametrize("line", ["sleep .1; seq 100000; sleep 60", "seq 5000"])
+def test_a_job_whose_pipes_do_not_come_is_an_agents_error_and_has_no_exit_code(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, room: int, line: str
+) -> None:
+    # As when there are too many open files: the kernel leaves out the descriptors.
+    monkeypatch.setattr(processes, "_FDS_BYTES", room)
+    job = bench.await_status(bench.offer(line), "QUEUED")
+    assert "too many open files" in job.history[-1]["reason"]
+    assert job.exit_code is None
 
 
 def test_other_jobs_go_on_while_what_a_job_left_is_removed(

@@ -186,7 +186,7 @@ def test_what_follows_a_line_that_begins_before_stays_behind_it(kept: Kept, tmp_
 def test_the_last_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     for key, after in (("a", ""), ("b", "a"), ("c", "b")):
         kept.spawn(key, "sleep 60", after=after)
-    (keeper,) = keepers()
+    (keeper,) = eventually(keepers)
     keeper.kill()
     assert [key for key, _ in kept.hear(3)] == ["c", "b", "a"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -32,6 +33,35 @@ DAEMON = textwrap.dedent(
 )
 
 
+#: A process with a keeper of its own, told on stdin what to run.
+AGENT = textwrap.dedent(
+    """
+    import os, sys, threading, time
+    from pathlib import Path
+    from taskyard.agent.loop import Loop
+    from taskyard.agent.processes import Processes
+
+    class Ends:
+        def opened(self, key, pipes): pass
+        def exited(self, key, code, printed): print("exited", key, code, flush=True)
+        def failed(self, key, reason): print("failed", key, reason, flush=True)
+        def lapsed(self, key): print("lapsed", key, flush=True)
+
+    loop = Loop()
+    processes = Processes(loop, Ends())
+    processes.start()
+    loop.start(lambda: None, lambda: None)
+    for number, line in enumerate(sys.stdin):
+        lives, _, command = line.strip().partition(" ")
+        until = time.monotonic() + float(lives)
+        processes.spawn(
+            str(number), command, cwd=Path("/"), env=dict(os.environ), until=until, after=""
+        )
+        print("started", number, flush=True)
+    """
+)
+
+
 def sleepers(seconds: str) -> list[psutil.Process]:
     """The processes of a ``sleep`` that only one test uses."""
     found = []
@@ -54,34 +84,7 @@ def daemon(tmp_path: Path) -> str:
 def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process with a keeper of its own, which can be killed as an agent can."""
     script = tmp_path / "agent.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import os, sys, threading, time
-            from pathlib import Path
-            from taskyard.agent.loop import Loop
-            from taskyard.agent.processes import Processes
-
-            class Ends:
-                def opened(self, key, pipes): pass
-                def exited(self, key, code, printed): print("exited", key, code, flush=True)
-                def failed(self, key, reason): print("failed", key, reason, flush=True)
-                def lapsed(self, key): print("lapsed", key, flush=True)
-
-            loop = Loop()
-            processes = Processes(loop, Ends())
-            processes.start()
-            loop.start(lambda: None, lambda: None)
-            for number, line in enumerate(sys.stdin):
-                lives, _, command = line.strip().partition(" ")
-                until = time.monotonic() + float(lives)
-                processes.spawn(
-                    str(number), command, cwd=Path("/"), env=dict(os.environ), until=until, after=""
-                )
-                print("started", number, flush=True)
-            """
-        )
-    )
+    script.write_text(AGENT)
     process = subprocess.Popen(
         [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -226,6 +229,30 @@ def test_the_death_of_the_keeper_ends_what_it_kept_and_another_takes_its_place(
     assert sleepers("4112") == []
     tell(agent, 60, "exit 3")
     assert {heard(agent), heard(agent)} == {"started 1", "exited 1 3"}
+
+
+def test_an_agent_may_open_all_files_it_can_and_its_jobs_what_it_came_with(tmp_path: Path) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text(AGENT)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    agent = subprocess.Popen(
+        ["sh", "-c", f"ulimit -Sn 512; exec {sys.executable} {script}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    tell(agent, 60, f"ulimit -Sn > {tmp_path}/line; ulimit -Hn > {tmp_path}/hard")
+    assert {heard(agent), heard(agent)} == {"started 0", "exited 0 0"}
+    limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in _with_keeper(agent)]
+    agent.kill()
+    agent.communicate()
+    assert limits == [(hard, hard), (hard, hard)]
+    assert (tmp_path / "line").read_text() == "512\n"
+    assert (tmp_path / "hard").read_text() == f"{hard}\n"
+
+
+def _with_keeper(agent: subprocess.Popen[bytes]) -> list[int]:
+    (keeper,) = psutil.Process(agent.pid).children()
+    return [agent.pid, keeper.pid]
 
 
 def test_an_agent_in_a_job_tags_within_that_jobs_tag() -> None:

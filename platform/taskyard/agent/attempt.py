@@ -5,6 +5,7 @@ Holds state and answers questions; the runner drives it from one thread.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from dataclasses import dataclass, field
@@ -75,6 +76,12 @@ class Attempt:
         """Whether there is another line to run."""
         return not self.stopping and not self.exit_code and bool(self.lines)
 
+    @property
+    def lost_its_folder(self) -> bool:
+        """Whether the next line has no folder to run in, and one before it may have done that."""
+        is_first = len(self.lines) + 1 >= len(self.job.lines)
+        return not (is_first or os.access(self.workspace.folder, os.X_OK))
+
     def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
         """Begin to end it: SIGTERM to the group, a grace, SIGKILL. The first reason stays."""
         if self.stopping is None and self.drained_by is None:
@@ -82,7 +89,12 @@ class Attempt:
             self.kill = KillSequence(started_at=now, grace_seconds=grace_seconds)
 
     def outcome(self) -> Outcome:
-        """How it ended; an exit code 0 that was there before any signal is success."""
+        """How it ended; an exit code 0 that was there before any signal is success.
+
+        How its process ended says nothing where the agent failed it.
+        """
+        if self.stopping and self.stopping.cause is Cause.AGENT:
+            return self.stopping
         code = self.exit_code
         done = code == 0 and self.last_signal is None and not self.lines
         if self.stopping and not done:

@@ -4,7 +4,8 @@ It is the parent and the subreaper of everything that jobs start, so nothing out
 lease or its agent, not even what called ``setsid``: it kills when the agent says so, when a
 deadline passes that the agent did not move (an agent that is stopped, or cut off from MongoDB),
 and when the agent is gone. It knows nothing of jobs, has no threads and imports the standard
-library alone. Run as ``python -m taskyard.agent.keeper FD``; ``processes.py`` is its other end.
+library alone. Run as ``python -m taskyard.agent.keeper FD FILES``; ``processes.py`` is its other
+end.
 
 A line may be told to follow another: then no time passes between the two.
 
@@ -43,8 +44,10 @@ _PATIENCE_SECONDS = 10.0
 class Keeper:
     """Serves one agent until it goes."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, files: int) -> None:
+        """``files`` is how many each line may have open."""
         self._channel = channel
+        self._files = files
         self._tags = tree.Tags()
         self._children = tree.OwnChildren()
         self._lines: dict[str, Line] = {}
@@ -112,7 +115,9 @@ class Keeper:
             return False
         tag = self._tags.take()
         try:
-            pid, pipes = lines.start(message["line"], message["cwd"], message["env"])
+            pid, pipes = lines.start(
+                message["line"], message["cwd"], message["env"], files=self._files
+            )
         except (OSError, ValueError) as error:
             self._tell("failed", key, error=str(error))
             return False
@@ -218,14 +223,14 @@ class Keeper:
 
 
 def main() -> None:
-    """Serve the agent at the other end of the socket whose number is given."""
+    """Serve the agent at the other end of the socket whose number is given first."""
     # Handlers, not SIG_IGN, which jobs would inherit: the agent's end is what ends us.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     tree.become_subreaper()
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
-    Keeper(channel).run()
+    Keeper(channel, files=int(sys.argv[2])).run()
 
 
 def _child_bell() -> socket.socket:

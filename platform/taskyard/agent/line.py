@@ -12,6 +12,8 @@ import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from taskyard.agent import open_files
+
 SHELL = "/bin/sh"
 
 #: The pipes of a line that is over sooner and has printed no more are read once, at its end: to
@@ -74,8 +76,11 @@ class Line:
         self.ended_at = now
 
 
-def start(line: str, cwd: str, env: Mapping[str, str]) -> tuple[int, tuple[int, int]]:
-    """Start a line in a session of its own; returns its process and the read ends of its pipes.
+def start(
+    line: str, cwd: str, env: Mapping[str, str], *, files: int
+) -> tuple[int, tuple[int, int]]:
+    """Start a line in a session of its own, which may have so many ``files`` open; returns its
+    process and the read ends of its pipes.
 
     Not by ``subprocess``, which costs as much again; nothing else that is open is inherited.
     Raises OSError, ValueError.
@@ -83,7 +88,8 @@ def start(line: str, cwd: str, env: Mapping[str, str]) -> tuple[int, tuple[int, 
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     try:
-        return _spawn(line, cwd, env, (out_end, err_end)), (out, err)
+        with open_files.limited(files):
+            return _spawn(line, cwd, env, (out_end, err_end)), (out, err)
     except BaseException:
         os.close(out)
         os.close(err)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taskyard import events
-from taskyard.agent import tree
+from taskyard.agent import open_files, tree
 from taskyard.agent.keeper import MESSAGE_BYTES
 from taskyard.agent.loop import Loop
 
@@ -65,12 +65,16 @@ class Processes:
         """Start the keeper. Raises OSError."""
         # Should the keeper die, what it kept comes to us to be ended.
         tree.become_subreaper()
+        open_files.raise_limit()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
             self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "taskyard.agent.keeper", str(theirs.fileno())],
+                [
+                    *(sys.executable, "-m", "taskyard.agent.keeper"),
+                    *(str(theirs.fileno()), str(open_files.AT_START)),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from taskyard.agent.attempt import Attempt
 from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
+from taskyard.agent.output import STREAMS
 from taskyard.agent.processes import Processes
 from taskyard.agent.pump import Pump
 from taskyard.agent.stages import Stages
@@ -138,11 +139,16 @@ class Running:
     def opened(self, key: str, pipes: Sequence[int]) -> None:
         """A line goes on, or has printed much: its output is read from now on."""
         held = self._held.get(key)
-        if held and held.attempt:
-            self._pump.open(held.attempt, pipes)
-        else:
-            for fd in pipes:
-                os.close(fd)
+        attempt = held.attempt if held else None
+        if attempt and len(pipes) == len(STREAMS):
+            self._pump.open(attempt, pipes)
+            return
+        for fd in pipes:
+            os.close(fd)
+        if held and attempt:
+            # Nobody reads what it prints: it would die of that, or seem to have printed nothing.
+            attempt.stopping = _agent_error("its pipes did not come: too many open files")
+            self.kill(held, attempt)
 
     def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
         """A line has ended, with all that it started."""
@@ -170,7 +176,12 @@ class Running:
         if held and held.lead:
             self.starts.failed(held, reason)
             return
-        if held and held.attempt:
+        if held and held.attempt and held.attempt.lost_its_folder:
+            held.attempt.stopping = Outcome(
+                cause=Cause.EXIT, detail="its working folder was gone after one of its lines"
+            )
+            self._end(held, held.attempt)
+        elif held and held.attempt:
             self._cannot_run(held, held.attempt, reason)
         self.starts.over(key)
 
@@ -202,7 +213,7 @@ class Running:
             self.starts.leads(held)
 
     def _cannot_run(self, held: Held, attempt: Attempt, reason: str) -> None:
-        attempt.stopping = Outcome(cause=Cause.AGENT, detail=f"agent error: {reason}")
+        attempt.stopping = _agent_error(reason)
         self._end(held, attempt)
 
     def _end(self, held: Held, attempt: Attempt) -> None:
@@ -212,3 +223,7 @@ class Running:
         self._left(held)
         if not attempt.pipes:
             self._endings.finish(held, attempt)
+
+
+def _agent_error(reason: str) -> Outcome:
+    return Outcome(cause=Cause.AGENT, detail=f"agent error: {reason}")
