@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from taskyard.agent import processes
 from taskyard.agent.attempt import fence
 from taskyard.context import Platform
 from tests.agent.conftest import Bench, keepers
@@ -205,6 +206,29 @@ def test_nothing_outlives_its_lease_while_the_agent_is_stopped(
     agent.send_signal(signal.SIGCONT)
     said = [heard(agent) for _ in range(4)]
     assert said == ["started 0", "started 1", "lapsed 0", "exited 0 137"]
+
+
+def test_a_keeper_that_does_not_answer_is_replaced_and_what_it_kept_is_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_SILENCE_SECONDS", 0.5)
+    lease = bench.offer("sleep 4113", max_retries=0)
+    eventually(lambda: sleepers("4113"))
+    (keeper,) = keepers()
+
+    def renew() -> bool:
+        """As the presence does, again and again."""
+        bench.runner.extend([lease], time.monotonic() + 60)
+        return bench.store.jobs.get(lease.job_id).is_terminal
+
+    began = time.monotonic()
+    eventually(lambda: renew() or time.monotonic() - began > 1)
+    assert keeper.is_running(), "it answers"
+    keeper.suspend()
+    eventually(renew)
+    assert "its keeper process died" in (bench.ended(lease).error_message or "")
+    assert sleepers("4113") == []
+    assert bench.run("true").status == "COMPLETED"
 
 
 def test_what_is_asked_for_after_its_lease_is_not_started(agent: subprocess.Popen[bytes]) -> None:

@@ -101,6 +101,7 @@ class Keeper:
                 self._signal(message["key"], message["number"])
             case "extend":
                 self._extend(message["keys"], message["until"])
+                self._tell("extended", "")
 
     def _spawn(self, message: Spawn | None) -> None:
         """Start a line; one that cannot be started is over with that, for what follows it."""

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,12 @@ from taskyard.agent import open_files, tree
 from taskyard.agent.keeper import MESSAGE_BYTES
 from taskyard.agent.loop import Loop
 
-#: A keeper that takes nothing for so long is stopped or stuck: it is replaced.
+#: A keeper that takes nothing for so long is not waited for.
 _SEND_SECONDS = 5
+
+#: A keeper that has said nothing for so long, asked so often, is stopped or stuck: it is replaced.
+_SILENCE_SECONDS = 10.0
+_ASKED_TIMES = 3
 
 _END_SECONDS = 5.0
 
@@ -58,6 +63,9 @@ class Processes:
         self._ends = ends
         self._channel: socket.socket | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
+        #: When the keeper last said anything, and how often it was asked since.
+        self._said_at = 0.0
+        self._asked = 0
         #: Lines that were started and not heard of since, in that order.
         self._running: dict[str, None] = {}
 
@@ -84,6 +92,7 @@ class Processes:
         # The kernel's own: Python's would make each receive wait too.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = ours
+        self._said_at, self._asked = time.monotonic(), 0
         self._loop.watch(ours.fileno(), self._hear)
 
     def spawn(
@@ -122,8 +131,9 @@ class Processes:
         self._say_if_heard(say="signal", key=key, number=number)
 
     def extend(self, keys: Sequence[str], until: float) -> None:
-        """Let these lines live until then; from any thread."""
+        """Let these lines live until then; from any thread. The keeper is to answer."""
         self._say_if_heard(say="extend", keys=list(keys), until=until)
+        self._loop.post(self._expect_answer)
 
     def stop(self) -> None:
         """End the keeper with all that it still keeps."""
@@ -144,6 +154,7 @@ class Processes:
             except OSError:
                 data, beside = b"", []
             if data:
+                self._said_at, self._asked = time.monotonic(), 0
                 self._tell(json.loads(data), [fd for _, _, fds in beside for fd in array("i", fds)])
             elif channel is self._channel:
                 self._replace_keeper()
@@ -162,6 +173,18 @@ class Processes:
                 self._ends.failed(key, message["error"])
             case "lapsed":
                 self._ends.lapsed(key)
+
+    def _expect_answer(self) -> None:
+        """It was asked once more: kill a keeper that did not answer for long, so that it is
+        replaced.
+        """
+        # Answers may have waited for us, if it was we who were stopped.
+        self._hear()
+        self._asked += 1
+        silent = time.monotonic() - self._said_at >= _SILENCE_SECONDS
+        if silent and self._asked >= _ASKED_TIMES and self._keeper is not None:
+            events.warn("agent.keeper_silent", seconds=round(time.monotonic() - self._said_at))
+            self._keeper.kill()
 
     def _replace_keeper(self) -> None:
         """The keeper died: end what it kept, say so, and start another."""
