@@ -187,9 +187,9 @@ HARD_CASES = (
     HardCase(
         name="what called setsid ends with its job",
         module="agent/keeper.py",
-        rule="(pid not in shells and self._tags.of(pid) == line.tag)",
+        rule="(pid not in shells and is_orphan_of_it(pid))",
         without="False",
-        test="agent/test_keeper.py::test_what_called_setsid_ends_with_its_job",
+        test="agent/test_keeper.py::test_a_daemon_without_environment_ends_with_its_job_and_spares_others",
     ),
 )
 

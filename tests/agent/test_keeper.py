@@ -23,13 +23,15 @@ from tests.helpers import eventually
 #: A daemon as in the books: forked twice, a session of its own, no environment, no open file.
 DAEMON = textwrap.dedent(
     """
-    import os, sys
+    import os, resource, sys
     if os.fork(): os._exit(0)
+    if "low" in sys.argv: resource.setrlimit(resource.RLIMIT_RTTIME, (1000, 1000))
     os.setsid()
     if os.fork(): os._exit(0)
     os.closerange(0, 256)
     os.chdir("/")
-    os.execve("/bin/sleep", ["sleep", sys.argv[1]], {})
+    seen = os.environ if "named" in sys.argv else {}
+    os.execve("/bin/sleep", ["sleep", sys.argv[1]], seen)
     """
 )
 
@@ -130,6 +132,29 @@ def test_a_daemon_without_environment_ends_with_its_job_and_spares_others(
     bench.runner.cancel(other)
     assert bench.ended(other).status == "FAILED"
     assert sleepers("4102") == []
+
+
+def test_a_daemon_that_has_shed_its_tag_ends_with_its_job_if_it_can_be_told_whose_it_is(
+    bench: Bench, daemon: str
+) -> None:
+    other = bench.offer(f"{daemon} 4115 low named; sleep 60")
+    eventually(lambda: sleepers("4115"))
+    bench.run(f"{daemon} 4114 low named; sleep .3")
+    assert sleepers("4114") == []
+    assert sleepers("4115"), "the daemon of a job that still runs"
+    bench.runner.cancel(other)
+    bench.ended(other)
+    assert sleepers("4115") == []
+
+
+def test_a_daemon_that_has_shed_all_that_tells_whose_it_is_ends_once_no_job_runs(
+    bench: Bench, daemon: str
+) -> None:
+    other = bench.offer("echo begun; sleep 60")
+    eventually(lambda: bench.printed(other))
+    bench.run(f"{daemon} 4116 low; sleep .3")
+    bench.runner.cancel(other)
+    eventually(lambda: not sleepers("4116"))
 
 
 def test_a_daemon_ends_with_the_timeout_of_its_job(bench: Bench, daemon: str) -> None:

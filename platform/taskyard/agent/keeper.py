@@ -3,9 +3,9 @@
 It is the parent and the subreaper of everything that jobs start, so nothing outlives its job, its
 lease or its agent, not even what called ``setsid``: it kills when the agent says so, when a
 deadline passes that the agent did not move (an agent that is stopped, or cut off from MongoDB),
-and when the agent is gone. It knows nothing of jobs, has no threads and imports the standard
-library alone. Run as ``python -m taskyard.agent.keeper FD FILES``; ``processes.py`` is its other
-end.
+and when the agent is gone. It knows no more of jobs than their names, has no threads and imports
+the standard library alone. Run as ``python -m taskyard.agent.keeper FD FILES``; ``processes.py`` is
+its other end.
 
 A line may be told to follow another: then no time passes between the two.
 
@@ -24,6 +24,7 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from taskyard.agent import line as lines
@@ -124,6 +125,7 @@ class Keeper:
             return False
         self._lines[key] = Line(
             key=key,
+            job=message["env"].get(tree.JOB_VARIABLE, ""),
             tag=tag,
             pid=pid,
             until=until,
@@ -161,6 +163,9 @@ class Keeper:
                 self._spawn(self._followers.next(line.key))
             elif line.pipes and now >= line.shown_at:
                 self._tell("opened", line.key, fds=line.give_pipes())
+        if not self._lines:
+            # What nothing tells the job of, any more: with no line it is nobody's.
+            tree.send(signal.SIGKILL, self._not_ended(self._children()))
         lines.reap_orphans({line.pid for line in self._lines.values()})
 
     def _has_grace(self, line: Line) -> bool:
@@ -176,15 +181,23 @@ class Keeper:
         return not left or now > line.ended_at + _PATIENCE_SECONDS
 
     def _alive(self, line: Line) -> list[int]:
-        """The processes of a line: its shell, orphans of its tag, and all below them."""
+        """The processes of a line: its shell, its orphans, and all below them."""
         shells = {other.pid for other in self._lines.values()}
+        tags = {other.tag for other in self._lines.values()}
+
+        def is_orphan_of_it(pid: int) -> bool:
+            tag = self._tags.of(pid)
+            return tag == line.tag or (tag not in tags and tree.job_of(pid) == line.job != "")
+
         roots = [
             pid
             for pid in self._children()
-            if (pid == line.pid or (pid not in shells and self._tags.of(pid) == line.tag))
-            and not lines.has_ended(pid)
+            if pid == line.pid or (pid not in shells and is_orphan_of_it(pid))
         ]
-        return tree.with_descendants(roots)
+        return tree.with_descendants(self._not_ended(roots))
+
+    def _not_ended(self, pids: Iterable[int]) -> list[int]:
+        return [pid for pid in pids if not lines.has_ended(pid)]
 
     def _nap(self) -> float | None:
         """Until the next deadline; a moment while something killed is not gone."""

@@ -29,6 +29,8 @@ class Line:
     """One started line, until it and all that it left are gone."""
 
     key: str
+    #: Its job by name, as its processes see it; none where there is none.
+    job: str
     tag: int
     pid: int
     #: Monotonic instant past which it may not live.

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from taskyard.agent import job_python
+from taskyard.agent import job_python, tree
 from taskyard.agent.workspace import Workspace
 
 
@@ -34,7 +34,7 @@ def clean_environment(
         "TMPDIR": str(workspace.tmp),
         "PYTHONUNBUFFERED": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "TASKYARD_JOB_ID": job_id,
+        tree.JOB_VARIABLE: job_id,
         "TASKYARD_ATTEMPT": str(attempt),
         **wanted,
     }

@@ -3,7 +3,9 @@
 Linux only, standard library only: the keeper is made of it. Orphans come to the nearest subreaper
 (prctl(2)). Whose they are is told by a tag that is inherited by fork, kept by exec and not shed
 by clearing the environment: the hard limit ``RLIMIT_RTTIME`` (setrlimit(2)), a bound for realtime
-scheduling that nobody else uses at such values, one lower for each line that is started.
+scheduling that nobody else uses at such values, one lower for each line that is started. A process
+may still lower it further, as some sound servers do: then ``TASKYARD_JOB_ID`` in its environment
+tells.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import resource
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+
+#: Tells a job's processes whose they are.
+JOB_VARIABLE = "TASKYARD_JOB_ID"
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -51,6 +56,17 @@ class Tags:
     def of(self, pid: int) -> int:
         """The tag that a process came with."""
         return -(-_limit(pid) // self._step) * self._step
+
+
+def job_of(pid: int) -> str:
+    """The job that a process was told it belongs to; none for one that cleared its environment."""
+    try:
+        seen = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    prefix = f"{JOB_VARIABLE}=".encode()
+    named = (each.removeprefix(prefix) for each in seen if each.startswith(prefix))
+    return next(named, b"").decode(errors="replace")
 
 
 def children(pid: int) -> list[int]:
