@@ -146,7 +146,7 @@ def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
         outcome = Outcome(cause=Cause.AGENT, detail=message)
         platform.store.workers.record_failure(
             lease.worker_id,
-            reason=message,
+            reason=lifecycle.shortened(message),
             now=platform.store.clock.now(),
             cooldown=timedelta(seconds=platform.settings.cooldown_seconds),
         )

@@ -77,7 +77,12 @@ def test_each_tick_says_when_it_ran_and_what_it_did(
     ticks = {entry["name"]: entry for entry in system(api)["ticks"]}
     assert set(ticks) == {"timeouts", "health", "assignment", "retention", "statistics"}
     assert ticks["timeouts"]["report"] == {"heldBack": False, "requeued": 0, "ended": 0}
-    assert ticks["retention"]["report"] == {"jobs": 0, "files": 0, "workers": 0}
+    assert ticks["retention"]["report"] == {
+        "jobs": 0,
+        "files": 0,
+        "workers": 0,
+        "more": False,
+    }
     assert ticks["assignment"]["report"]["trigger"] == "tick"
     assert ticks["assignment"]["report"]["assigned"] == 0
     assert all(entry["at"] and entry["ms"] >= 0 for entry in ticks.values())

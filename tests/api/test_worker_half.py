@@ -369,9 +369,9 @@ def test_a_failure_with_a_whole_log_for_its_message_is_recorded_and_cut(
     assert ended["status"] == "FAILED"
     assert ended["errorMessage"].startswith("disk full xxx")
     assert "x…; no retries left" in ended["errorMessage"]
-    assert len(ended["errorMessage"]) < 4100
+    assert len(ended["errorMessage"]) < 2100
     (worker,) = api.get("/api/workers/list").get_json()["workers"]
-    assert len(worker["healthReason"]) < 4100
+    assert len(worker["healthReason"]) < 2100
 
 
 def test_a_cancel_reaches_the_agent_and_its_result_ends_the_job_cancelled(

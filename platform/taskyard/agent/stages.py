@@ -20,7 +20,7 @@ from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot
 from taskyard.context import Platform
 from taskyard.errors import BadArchive, NotFound
-from taskyard.jobs.lifecycle import DETAIL_CHARACTERS, Moment, Outcome
+from taskyard.jobs.lifecycle import Moment, Outcome, shortened
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
@@ -171,7 +171,7 @@ class Stages:
     def _cool_down(self, worker_id: str, reason: str) -> None:
         self._platform.store.workers.record_failure(
             worker_id,
-            reason=reason[:DETAIL_CHARACTERS],
+            reason=shortened(reason),
             now=self._platform.store.clock.now(),
             cooldown=timedelta(seconds=self._settings.cooldown_seconds),
         )

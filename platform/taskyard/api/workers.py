@@ -18,9 +18,6 @@ from taskyard.operations import DOWNLOAD_PATH
 
 blueprint = Blueprint("workers", __name__, url_prefix="/api", description="Workers")
 
-#: So much is kept of why a worker failed; all of it may be a log.
-_FAILURE_CHARACTERS = 4000
-
 _RESULT_DOC = {
     "requestBody": {
         "required": True,
@@ -173,8 +170,7 @@ def submit_result() -> Any:
 @blueprint.response(200, schemas.Done)
 def report_failure(body: dict[str, Any]) -> Any:
     """Report that the worker failed: it cools down, and the job is tried again."""
-    message = _shortened(body["error_message"])
-    job = worker_half.report_failure(platform(), _lease(body), message)
+    job = worker_half.report_failure(platform(), _lease(body), body["error_message"])
     return {"success": True, "job_id": job.job_id, "message": f"Failure recorded: {job.status}"}
 
 
@@ -194,13 +190,6 @@ def _facts(body: dict[str, Any]) -> dict[str, Any]:
     if facts.pop("status", "") == "UNHEALTHY":
         facts |= {"health": "UNHEALTHY", "healthReason": "reports that it is unhealthy"}
     return facts
-
-
-def _shortened(message: str) -> str:
-    """The message as it is kept: its beginning, and that there was more."""
-    if len(message) <= _FAILURE_CHARACTERS:
-        return message
-    return message[: _FAILURE_CHARACTERS - 1] + "…"
 
 
 def _lease(body: dict[str, Any]) -> Lease:

@@ -23,7 +23,7 @@ from taskyard.workers.model import Worker
 #: enough that the document stays under 8 KB.
 HISTORY_KEPT = 40
 
-#: Most of what is told of an error that is kept: it may quote what a stranger sent.
+#: Most of what is told of an error that is kept: it may be a log, or quote what a stranger sent.
 DETAIL_CHARACTERS = 2000
 
 #: Attempts that a job remembers as lost by a worker's boot.
@@ -77,6 +77,13 @@ class Transition:
         """The job as the write leaves it, if it was won and nobody else wrote meanwhile."""
         history = (*self.job.history, self.entry)[-HISTORY_KEPT:]
         return changed(self.job, {**self.changes, "history": history}, self.cleared)
+
+
+def shortened(detail: str) -> str:
+    """What is kept of it: its beginning, and that there was more."""
+    if len(detail) <= DETAIL_CHARACTERS:
+        return detail
+    return detail[: DETAIL_CHARACTERS - 1] + "…"
 
 
 def assign(
@@ -205,7 +212,7 @@ def _unsuccessful(
 ) -> Transition:
     """CANCELLED if that was asked for, else back to the queue, or FAILED."""
     assert outcome.cause is not None
-    detail = outcome.detail[:DETAIL_CHARACTERS]
+    detail = shortened(outcome.detail)
     decision = retry.decide(job, outcome.cause, detail)
     changes = {
         **outcome.fields,
