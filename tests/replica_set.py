@@ -120,6 +120,13 @@ class ReplicaSet:
         _ask(was, "replSetStepDown", 5, secondaryCatchUpPeriodSecs=2, force=True)
         return was
 
+    def put_off_elections(self, seconds: int) -> None:
+        """Have no other member become primary for so long."""
+        primary = self.await_primary()
+        for member in self.members:
+            if member is not primary:
+                assert _ask(member, "replSetFreeze", seconds)
+
     def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
         """A client of the whole set."""
         return MongoClient(self.uri, tz_aware=True, **options)
