@@ -247,17 +247,19 @@ function show() {
 let attempt = null;
 let seen = viewer.dataset.state;
 let bytes = 0;
+// The text so far is another's, or another text.
+function anew(of) {
+  lines.clear();
+  bytes = 0;
+  attempt = of;
+}
 const ENDED = ["COMPLETED", "FAILED", "CANCELLED"];
 function handle({ name, data }) {
   const told = data ? JSON.parse(data) : {};
   if (name === "reset") {
-    lines.clear();
-    bytes = 0;
+    anew(attempt);
   } else if (STREAMS.includes(name)) {
-    if (attempt !== null && told.attempt !== attempt) {
-      lines.clear();
-      bytes = 0;
-    }
+    if (attempt !== null && told.attempt !== attempt) anew(told.attempt);
     attempt = told.attempt;
     bytes += told.data.length;
     lines.add(name, told.data);
@@ -266,9 +268,7 @@ function handle({ name, data }) {
   } else {
     if (viewer.dataset.over === undefined && attempt !== null && told.attempt > attempt) {
       // It may print nothing, and then nothing else would say that this text is another's.
-      lines.clear();
-      bytes = 0;
-      attempt = told.attempt;
+      anew(told.attempt);
       soon();
     }
     const now = `${told.status} ${told.attempt} ${told.cancelRequested}`;
@@ -304,9 +304,7 @@ function stop() {
 }
 function start() {
   stop();
-  lines.clear();
-  bytes = 0;
-  attempt = null;
+  anew(null);
   stopping = new AbortController();
   follow(viewer.dataset.events, stopping.signal, handle, () => {});
 }
