@@ -12,6 +12,7 @@ from kombu.common import Broadcast
 from kombu.exceptions import ChannelError
 from pymongo.errors import AutoReconnect
 
+from taskyard.broker import declaring
 from taskyard.broker.messages import Messages
 from tests.broker.celery_process import wait
 from tests.broker.site import Site, drain
@@ -126,6 +127,22 @@ def test_an_acknowledgement_after_its_channel_was_closed_counts(
 def queue_length(connection: Connection, queue: Queue) -> int:
     declared = connection.default_channel.queue_declare(queue.name, passive=True)
     return int(declared.message_count)
+
+
+def test_a_backlog_does_not_hold_up_who_declares_its_queue(
+    connection: Connection, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declaring, "COUNTED", 3)
+    publish(connection, queue, *range(5))
+    declared = connection.default_channel.queue_declare(queue.name)
+    assert (declared.queue, declared.message_count) == (queue.name, 3)
+    assert queue_length(connection, queue) == 5
+
+
+def test_a_queue_that_is_declared_without_a_name_gets_one(connection: Connection) -> None:
+    first, second = (connection.default_channel.queue_declare().queue for _ in range(2))
+    assert first != second
+    assert {first[:8], second[:8]} == {"amq.gen-"}
 
 
 def test_a_simple_queue_puts_gets_counts_and_clears(connection: Connection, queue: Queue) -> None:

@@ -6,10 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from amqp.protocol import queue_declare_ok_t
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
+from kombu.utils.uuid import uuid
 
 from taskyard.broker.broker import Broker
+from taskyard.broker.stored import COUNTED
 from taskyard.broker.topology import Binding, QueueOptions
 
 Raw = dict[str, Any]
@@ -56,8 +59,16 @@ class Declaring(virtual.Channel):
     def queue_declare(
         self, queue: str | None = None, passive: bool = False, **declared: Any
     ) -> Any:
-        """Declare the queue; if ``passive`` see that it is there, and how long it is."""
-        return super().queue_declare(queue, passive, passively=passive, **declared)
+        """Declare the queue; if ``passive`` see that it is there, and how long it is.
+
+        Otherwise it is counted up to ``COUNTED``: each publisher and each worker declares its
+        queues first of all, and a backlog must not hold it up.
+        """
+        if passive:
+            return super().queue_declare(queue, passive, passively=True, **declared)
+        queue = queue or f"amq.gen-{uuid()}"
+        self._new_queue(queue, **declared)
+        return queue_declare_ok_t(queue, self.broker.messages.count(queue, COUNTED), 0)
 
     def _new_queue(self, queue: str, passively: bool = False, **declared: Any) -> None:
         """Kombu calls it for a queue that is declared passively, too: that changes nothing."""

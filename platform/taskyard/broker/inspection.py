@@ -20,13 +20,12 @@ from pymongo.errors import DuplicateKeyError
 
 from taskyard.broker.broker import PREFIX
 from taskyard.broker.connection import authoritative
-from taskyard.broker.stored import AT_ONCE
+from taskyard.broker.stored import AT_ONCE, COUNTED
 
 Document = dict[str, Any]
 
-#: Queues that are listed, and messages of each that are counted.
+#: Queues that are listed.
 QUEUES = 200
-COUNTED = 10_000
 
 #: Characters of a payload that are shown.
 SHOWN = 4_000

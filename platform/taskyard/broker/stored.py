@@ -11,6 +11,9 @@ from typing import Any
 
 Document = dict[str, Any]
 
+#: Messages of a queue that are counted where a look must not take long.
+COUNTED = 10_000
+
 #: Visible at once. A constant, so that messages of one priority are claimed in ``_id``'s order.
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 
