@@ -43,9 +43,6 @@ MAX_DELIVERIES = 5
 #: which the server makes once; what is sent anew after that could follow an acknowledgement.
 PUBLISH_SECONDS = 15.0
 
-#: How long a count of everything may take: a second for each 300,000 messages that wait.
-COUNT_SECONDS = 60.0
-
 #: How long a dead letter is kept for somebody to look at.
 DEAD_KEPT_SECONDS = 30 * 24 * 3600
 
@@ -192,11 +189,8 @@ class Messages:
 
     def count(self, queue: str, most: int | None = None) -> int:
         """Messages that wait in the queue, due or not, up to ``most``; not those that are held."""
-        waiting = {"queue": queue, **WAITING}
-        if most is not None:
-            return self._all.count_documents(waiting, limit=most)
-        with pymongo.timeout(COUNT_SECONDS):
-            return self._all.count_documents(waiting)
+        limit: Document = {} if most is None else {"limit": most}
+        return self._all.count_documents({"queue": queue, **WAITING}, **limit)
 
     def purge(self, queue: str) -> int:
         """Delete what waits in the queue; returns how many."""
