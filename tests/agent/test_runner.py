@@ -86,6 +86,14 @@ def test_a_result_over_the_limit_is_cut_and_says_so(platform: Platform, tmp_path
     assert stored.size_bytes < 110_000
 
 
+def test_a_result_of_which_nothing_can_be_kept_says_so(platform: Platform, tmp_path: Path) -> None:
+    bench = Bench(platform, tmp_path / "w", result_cap_bytes=100_000)
+    job = bench.run("head -c 200000 /dev/urandom > a")
+    bench.runner.drain(0)
+    assert job.status == "COMPLETED"
+    assert (job.result_file_id, job.result_truncated) == (None, True)
+
+
 def test_a_line_that_its_keeper_takes_along_does_not_end_as_the_one_before(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -128,6 +128,33 @@ def test_the_cause_of_a_failure_decides_whether_it_is_tried_again(
     assert ended.status == status
     assert words in (ended.error_message or "")
     assert (ended.completed_at is None) == (status == "QUEUED")
+    assert ended.exit_code == (None if status == "QUEUED" else outcome.exit_code)
+
+
+@pytest.mark.parametrize(
+    ("second", "status"),
+    [(Outcome(), "COMPLETED"), (EXIT, "FAILED"), (Outcome(cause=Cause.LOST, detail="l"), "FAILED")],
+)
+def test_a_result_is_of_the_last_attempt_alone(second: Outcome, status: str) -> None:
+    left = {"resultFileId": "f1", "resultFilename": "first.zip", "resultTruncated": True}
+    job = running_job(max_retries=1, retry_on_exit=True)
+    job = after(job, lifecycle.finish(job, lease_of(job), replace(EXIT, fields=left), at=LATER))
+    assert (job.status, job.result_file_id, job.result_truncated) == ("QUEUED", "f1", True)
+    job = after(job, _claim(job))
+    ended = after(job, lifecycle.finish(job, lease_of(job), second, at=LATER))
+    assert ended.status == status
+    assert (ended.result_file_id, ended.result_filename) == (None, None)
+    assert not ended.result_truncated
+
+
+def test_a_result_that_was_not_kept_replaces_the_one_before() -> None:
+    left = {"resultFileId": "f1", "resultFilename": "first.zip", "resultTruncated": False}
+    job = running_job(retry_on_exit=True)
+    job = after(job, lifecycle.finish(job, lease_of(job), replace(EXIT, fields=left), at=LATER))
+    job = after(job, _claim(job))
+    unkept = Outcome(fields={"resultTruncated": True})
+    ended = after(job, lifecycle.finish(job, lease_of(job), unkept, at=LATER))
+    assert (ended.result_file_id, ended.result_truncated) == (None, True)
 
 
 @pytest.mark.parametrize("outcome", [EXIT, Outcome(cause=Cause.TIMEOUT, detail="timed out")])

@@ -28,6 +28,9 @@ from taskyard.store.failures import is_unavailable
 from taskyard.store.files import StoredFile
 from taskyard.store.output import SMALL_BYTES, Chunk
 
+#: Of a result that has no archive although files were left.
+_NOT_KEPT = {"resultTruncated": True}
+
 
 class Refused(Exception):
     """The attempt is not run: it is another's by now."""
@@ -190,7 +193,7 @@ class Stages:
             if is_unavailable(error):
                 raise
             events.error("agent.pack_failed", error, job=attempt.job.job_id)
-            return {"resultFileId": None, "resultFilename": None, "resultTruncated": True}
+            return _NOT_KEPT
 
     def _archived(self, attempt: Attempt) -> dict[str, Any]:
         with self._workspaces.scratch() as packed:
@@ -201,7 +204,7 @@ class Stages:
                 cap_entries=self._settings.archive_cap_entries,
             )
             if not report.entries:
-                return {}
+                return _NOT_KEPT if report.cut else {}
             name = f"{attempt.job.job_id}-result.zip"
             stored = self.reporter.insist(lambda: self._stored(packed, name))
         return {

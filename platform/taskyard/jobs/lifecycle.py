@@ -126,7 +126,7 @@ def finish(job: Job, lease: Lease, outcome: Outcome, *, at: Moment) -> Transitio
     if job.status is not JobStatus.RUNNING or not lease.covers(job):
         raise StaleAttempt(job.job_id)
     if outcome.cause is None:
-        changes = {**outcome.fields, "exitCode": 0, "losses": 0, "errorMessage": None}
+        changes = {**_left(job, outcome), "exitCode": 0, "losses": 0, "errorMessage": None}
         return _end(Verb.COMPLETE, job, JobStatus.COMPLETED, at, changes, outcome.detail)
     verb = Verb.TIME_OUT if outcome.cause is Cause.TIMEOUT else Verb.FAIL
     return _unsuccessful(verb, job, outcome, at)
@@ -203,6 +203,14 @@ def _running(attempt: int, at: Moment, lease_until: datetime) -> dict[str, Any]:
     }
 
 
+def _left(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """What this attempt left, in place of what an earlier one did."""
+    earlier: dict[str, Any] = {}
+    if job.result_file_id or job.result_truncated:
+        earlier = {"resultFileId": None, "resultFilename": None, "resultTruncated": False}
+    return {**earlier, **outcome.fields}
+
+
 def _unsuccessful(
     verb: Verb,
     job: Job,
@@ -215,18 +223,19 @@ def _unsuccessful(
     detail = shortened(outcome.detail)
     decision = retry.decide(job, outcome.cause, detail)
     changes = {
-        **outcome.fields,
-        "exitCode": outcome.exit_code,
+        **_left(job, outcome),
         "losses": job.losses + 1 if outcome.cause is Cause.LOST else 0,
         "errorMessage": decision.reason,
     }
+    # A job that is tried again has no exit code yet; its history has that of each attempt.
+    ended = {"exitCode": outcome.exit_code}
     if job.cancel_requested:
         words = f"cancelled ({detail})"
         changes |= {"cancel": {**(job.cancel or {}), "signal": outcome.signal}}
         changes |= {"errorMessage": words}
-        return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
+        return _end(verb, job, JobStatus.CANCELLED, at, changes | ended, words, guard)
     if not decision.again:
-        return _end(verb, job, JobStatus.FAILED, at, changes, decision.reason, guard)
+        return _end(verb, job, JobStatus.FAILED, at, changes | ended, decision.reason, guard)
     changes |= _lost_on(job)
     return _requeue(verb, job, at, changes, decision.reason, guard)
 
