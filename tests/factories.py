@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,8 +80,8 @@ def running_job(worker_id: str = "w1", kind: str = "celery", **fields: Any) -> J
     )
 
 
-def job_in(status: JobStatus, **fields: Any) -> Job:
-    """A job in ``status``, brought there by the verbs that lead to it."""
+def job_in(status: JobStatus, left: Mapping[str, Any] | None = None, **fields: Any) -> Job:
+    """A job in ``status``, brought there by the verbs that lead to it; ``left`` at its end."""
     if status is JobStatus.QUEUED:
         return queued_job(**fields)
     if status is JobStatus.ASSIGNED:
@@ -93,9 +94,9 @@ def job_in(status: JobStatus, **fields: Any) -> Job:
     job = running_job(**fields)
     at = Moment(now=job.created_at + timedelta(seconds=1))
     if status is JobStatus.COMPLETED:
-        return after(job, lifecycle.finish(job, lease_of(job), Outcome(), at=at))
+        return after(job, lifecycle.finish(job, lease_of(job), Outcome(fields=left or {}), at=at))
     if status is JobStatus.FAILED:
-        failed = Outcome(cause=Cause.EXIT, detail="exit code 1", exit_code=1)
+        failed = Outcome(cause=Cause.EXIT, detail="exit code 1", exit_code=1, fields=left or {})
         return after(job, lifecycle.finish(job, lease_of(job), failed, at=at))
     return job
 

@@ -21,13 +21,14 @@ from typing import Any
 import pytest
 
 from taskyard.api.app import create_app
-from taskyard.cli.following import TIMED_OUT, exit_code_of
+from taskyard.cli.following import NOT_KEPT, TIMED_OUT, exit_code_of
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.states import JobStatus
 from taskyard.store.jobs import JobStore
 from tests import factories
 from tests.api.agents import HttpAgent
@@ -236,6 +237,41 @@ def test_a_result_that_cannot_be_saved_does_not_hide_how_the_job_ended(
     assert ran.returncode == expected
     assert json.loads(ran.stdout)["exitCode"] == code
     assert "not saved: /dev/full: No space left" in ran.stderr
+
+
+def test_a_result_that_was_not_kept_is_said_by_each_command_that_would_show_it(
+    cli: Cli, platform: Platform
+) -> None:
+    """And is a failure where it was asked for."""
+    lost = factories.job_in(
+        JobStatus.COMPLETED, now=platform.store.clock.now(), left={"resultTruncated": True}
+    )
+    platform.store.jobs.submit([lost])
+    job_id = lost.job_id
+    assert NOT_KEPT in cli("status", job_id).stdout
+    assert NOT_KEPT in cli("logs", "-f", job_id).stderr
+    fetched = cli("fetch", job_id)
+    assert fetched.returncode == 1
+    assert NOT_KEPT in fetched.stderr
+    assert list(cli.home.glob("*.zip")) == []
+
+
+def test_a_result_that_was_not_kept_is_a_failure_of_the_run_that_wanted_it(
+    cli: Cli, agent: HttpAgent, platform: Platform
+) -> None:
+    def act() -> None:
+        eventually(lambda: agent.poll().status_code == 200, 30)
+        unkept = Outcome(fields={"resultTruncated": True})
+        platform.store.jobs.change(
+            agent.job["jobId"],
+            lambda job: lifecycle.finish(job, lease_of(job), unkept, at=platform.moment()),
+        )
+
+    threading.Thread(target=act, daemon=True).start()
+    ran = cli("run", "--result", "left.zip", "--", "anything")
+    assert ran.returncode == 1
+    assert f"not saved: {NOT_KEPT}" in ran.stderr
+    assert not (cli.home / "left.zip").exists()
 
 
 def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -45,7 +46,7 @@ def viewer(platform: Platform) -> FlaskClient:
     return browser(platform, "viewer")
 
 
-def stored(platform: Platform, status: JobStatus, **fields: object) -> Job:
+def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
     job = factories.job_in(status, now=platform.store.clock.now(), **fields)
     platform.store.jobs.submit([job])
     return job
@@ -68,6 +69,15 @@ def test_a_waiting_job_says_why_on_both_pages(operator: FlaskClient, platform: P
     job = stored(platform, JobStatus.QUEUED)
     for path in ("/", f"/jobs/{job.job_id}"):
         assert "no worker is registered" in operator.get(path).text
+
+
+def test_a_result_that_was_not_kept_is_on_the_page_of_its_job(
+    operator: FlaskClient, platform: Platform
+) -> None:
+    job = stored(platform, JobStatus.COMPLETED, left={"resultTruncated": True})
+    assert "not kept: larger than the limit" in operator.get(f"/jobs/{job.job_id}").text
+    job = stored(platform, JobStatus.COMPLETED)
+    assert "not kept" not in operator.get(f"/jobs/{job.job_id}").text
 
 
 def test_a_refused_late_write_is_on_the_page_of_the_job_and_its_absence_is_not(

@@ -54,8 +54,8 @@ def evil(platform: Platform) -> Job:
         "submitted_by": EVIL,
     }
     stored(platform, JobStatus.QUEUED, **written)
-    ended = {"result_file_id": "f", "result_filename": EVIL, "error_message": EVIL}
-    job = stored(platform, JobStatus.FAILED, worker_id=EVIL, **written, **ended)
+    left = {"resultFileId": "f", "resultFilename": EVIL}
+    job = stored(platform, JobStatus.FAILED, worker_id=EVIL, left=left, **written)
     chunk = Chunk(seq=0, stream="stdout", data=EVIL)
     platform.store.output.store(job.job_id, job.attempts, [chunk], now=now)
     return job

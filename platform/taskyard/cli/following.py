@@ -18,6 +18,9 @@ TIMED_OUT = 124
 NOT_RUN = 125
 INTERRUPTED = 130
 
+#: Of a job that left files, and no archive of them.
+NOT_KEPT = "what it left was not kept: it was larger than the limit, or could not be packed"
+
 
 def write_through(stream: TextIO, text: str) -> None:
     """Write what a job printed, at once."""
@@ -72,6 +75,8 @@ def follow_to_end(
     show.progress(f"{job['status']}{ran}{why}", show.STYLES[job["status"]])
     if job["resultFileUrl"]:
         show.progress(f"what it left: taskyard fetch {job_id}")
+    elif job["resultTruncated"]:
+        show.progress(NOT_KEPT, "yellow")
     return job
 
 

@@ -14,7 +14,13 @@ import click
 
 from taskyard.cli import show
 from taskyard.cli.bulk import act_on_matching, search_options
-from taskyard.cli.following import Patient, cancelling, exit_code_of, follow_to_end
+from taskyard.cli.following import (
+    NOT_KEPT,
+    Patient,
+    cancelling,
+    exit_code_of,
+    follow_to_end,
+)
 from taskyard.cli.inputs import collect, join_command
 from taskyard.cli.values import Cpus, Duration, Memory, Target, Variable, ago, took, took_since
 from taskyard.client import Client
@@ -65,7 +71,7 @@ def run_command(result: Path | None, output: str, **options: Any) -> None:
         with cancelling(client, create):
             # With JSON, stdout is for the one document at the end.
             job = follow_to_end(client, create(), to_stderr=output == "json", write=write)
-        unsaved = _save(client, job, result) if result and job["resultFileUrl"] else 0
+        unsaved = _save(client, job, result) if result else 0
         if output == "json":
             write(sys.stdout, f"{show.json_text(job)}\n")
         raise click.exceptions.Exit(exit_code_of(job) or unsaved or int(write.lost))
@@ -110,7 +116,7 @@ def status_command(job_id: str, wait: bool, output: str) -> None:
             ("refused writes", job["refusedWrites"] or None),
             ("created", ago(job["createdAt"])),
             ("took", took(ended - began) if ended and began else None),
-            ("result", job["resultFilename"]),
+            ("result", job["resultFilename"] or (NOT_KEPT if job["resultTruncated"] else None)),
             ("retry of", job["retryOf"]),
         ]
     )
@@ -184,14 +190,13 @@ def fetch_command(job_id: str, target: Path | None, output: str) -> None:
     """Fetch the archive of what a job left in its workspace."""
     with Client() as client:
         job = client.status(job_id)
-        if not job["resultFileUrl"]:
+        if not job["resultFileUrl"] and not job["resultTruncated"]:
             raise click.ClickException(f"{job_id} has left no archive.")
-        target = target or Path(Path(job["resultFilename"]).name)
-        _fetch(client, job, target)
+        path = _fetch(client, job, target)
     if output == "json":
-        show.as_json({"jobId": job_id, "path": str(target), "truncated": job["resultTruncated"]})
+        show.as_json({"jobId": job_id, "path": str(path), "truncated": job["resultTruncated"]})
     else:
-        print(target)
+        print(path)
 
 
 @click.command("cancel")
@@ -268,6 +273,8 @@ def _creation(client: Client, options: dict[str, Any]) -> Callable[[], str]:
 
 def _save(client: Client, job: dict[str, Any], target: Path) -> int:
     """Fetch what a run left; a failure is said and is a code, for the job has one of its own."""
+    if not job["resultFileUrl"] and not job["resultTruncated"]:
+        return 0
     try:
         _fetch(client, job, target)
     except (click.ClickException, TaskyardError) as error:
@@ -276,7 +283,11 @@ def _save(client: Client, job: dict[str, Any], target: Path) -> int:
     return 0
 
 
-def _fetch(client: Client, job: dict[str, Any], target: Path) -> None:
+def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
+    """Save what a job left, under its own name where no other is given; returns where."""
+    if not job["resultFileUrl"]:
+        raise click.ClickException(f"{NOT_KEPT}.")
+    target = target or Path(Path(job["resultFilename"]).name)
     try:
         with target.open("wb") as file:
             client.download(job["resultFileUrl"], file)
@@ -284,3 +295,4 @@ def _fetch(client: Client, job: dict[str, Any], target: Path) -> None:
         raise click.ClickException(f"{target}: {error.strerror}") from None
     cut = " (cut: it was larger than the limit)" if job["resultTruncated"] else ""
     show.progress(f"saved {target}{cut}")
+    return target
