@@ -26,9 +26,9 @@ from bench.passes import WORKERS, prepared
 from taskyard import ids, logs
 from taskyard.embedded import EmbeddedServer
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.workers import placement, places

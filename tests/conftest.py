@@ -14,7 +14,7 @@ import pytest
 from taskyard import clock as clock_module
 from taskyard.context import Platform
 from taskyard.embedded import EmbeddedServer
-from taskyard.jobs.lifecycle import Transition
+from taskyard.jobs.transition import Transition
 from taskyard.scheduler import ticks
 from taskyard.settings import Settings
 from taskyard.store import client as store_client

@@ -9,10 +9,10 @@ from typing import Any
 from taskyard import ids
 from taskyard.documents import to_document, to_record
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.workers.model import Requirement, Worker
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

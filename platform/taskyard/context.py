@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from taskyard import events
-from taskyard.jobs.lifecycle import Moment, Transition
+from taskyard.jobs.transition import Moment, Transition
 from taskyard.nudges import Act, at_once
 from taskyard.scheduler import assignment
 from taskyard.scheduler.assignment import PassReport

@@ -15,6 +15,7 @@ from taskyard.errors import Conflict, InvalidRequest
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus, Verb
+from taskyard.jobs.transition import Transition
 
 DOWNLOAD_PATH = "/api/files/download/"
 
@@ -55,7 +56,7 @@ def submit(
 def cancel(platform: Platform, job_id: str, *, by: str, reason: str | None) -> Job:
     """Cancel a job, or ask its agent to. Raises NotFound, Conflict for one that has ended."""
 
-    def decide(job: Job) -> lifecycle.Transition:
+    def decide(job: Job) -> Transition:
         return lifecycle.cancel(job, by=by, reason=reason, at=platform.moment())
 
     return platform.store.jobs.change(job_id, decide)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from taskyard import settings as settings_module
 from taskyard.celery_names import queue_of
 from taskyard.context import Platform
-from taskyard.jobs.lifecycle import Transition
+from taskyard.jobs.transition import Transition
 from taskyard.nudges import Nudges
 from taskyard.store.client import connect
 

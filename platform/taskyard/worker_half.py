@@ -16,11 +16,11 @@ from typing import Any
 from taskyard.context import Platform
 from taskyard.errors import Forbidden, StaleAttempt
 from taskyard.jobs import lifecycle, refusal
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Outcome, Transition, shortened
 from taskyard.scheduler import assignment
 from taskyard.store.output import Chunk, cut, pieces
 from taskyard.workers.model import Worker
@@ -146,7 +146,7 @@ def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
         outcome = Outcome(cause=Cause.AGENT, detail=message)
         platform.store.workers.record_failure(
             lease.worker_id,
-            reason=lifecycle.shortened(message),
+            reason=shortened(message),
             now=platform.store.clock.now(),
             cooldown=timedelta(seconds=platform.settings.cooldown_seconds),
         )
@@ -166,7 +166,7 @@ def _record(platform: Platform, job: Job, lease: Lease, result: Result) -> Job:
 
 
 def _finish(platform: Platform, lease: Lease, outcome: Outcome) -> Job:
-    def end(job: Job) -> lifecycle.Transition:
+    def end(job: Job) -> Transition:
         return lifecycle.finish(job, lease, outcome, at=platform.moment())
 
     ended = platform.store.jobs.change(lease.job_id, end)

@@ -21,6 +21,7 @@ from taskyard.agent.workspace import WorkspaceRoot
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, Lease, lease_of
+from taskyard.jobs.transition import Moment
 from tests import factories
 from tests.helpers import eventually
 
@@ -56,7 +57,7 @@ class Bench:
                 job,
                 worker_id="w1",
                 lease_id=ids.lease(),
-                at=lifecycle.Moment(now=now),
+                at=Moment(now=now),
                 start_by=now + timedelta(seconds=15),
             )
         )

@@ -15,8 +15,8 @@ from taskyard.agent.presence import Presence
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
+from taskyard.jobs.transition import Moment, Outcome
 from taskyard.store.output import Chunk, OutputStore
 from tests import factories
 from tests.conftest import TestClock

@@ -14,10 +14,10 @@ from taskyard.agent.reporting import Reporter
 from taskyard.agent.results import Result, Results
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Outcome
 from taskyard.store.output import Chunk
 from tests import factories
 from tests.helpers import eventually

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from taskyard import embedded, ids
 from taskyard.documents import to_document
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Moment, Outcome
 from taskyard.scheduler import statistics
 from taskyard.settings import Settings
 from taskyard.stats.rollup import MINUTE, floor

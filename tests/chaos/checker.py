@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from taskyard.jobs.lifecycle import HISTORY_KEPT
 from taskyard.jobs.states import HELD, ROADS, TERMINAL, JobStatus, Verb
+from taskyard.jobs.transition import HISTORY_KEPT
 from tests.chaos.evidence import Evidence, Run
 from tests.chaos.holds import holds, steps
 from tests.chaos.job import expected

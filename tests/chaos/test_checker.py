@@ -13,8 +13,8 @@ import pytest
 from taskyard.documents import to_document
 from taskyard.ids import lease as new_lease
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.transition import Moment, Outcome
 from tests.chaos.checker import AFTERLIFE_SECONDS, MESSAGE_SECONDS, RULES, SKEW_SECONDS, check
 from tests.chaos.evidence import Answer, Evidence, Run, Survivor, runs_of
 from tests.chaos.job import expected

@@ -24,11 +24,11 @@ from taskyard.api.app import create_app
 from taskyard.cli.following import NOT_KEPT, TIMED_OUT, exit_code_of
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Outcome
 from taskyard.store.jobs import JobStore
 from tests import factories
 from tests.api.agents import HttpAgent

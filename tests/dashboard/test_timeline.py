@@ -8,9 +8,9 @@ import pytest
 
 from taskyard.dashboard import timeline
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Moment, Outcome
 from tests import factories
 from tests.factories import LEASE, NOW, after
 

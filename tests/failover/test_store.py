@@ -16,8 +16,8 @@ from pymongo.errors import BulkWriteError
 
 from taskyard import ids
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job
+from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store.client import OPERATION_TIMEOUT_MS, Store
@@ -54,7 +54,7 @@ def others(replica_set: ReplicaSet) -> list[Member]:
     return [member for member in replica_set.members if member is not primary]
 
 
-def assigned(store: Store, job: Job) -> lifecycle.Transition:
+def assigned(store: Store, job: Job) -> Transition:
     return lifecycle.assign(
         job, worker_id="w1", lease_id=ids.lease(), at=Moment(now=NOW), start_by=NOW + LEASE
     )

@@ -15,10 +15,10 @@ from taskyard.agent.reporting import Reporter
 from taskyard.api.app import create_app
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment, Outcome
 from taskyard.store.failures import is_unavailable
 from taskyard.store.output import Chunk
 from tests import factories

@@ -7,9 +7,9 @@ from typing import Any
 
 from taskyard.agent.admission import Admission
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.lifecycle import HISTORY_KEPT
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import HELD, TERMINAL, JobStatus, Verb
+from taskyard.jobs.transition import HISTORY_KEPT
 from taskyard.store.client import Store
 
 #: Slack for sums of fractions of a CPU.

@@ -29,9 +29,9 @@ from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import Turns
 from taskyard.context import Platform
 from taskyard.errors import Conflict, Forbidden, Gone, NotFound, StaleAttempt
-from taskyard.jobs.lifecycle import Outcome, Transition
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Outcome, Transition
 from taskyard.scheduler import assignment, ticks
 from taskyard.scheduler.assignment import Decision
 from tests.conftest import TestClock

@@ -8,9 +8,9 @@ from datetime import timedelta
 from taskyard import ids
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import moved_by
-from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import POISON_LOSSES, Job, lease_of
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Moment, Outcome, Transition
 from tests.factories import LEASE, NOW, after, assigned_job, queued_job, running_job, worker
 
 LATER = Moment(now=NOW + timedelta(hours=1))

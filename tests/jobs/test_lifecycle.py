@@ -12,10 +12,10 @@ import pytest
 
 from taskyard.errors import Conflict, StaleAttempt
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import POISON_LOSSES, Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import ROADS, JobStatus, Verb
+from taskyard.jobs.transition import DETAIL_CHARACTERS, Moment, Outcome, Transition
 from tests.factories import LEASE, NOW, after, job_in, queued_job, running_job, worker
 
 LATER = Moment(now=NOW + timedelta(seconds=5), keep=timedelta(days=30))
@@ -178,7 +178,7 @@ def test_what_is_kept_of_an_error_is_bounded(cancel_requested: bool) -> None:
     outcome = Outcome(cause=Cause.EXIT, detail="x" * 100_000)
     ended = after(job, lifecycle.finish(job, lease_of(job), outcome, at=LATER))
     for kept in (ended.error_message, ended.history[-1]["reason"]):
-        assert len(kept or "") < lifecycle.DETAIL_CHARACTERS + 50
+        assert len(kept or "") < DETAIL_CHARACTERS + 50
 
 
 def test_a_job_that_succeeds_in_spite_of_a_cancel_is_completed() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from taskyard.jobs import lifecycle, refusal
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import REFUSALS_KEPT, Write
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment
 from tests.factories import NOW, after, assigned_job, job_in, running_job
 
 LATER = Moment(now=NOW + timedelta(hours=1))

@@ -9,10 +9,10 @@ import pytest
 
 from taskyard import ids
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import POISON_LOSSES, Job, lease_of
 from taskyard.jobs.retry import Cause, RetryDecision, decide
 from taskyard.jobs.states import HELD, LIVE, ROADS, TERMINAL, JobStatus, Verb
+from taskyard.jobs.transition import Moment, Outcome
 from tests import factories
 
 #: Causes that are not the command's doing: tried again whatever ``retry_on_exit`` says.

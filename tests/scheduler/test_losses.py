@@ -9,9 +9,9 @@ import pytest
 from taskyard import operations
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Outcome
 from taskyard.scheduler import ticks
 from tests.conftest import TestClock
 

@@ -11,9 +11,9 @@ import pytest
 from taskyard import ids
 from taskyard.clock import RESYNC_SECONDS
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment
 from taskyard.scheduler import timeouts
 from taskyard.settings import Settings
 from taskyard.store.client import Store

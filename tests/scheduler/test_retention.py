@@ -15,8 +15,8 @@ from taskyard import operations
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.transition import Outcome
 from taskyard.scheduler import retention, ticks
 from taskyard.store import files
 from taskyard.store.client import Store

@@ -10,9 +10,9 @@ import pytest
 from taskyard import ids
 from taskyard.errors import Conflict, NotFound, StaleAttempt
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store import live
 from taskyard.store.client import Store
 from taskyard.store.indexes import ensure_indexes

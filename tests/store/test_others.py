@@ -23,6 +23,7 @@ from taskyard.errors import (
 )
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
+from taskyard.jobs.transition import Moment
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store import feed as feed_module
@@ -263,7 +264,7 @@ def test_who_waits_for_the_end_of_a_job_is_woken_by_that_alone(store: Store, fee
         first.clear()
         second.clear()
         _assign(store, jobs[0])
-        cancelled = lifecycle.cancel(jobs[1], by="me", reason=None, at=lifecycle.Moment(now=NOW))
+        cancelled = lifecycle.cancel(jobs[1], by="me", reason=None, at=Moment(now=NOW))
         store.jobs.apply(cancelled)
         assert second.wait(5)
         assert not first.is_set()
@@ -321,7 +322,7 @@ def test_what_was_read_before_a_change_is_read_again(store: Store, feed: Feed) -
 
 
 def _assign(store: Store, job: Job) -> None:
-    moment = lifecycle.Moment(now=NOW)
+    moment = Moment(now=NOW)
     store.jobs.apply(
         lifecycle.assign(job, worker_id="w1", lease_id="l1", at=moment, start_by=NOW + HOLD)
     )

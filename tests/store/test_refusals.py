@@ -11,10 +11,10 @@ import pytest
 from pymongo.errors import ServerSelectionTimeoutError
 
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment
 from taskyard.store.client import Store
 from taskyard.store.counters import CounterStore
 from taskyard.store.refusals import RefusalStore

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.process import KillSequence
 from taskyard.agent.workspace import Workspace
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Outcome
 
 #: Everything of an attempt is gone this long before its lease ends, or a tenth of a short lease.
 FENCE_SECONDS = 1.0

@@ -23,8 +23,8 @@ from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import Turns
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job
+from taskyard.jobs.transition import Moment
 from taskyard.store.failures import is_unavailable
 from taskyard.workers import places
 from taskyard.workers.model import Worker

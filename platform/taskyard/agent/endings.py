@@ -12,7 +12,7 @@ from taskyard.agent.loop import Loop
 from taskyard.agent.pump import Pump
 from taskyard.agent.results import Result, Results
 from taskyard.agent.stages import Stages
-from taskyard.jobs.lifecycle import Outcome
+from taskyard.jobs.transition import Outcome
 
 
 class Endings:

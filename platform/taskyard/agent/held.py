@@ -8,9 +8,9 @@ from datetime import datetime
 
 from taskyard.agent.attempt import Attempt
 from taskyard.agent.fetch import Fetch
-from taskyard.jobs.lifecycle import Moment, Outcome
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment, Outcome
 
 #: From a claim to the first line where nothing is in between.
 _WAIT_SECONDS = 0.005

@@ -12,10 +12,10 @@ from taskyard import events
 from taskyard.context import Platform
 from taskyard.errors import NotFound, StaleAttempt, StoreUnavailable
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Outcome, Transition
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus, Verb
+from taskyard.jobs.transition import Outcome, Transition
 from taskyard.store.failures import is_unavailable
 from taskyard.store.output import Chunk
 

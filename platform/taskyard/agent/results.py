@@ -20,8 +20,8 @@ from taskyard.agent.held import Held
 from taskyard.agent.reporting import Reporter
 from taskyard.errors import StaleAttempt
 from taskyard.jobs import lifecycle
-from taskyard.jobs.lifecycle import Moment, Outcome, Transition
 from taskyard.jobs.states import TERMINAL
+from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store.output import Chunk
 
 #: After a write, results are gathered for so long for each that it wrote: the more there are, the

@@ -30,9 +30,9 @@ from taskyard.agent.stages import Stages
 from taskyard.agent.starts import Starts
 from taskyard.agent.tending import Tending
 from taskyard.agent.turns import Turns
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Outcome
 from taskyard.settings import Settings
 
 #: Threads for what blocks.

@@ -21,8 +21,8 @@ from taskyard.agent.processes import Processes
 from taskyard.agent.pump import Pump
 from taskyard.agent.stages import Stages
 from taskyard.agent.starts import Starts
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Outcome
 
 
 class Running:

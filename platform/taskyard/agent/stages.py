@@ -6,10 +6,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, BinaryIO
 
-from taskyard import events, packing
 from taskyard.agent import inputs
+from taskyard.agent.archives import Archives
 from taskyard.agent.attempt import Attempt, fence
 from taskyard.agent.fetch import Fetch, Unreachable
 from taskyard.agent.held import Held
@@ -20,16 +19,11 @@ from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot
 from taskyard.context import Platform
 from taskyard.errors import BadArchive, NotFound
-from taskyard.jobs.lifecycle import Moment, Outcome, shortened
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
-from taskyard.store.failures import is_unavailable
-from taskyard.store.files import StoredFile
+from taskyard.jobs.transition import Moment, Outcome, shortened
 from taskyard.store.output import SMALL_BYTES, Chunk
-
-#: Of a result that has no archive although files were left.
-_NOT_KEPT = {"resultTruncated": True}
 
 
 class Refused(Exception):
@@ -44,6 +38,7 @@ class Stages:
         self._settings = platform.settings
         self.reporter = reporter
         self._workspaces = workspaces
+        self._archives = Archives(platform, reporter, workspaces)
         self._inherited = inherited(self._settings.job_env_pass)
 
     # --- before the first line
@@ -140,7 +135,7 @@ class Stages:
             held=held,
             outcome=attempt.outcome(),
             at=held.ended_at or self.moment(),
-            fields=self._pack(attempt),
+            fields=self._archives.keep(attempt),
         )
 
     def keeps(self, attempt: Attempt) -> bool:
@@ -177,47 +172,4 @@ class Stages:
             reason=shortened(reason),
             now=self._platform.store.clock.now(),
             cooldown=timedelta(seconds=self._settings.cooldown_seconds),
-        )
-
-    def _pack(self, attempt: Attempt) -> dict[str, Any]:
-        """The result archive's fields; none when the job left nothing.
-
-        A job has ended as it has, whatever becomes of its archive: one that cannot be made (a full
-        disk) or stored is missing, and the result says that it is not whole.
-        """
-        if attempt.workspace.is_empty():
-            return {}
-        try:
-            return self._archived(attempt)
-        except Exception as error:
-            if is_unavailable(error):
-                raise
-            events.error("agent.pack_failed", error, job=attempt.job.job_id)
-            return _NOT_KEPT
-
-    def _archived(self, attempt: Attempt) -> dict[str, Any]:
-        with self._workspaces.scratch() as packed:
-            report = packing.pack(
-                attempt.workspace.folder,
-                packed,
-                cap_bytes=self._settings.result_cap_bytes,
-                cap_entries=self._settings.archive_cap_entries,
-            )
-            if not report.entries:
-                return _NOT_KEPT if report.cut else {}
-            name = f"{attempt.job.job_id}-result.zip"
-            stored = self.reporter.insist(lambda: self._stored(packed, name))
-        return {
-            "resultFileId": stored.file_id,
-            "resultFilename": stored.filename,
-            "resultTruncated": report.cut,
-        }
-
-    def _stored(self, packed: BinaryIO, filename: str) -> StoredFile:
-        packed.seek(0)
-        return self._platform.store.files.save(
-            packed,
-            filename=filename,
-            cap_bytes=self._settings.result_cap_bytes * 2,
-            keep=timedelta(days=self._settings.job_retention_days),
         )

@@ -12,9 +12,9 @@ from taskyard.agent.held import Held
 from taskyard.agent.pump import LINGER_SECONDS, Pump
 from taskyard.agent.running import Running
 from taskyard.agent.turns import Turns
-from taskyard.jobs.lifecycle import Outcome
 from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
+from taskyard.jobs.transition import Outcome
 from taskyard.settings import Settings
 
 #: What is due by time alone is looked for at most so often.

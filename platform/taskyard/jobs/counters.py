@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from taskyard.jobs.lifecycle import Transition
 from taskyard.jobs.model import POISON_LOSSES
 from taskyard.jobs.states import JobStatus, Verb
+from taskyard.jobs.transition import Transition
 
 
 class Counter(StrEnum):

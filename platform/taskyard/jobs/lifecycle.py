@@ -7,83 +7,19 @@ guarded operation; when its guard no longer matches, the caller has lost the rac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from taskyard.documents import changed
 from taskyard.errors import Conflict, StaleAttempt
 from taskyard.jobs import retry
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
-from taskyard.jobs.states import HELD, ROADS, JobStatus, Verb
+from taskyard.jobs.states import HELD, JobStatus, Verb
+from taskyard.jobs.transition import Moment, Outcome, Transition, shortened, step
 from taskyard.workers.model import Worker
-
-#: Entries of a job's history that are kept: enough for every attempt a job may have, and few
-#: enough that the document stays under 8 KB.
-HISTORY_KEPT = 40
-
-#: Most of what is told of an error that is kept: it may be a log, or quote what a stranger sent.
-DETAIL_CHARACTERS = 2000
 
 #: Attempts that a job remembers as lost by a worker's boot.
 LOST_ON_KEPT = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """When a verb is decided, by the database's clock, and how long an ended job is kept."""
-
-    now: datetime
-    keep: timedelta = timedelta(days=30)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How an attempt ended; ``cause`` is None for success."""
-
-    cause: Cause | None = None
-    detail: str = "exit code 0"
-    exit_code: int | None = None
-    #: Name of the signal that ended it, when Taskyard sent one.
-    signal: str | None = None
-    #: Further stored fields, such as those of the result archive.
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transition:
-    """One guarded write: matches the job and ``guard``, or does nothing."""
-
-    verb: Verb
-    #: The job as it was decided upon.
-    job: Job
-    guard: Mapping[str, Any]
-    changes: Mapping[str, Any]
-    cleared: tuple[str, ...]
-    entry: Mapping[str, Any]
-
-    @property
-    def job_id(self) -> str:
-        """Of the job that it moves."""
-        return self.job.job_id
-
-    @property
-    def to(self) -> JobStatus:
-        """The state after the write."""
-        return JobStatus(self.entry["to"])
-
-    def moved(self) -> Job:
-        """The job as the write leaves it, if it was won and nobody else wrote meanwhile."""
-        history = (*self.job.history, self.entry)[-HISTORY_KEPT:]
-        return changed(self.job, {**self.changes, "history": history}, self.cleared)
-
-
-def shortened(detail: str) -> str:
-    """What is kept of it: its beginning, and that there was more."""
-    if len(detail) <= DETAIL_CHARACTERS:
-        return detail
-    return detail[: DETAIL_CHARACTERS - 1] + "…"
 
 
 def assign(
@@ -91,7 +27,7 @@ def assign(
 ) -> Transition:
     """QUEUED -> ASSIGNED: the scheduler gives the job to a Celery agent."""
     changes = {**_handed_to(worker_id, "celery", lease_id, job, at), "leaseUntil": start_by}
-    return _step(Verb.ASSIGN, job, JobStatus.ASSIGNED, at, changes)
+    return step(Verb.ASSIGN, job, JobStatus.ASSIGNED, at, changes)
 
 
 def start(job: Job, lease: Lease, *, at: Moment, lease_until: datetime) -> Transition:
@@ -102,7 +38,7 @@ def start(job: Job, lease: Lease, *, at: Moment, lease_until: datetime) -> Trans
     if job.status is not JobStatus.ASSIGNED or not lease.covers(job):
         raise StaleAttempt(job.job_id)
     changes = _running(job.attempts, at, lease_until)
-    return _step(Verb.START, job, JobStatus.RUNNING, at, changes)
+    return step(Verb.START, job, JobStatus.RUNNING, at, changes)
 
 
 def claim(
@@ -114,7 +50,7 @@ def claim(
         "agentBoot": worker.boot,
         **_running(job.attempts + 1, at, lease_until),
     }
-    return _step(Verb.CLAIM, job, JobStatus.RUNNING, at, changes)
+    return step(Verb.CLAIM, job, JobStatus.RUNNING, at, changes)
 
 
 def finish(job: Job, lease: Lease, outcome: Outcome, *, at: Moment) -> Transition:
@@ -175,7 +111,7 @@ def cancel(job: Job, *, by: str | None, reason: str | None, at: Moment) -> Trans
         "cancel": {"by": by, "reason": reason, "at": at.now},
     }
     if job.status is JobStatus.RUNNING:
-        return _step(Verb.CANCEL, job, JobStatus.RUNNING, at, changes, f"to be {words}")
+        return step(Verb.CANCEL, job, JobStatus.RUNNING, at, changes, f"to be {words}")
     changes["errorMessage"] = words
     return _end(Verb.CANCEL, job, JobStatus.CANCELLED, at, changes, words)
 
@@ -227,17 +163,16 @@ def _unsuccessful(
         "losses": job.losses + 1 if outcome.cause is Cause.LOST else 0,
         "errorMessage": decision.reason,
     }
-    # A job that is tried again has no exit code yet; its history has that of each attempt.
-    ended = {"exitCode": outcome.exit_code}
-    if job.cancel_requested:
-        words = f"cancelled ({detail})"
-        changes |= {"cancel": {**(job.cancel or {}), "signal": outcome.signal}}
-        changes |= {"errorMessage": words}
-        return _end(verb, job, JobStatus.CANCELLED, at, changes | ended, words, guard)
-    if not decision.again:
-        return _end(verb, job, JobStatus.FAILED, at, changes | ended, decision.reason, guard)
-    changes |= _lost_on(job)
-    return _requeue(verb, job, at, changes, decision.reason, guard)
+    if decision.again and not job.cancel_requested:
+        return _requeue(verb, job, at, changes | _lost_on(job), decision.reason, guard)
+    # Written only here: a job that is tried again has no exit code yet.
+    changes["exitCode"] = outcome.exit_code
+    if not job.cancel_requested:
+        return _end(verb, job, JobStatus.FAILED, at, changes, decision.reason, guard)
+    words = f"cancelled ({detail})"
+    changes |= {"cancel": {**(job.cancel or {}), "signal": outcome.signal}}
+    changes["errorMessage"] = words
+    return _end(verb, job, JobStatus.CANCELLED, at, changes, words, guard)
 
 
 def _give_back(
@@ -274,7 +209,7 @@ def _requeue(
         *("assignedAgentId", "agentKind", "agentBoot", "leaseId", "leaseUntil"),
         *("lastSeenAt", "assignedAt", "startedAt"),
     )
-    return _step(verb, job, JobStatus.QUEUED, at, changes, reason, guard, cleared)
+    return step(verb, job, JobStatus.QUEUED, at, changes, reason, guard, cleared)
 
 
 def _end(
@@ -287,48 +222,4 @@ def _end(
     guard: Mapping[str, Any] | None = None,
 ) -> Transition:
     changes = {**changes, "completedAt": at.now, "expireAt": at.now + at.keep}
-    return _step(verb, job, to, at, changes, reason, guard, ("leaseUntil", "lastSeenAt"))
-
-
-def _step(
-    verb: Verb,
-    job: Job,
-    to: JobStatus,
-    at: Moment,
-    changes: Mapping[str, Any],
-    reason: str | None = None,
-    guard: Mapping[str, Any] | None = None,
-    cleared: tuple[str, ...] = (),
-) -> Transition:
-    """The guard is the job as it was decided upon: state, attempt, lease, cancel request.
-
-    Raises Conflict where no road leads.
-    """
-    if (job.status, to) not in ROADS[verb]:
-        raise Conflict(f"{job.job_id} is {job.status}: {verb} does not lead to {to} from there.")
-    return Transition(
-        verb=verb,
-        job=job,
-        guard={
-            "status": str(job.status),
-            "attempts": job.attempts,
-            "leaseId": job.lease_id,
-            "cancelRequested": job.cancel_requested,
-            **(guard or {}),
-        },
-        changes={
-            **{name: value for name, value in changes.items() if name not in cleared},
-            "status": str(to),
-        },
-        cleared=cleared,
-        entry={
-            "at": at.now,
-            "verb": str(verb),
-            "from": str(job.status),
-            "to": str(to),
-            # A job that is handed out begins its next attempt with this entry.
-            "attempt": int(changes["attempts"]) if "assignedAt" in changes else job.attempts,
-            "worker": changes.get("assignedAgentId", job.assigned_agent_id),
-            "reason": reason,
-        },
-    )
+    return step(verb, job, to, at, changes, reason, guard, ("leaseUntil", "lastSeenAt"))

@@ -13,8 +13,8 @@ from datetime import timedelta
 from taskyard import events, ids
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.lifecycle import Moment, Transition
 from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.live import queue_order

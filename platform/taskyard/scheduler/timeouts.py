@@ -9,9 +9,9 @@ from taskyard import events
 from taskyard.clock import RESYNC_SECONDS
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.lifecycle import Moment
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 

@@ -16,9 +16,9 @@ from taskyard import events
 from taskyard.documents import to_document, to_record
 from taskyard.errors import Conflict, NotFound
 from taskyard.jobs import counters
-from taskyard.jobs.lifecycle import Transition
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
+from taskyard.jobs.transition import Transition
 from taskyard.store import statements
 from taskyard.store.counters import CounterStore
 from taskyard.store.failures import accept_duplicates, is_unavailable, unconfirmed

@@ -17,9 +17,9 @@ from taskyard import events
 from taskyard.documents import to_record
 from taskyard.jobs import refusal
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.lifecycle import HISTORY_KEPT
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.refusal import Write
+from taskyard.jobs.transition import HISTORY_KEPT
 from taskyard.store.counters import CounterStore
 
 #: Nobody who was refused waits longer than this for the note of it.

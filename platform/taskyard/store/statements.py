@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo import UpdateMany, UpdateOne
 
-from taskyard.jobs.lifecycle import HISTORY_KEPT, Transition
+from taskyard.jobs.transition import HISTORY_KEPT, Transition
 
 Statement = UpdateOne | UpdateMany
 

@@ -1,0 +1,121 @@
+"""What a verb decides, as values: its moment, how an attempt ended, and one guarded write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from taskyard.documents import changed
+from taskyard.errors import Conflict
+from taskyard.jobs.model import Job
+from taskyard.jobs.retry import Cause
+from taskyard.jobs.states import ROADS, JobStatus, Verb
+
+#: Entries of a job's history that are kept: enough for every attempt a job may have, and few
+#: enough that the document stays under 8 KB.
+HISTORY_KEPT = 40
+
+#: Most of what is told of an error that is kept: it may be a log, or quote what a stranger sent.
+DETAIL_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When a verb is decided, by the database's clock, and how long an ended job is kept."""
+
+    now: datetime
+    keep: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended; ``cause`` is None for success."""
+
+    cause: Cause | None = None
+    detail: str = "exit code 0"
+    exit_code: int | None = None
+    #: Name of the signal that ended it, when Taskyard sent one.
+    signal: str | None = None
+    #: Further stored fields, such as those of the result archive.
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One guarded write: matches the job and ``guard``, or does nothing."""
+
+    verb: Verb
+    #: The job as it was decided upon.
+    job: Job
+    guard: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    cleared: tuple[str, ...]
+    entry: Mapping[str, Any]
+
+    @property
+    def job_id(self) -> str:
+        """Of the job that it moves."""
+        return self.job.job_id
+
+    @property
+    def to(self) -> JobStatus:
+        """The state after the write."""
+        return JobStatus(self.entry["to"])
+
+    def moved(self) -> Job:
+        """The job as the write leaves it, if it was won and nobody else wrote meanwhile."""
+        history = (*self.job.history, self.entry)[-HISTORY_KEPT:]
+        return changed(self.job, {**self.changes, "history": history}, self.cleared)
+
+
+def shortened(detail: str) -> str:
+    """What is kept of it: its beginning, and that there was more."""
+    if len(detail) <= DETAIL_CHARACTERS:
+        return detail
+    return detail[: DETAIL_CHARACTERS - 1] + "…"
+
+
+def step(
+    verb: Verb,
+    job: Job,
+    to: JobStatus,
+    at: Moment,
+    changes: Mapping[str, Any],
+    reason: str | None = None,
+    guard: Mapping[str, Any] | None = None,
+    cleared: tuple[str, ...] = (),
+) -> Transition:
+    """The guard is the job as it was decided upon: state, attempt, lease, cancel request.
+
+    Raises Conflict where no road leads.
+    """
+    if (job.status, to) not in ROADS[verb]:
+        raise Conflict(f"{job.job_id} is {job.status}: {verb} does not lead to {to} from there.")
+    return Transition(
+        verb=verb,
+        job=job,
+        guard={
+            "status": str(job.status),
+            "attempts": job.attempts,
+            "leaseId": job.lease_id,
+            "cancelRequested": job.cancel_requested,
+            **(guard or {}),
+        },
+        changes={
+            **{name: value for name, value in changes.items() if name not in cleared},
+            "status": str(to),
+        },
+        cleared=cleared,
+        entry={
+            "at": at.now,
+            "verb": str(verb),
+            "from": str(job.status),
+            "to": str(to),
+            # A job that is handed out begins its next attempt with this entry.
+            "attempt": int(changes["attempts"]) if "assignedAt" in changes else job.attempts,
+            "worker": changes.get("assignedAgentId", job.assigned_agent_id),
+            "reason": reason,
+        },
+    )
