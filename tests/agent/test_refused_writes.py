@@ -31,6 +31,10 @@ def _output(reporter: Reporter, job: Job) -> Any:
     return reporter.output(job, [CHUNK], total_bytes=4, truncated=False)
 
 
+def _result(reporter: Reporter, job: Job) -> Any:
+    return reporter.finish(lease_of(job), Outcome(), at=Moment(now=job.created_at))
+
+
 def kinds(platform: Platform, job_id: str) -> list[str]:
     history = platform.store.jobs.get(job_id).history
     return [entry["reason"].split()[0] for entry in history if entry["verb"] == "refuse"]
@@ -54,7 +58,7 @@ def lost(platform: Platform, clock: TestClock, tick: Callable[[str], None]) -> J
     [
         (lambda reporter, job: reporter.start(lease_of(job)), "start"),
         (_output, "output"),
-        (lambda reporter, job: reporter.finish(lease_of(job), Outcome()), "result"),
+        (_result, "result"),
         (lambda reporter, job: reporter.release(lease_of(job), "drain"), "release"),
     ],
     ids=["start", "output", "result", "release"],
@@ -77,8 +81,8 @@ def test_a_result_whose_answer_was_lost_is_not_taken_for_a_late_one(
     job = factories.running_job(now=clock.now())
     platform.store.jobs.submit([job])
     reporter = Reporter(platform)
-    assert reporter.finish(lease_of(job), Outcome()) is not None
-    assert reporter.finish(lease_of(job), Outcome()) is None
+    assert _result(reporter, job) is not None
+    assert _result(reporter, job) is None
     assert kinds(platform, job.job_id) == []
     assert platform.store.counters.read() == {}
 

@@ -20,6 +20,7 @@ from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Outcome
 from taskyard.store.output import Chunk
 from tests import factories
+from tests.conftest import TestClock
 from tests.helpers import eventually
 
 FAILED = Outcome(cause=Cause.EXIT, detail="exit code 1", exit_code=1)
@@ -92,6 +93,21 @@ def test_a_job_that_was_asked_to_be_cancelled_meanwhile_is_decided_anew(world: W
     world.write(world.result(asked, FAILED, "some\n"), world.result(other, Outcome()))
     assert [world.get(job).status for job in (asked, other)] == ["CANCELLED", "COMPLETED"]
     assert world.printed(asked) == "some\n"
+
+
+def test_a_result_that_has_to_be_written_again_tells_when_the_job_had_ended(
+    world: World, clock: TestClock
+) -> None:
+    job = world.running()
+    result = world.result(job, FAILED)
+    # What the agent knows of the job is not how it is: the result is decided anew, alone.
+    world.store.database["jobs"].update_one(
+        {"_id": job.job_id}, {"$set": {"cancelRequested": True}}
+    )
+    clock.advance(5)
+    world.write(result)
+    ended = world.get(job)
+    assert (ended.status, ended.completed_at) == ("CANCELLED", result.at.now)
 
 
 def test_a_job_that_was_lost_meanwhile_is_refused_alone(world: World) -> None:

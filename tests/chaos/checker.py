@@ -152,6 +152,7 @@ def nobody_is_overcommitted(evidence: Evidence) -> Found:
     """At no instant did a worker hold more RUNNING jobs than it has CPUs for."""
     offered = {worker["workerId"]: worker["cpuCount"] for worker in evidence.workers}
     changes: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    alive = {(run.job_id, run.attempt): run.last for run in evidence.runs}
     for job_id, document in evidence.documents.items():
         held, cpu = holds(steps(document)), document["requiredCpu"]
         for hold in held:
@@ -160,8 +161,11 @@ def nobody_is_overcommitted(evidence: Evidence) -> Found:
                 # A short job may be claimed before it has its place: it begins with its first line.
                 began = max(began, started.timestamp())
             changes[hold.worker].append((began, cpu, job_id))
-            if hold.ended is not None:
-                changes[hold.worker].append((hold.ended, -cpu, job_id))
+            if (ended := hold.ended) is not None:
+                if ended == hold.asked:
+                    # It was over before its cancel, and that is not written in the history.
+                    ended = max(began, min(ended, alive.get((job_id, hold.attempt), ended)))
+                changes[hold.worker].append((ended, -cpu, job_id))
     for worker, moves in changes.items():
         used = 0.0
         # At one instant what ends comes before what begins.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from taskyard.jobs.states import JobStatus, Verb
@@ -26,6 +26,8 @@ class Hold:
     ended: float | None = None
     #: The verb that ended it.
     by: str | None = None
+    #: When it was asked to stop, if it was.
+    asked: float | None = None
 
     def __str__(self) -> str:
         end = "now" if self.ended is None else f"{self.ended:.3f} ({self.by})"
@@ -47,9 +49,11 @@ def _holds(entries: Sequence[Entry]) -> Iterator[Hold]:
     for entry in entries:
         at = entry["at"].timestamp()
         if open_ is not None and entry["to"] != JobStatus.RUNNING:
-            yield Hold(**{**vars(open_), "ended": at, "by": entry["verb"]})
+            yield replace(open_, ended=at, by=entry["verb"])
             open_ = None
         if entry["verb"] in _BEGIN:
             open_ = Hold(attempt=entry["attempt"], worker=entry["worker"], began=at)
+        elif open_ is not None and entry["verb"] == Verb.CANCEL:
+            open_ = replace(open_, asked=at)
     if open_ is not None:
         yield open_

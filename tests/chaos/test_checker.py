@@ -125,6 +125,19 @@ def test_a_run_that_went_well_passes(evidence: Evidence) -> None:
     assert check(evidence) == []
 
 
+def test_a_job_that_was_over_before_its_cancel_holds_nothing_any_more(evidence: Evidence) -> None:
+    """Its end is told late and so stands behind the cancel; another has its place by then."""
+    job = started(submitted("job-2", "key-2.0"), "w2", 3)
+    job = after(job, lifecycle.cancel(job, by="op", reason=None, at=at(7)))
+    job = after(job, lifecycle.finish(job, lease_of(job), Outcome(), at=at(5.5)))
+    _store(evidence, job)
+    over = Run(job_id="job-2", attempt=1, pid=13, began=second(3.1), last=second(5.4), code=0)
+    evidence.runs = [*evidence.runs, over]
+    assert list(RULES["capacity"](evidence)) == []
+    evidence.runs = [*evidence.runs[:-1], replace(over, last=second(6.5))]
+    assert [job_id for job_id, _ in RULES["capacity"](evidence)] == ["job-1"]
+
+
 # Each breach is one change to the good run: (the rule that must find it, the job it must name).
 
 

@@ -193,7 +193,7 @@ def output(world: World, fault: Break) -> None:
 def finish(world: World, fault: Break) -> None:
     lease = world.running()
     fault()
-    ended = world.reporter.finish(lease, Outcome())
+    ended = world.reporter.finish(lease, Outcome(), at=world.platform.moment())
     assert ended is not None
     assert ended.status is JobStatus.COMPLETED
     assert world.verbs(world.job(lease)) == ["assign", "start", "complete"]
@@ -202,7 +202,8 @@ def finish(world: World, fault: Break) -> None:
 def fail_with_retries_left(world: World, fault: Break) -> None:
     lease = world.running()
     fault()
-    assert world.reporter.finish(lease, Outcome(cause=Cause.AGENT, detail="disk")) is not None
+    failed = Outcome(cause=Cause.AGENT, detail="disk")
+    assert world.reporter.finish(lease, failed, at=world.platform.moment()) is not None
     job = world.job(lease)
     assert job.status is JobStatus.QUEUED
     assert world.verbs(job) == ["assign", "start", "fail"]

@@ -252,7 +252,7 @@ class Lifecycle(RuleBasedStateMachine):
         before = self.store.jobs.find(lease.job_id)
         code = 0 if cause is None else 1
         outcome = Outcome(cause=cause, detail="ended", exit_code=code)
-        accepted = self.reporter.finish(lease, outcome)
+        accepted = self.reporter.finish(lease, outcome, at=self.platform.moment())
         self._leave(lease)
         self._check_fenced(before, lease, accepted)
 

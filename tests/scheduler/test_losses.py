@@ -68,7 +68,7 @@ class Fleet:
         self.start_assigned()
 
     def finish(self, job: Job) -> None:
-        self.reporter.finish(lease_of(job), Outcome())
+        self.reporter.finish(lease_of(job), Outcome(), at=self.platform.moment())
 
     def get(self, job_id: str) -> Job:
         return self.store.jobs.get(job_id)

@@ -46,7 +46,7 @@ def ended_job(platform: Platform, **fields: Any) -> Job:
     store.output.append(job, "stdout", "hello", seq=0, now=store.clock.now())
     result = saved(store, keep_days=30)
     outcome = Outcome(fields={"resultFileId": result.file_id})
-    ended = Reporter(platform).finish(lease_of(job), outcome)
+    ended = Reporter(platform).finish(lease_of(job), outcome, at=platform.moment())
     assert ended is not None
     return ended
 

@@ -15,7 +15,7 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus, Verb
-from taskyard.jobs.transition import Outcome, Transition
+from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store.failures import is_unavailable
 from taskyard.store.output import Chunk
 
@@ -95,11 +95,11 @@ class Reporter:
         except StoreUnavailable:
             return []
 
-    def finish(self, lease: Lease, outcome: Outcome) -> Job | None:
-        """Record how the attempt ended."""
+    def finish(self, lease: Lease, outcome: Outcome, *, at: Moment) -> Job | None:
+        """Record how the attempt ended, and when: it may be told much later."""
 
         def end(job: Job) -> Transition:
-            return lifecycle.finish(job, lease, outcome, at=self._platform.moment())
+            return lifecycle.finish(job, lease, outcome, at=at)
 
         return self._move(lease, Write.RESULT, end, lambda job: _told(job, lease, *_ENDS))
 

@@ -125,7 +125,7 @@ class Results:
                     held.job, result.chunks, total_bytes=result.output_bytes, truncated=False
                 )
             outcome = replace(result.outcome, fields=_fields(result))
-            self._reporter.finish(held.lease, outcome)
+            self._reporter.finish(held.lease, outcome, at=result.at)
         except Exception as error:
             # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
             events.error("agent.report_failed", error, job=held.lease.job_id)
