@@ -63,7 +63,7 @@ class Batch:
 
     #: Jobs that were cancelled, or the new ones that retry.
     job_ids: Sequence[str] = field(default_factory=list)
-    #: Jobs that ended, or went, before their turn came.
+    #: Jobs that ended, went, or were asked to stop before their turn came.
     skipped: int = 0
     next: Position | None = None
 
@@ -86,6 +86,8 @@ def act(platform: Platform, task: Task, *, after: Position | None = None) -> Bat
 
 def _cancel(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
     def cancel(job: Job) -> bool:
+        if job.cancel_requested:
+            return False
         try:
             operations.cancel(platform, job.job_id, by=task.by, reason=task.reason)
         except (Conflict, NotFound):

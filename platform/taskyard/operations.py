@@ -54,7 +54,14 @@ def submit(
 
 
 def cancel(platform: Platform, job_id: str, *, by: str, reason: str | None) -> Job:
-    """Cancel a job, or ask its agent to. Raises NotFound, Conflict for one that has ended."""
+    """Cancel a job, or ask its agent to; asked again, it stays as it was asked for first.
+
+    Raises NotFound, Conflict for one that has ended.
+    """
+    if platform.store.jobs.get(job_id).cancel_requested:
+        asked = platform.store.jobs.confirmed(job_id)
+        if asked is not None and asked.cancel_requested and not asked.is_terminal:
+            return asked
 
     def decide(job: Job) -> Transition:
         return lifecycle.cancel(job, by=by, reason=reason, at=platform.moment())

@@ -99,15 +99,15 @@ def stream(platform: Platform, lease: Lease, *, stream: str, data: str, seq: int
 
 
 def cancel_requested(platform: Platform, lease: Lease) -> bool:
-    """Whether the asker is to stop: asked to, or the job is another's by now."""
+    """Whether the asker is to stop: asked to, deleted, or the job is another's by now."""
     job = platform.store.jobs.get(lease.job_id)
     known = bool(lease.worker_id or lease.attempt or lease.lease_id)
     named = _named(lease, job)
     if known and (job.status is not JobStatus.RUNNING or not named.covers(job)):
         _note(platform, named, Write.CANCEL)
         return True
-    if job.status is JobStatus.RUNNING:
-        _show_life(platform, job)
+    if job.status is JobStatus.RUNNING and not _show_life(platform, job):
+        return True
     return job.cancel_requested
 
 
@@ -129,7 +129,10 @@ def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
     """
     job = platform.store.jobs.get(lease.job_id)
     if _recorded(job, lease):
-        return job
+        # Who is told so sends it no more: not before a majority has it.
+        job = platform.store.jobs.confirmed(lease.job_id) or job
+        if _recorded(job, lease):
+            return job
     with _noted(platform, lease, Write.RESULT):
         _require_holder(platform, job, lease)
         return _record(platform, job, lease, result)
@@ -223,10 +226,16 @@ def _note_fencing(platform: Platform, lease: Lease) -> None:
         platform.store.workers.mark_fenced(lease.worker_id)
 
 
-def _show_life(platform: Platform, job: Job) -> None:
-    if job.agent_kind == "http":
-        lease = timedelta(seconds=platform.settings.http_lease_seconds)
-        platform.store.jobs.show_life(job, now=platform.store.clock.now(), lease=lease)
+def _show_life(platform: Platform, job: Job) -> bool:
+    """Renew the job of an HTTP agent; False, and no renewal, for that of a deleted worker."""
+    if job.agent_kind != "http":
+        return True
+    worker = platform.store.workers.find(job.assigned_agent_id or "")
+    if worker is not None and worker.soft_deleted:
+        return False
+    lease = timedelta(seconds=platform.settings.http_lease_seconds)
+    platform.store.jobs.show_life(job, now=platform.store.clock.now(), lease=lease)
+    return True
 
 
 def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, Any]:

@@ -148,3 +148,13 @@ def test_what_makes_no_sense_is_422_and_changes_nothing(
 def test_only_operators_act(as_role: As, role: str) -> None:
     body = {"action": "cancel", "q": "status:live", "dryRun": True}
     assert as_role(role).post("/api/jobs/bulk", json=body).status_code == 403
+
+
+def test_a_job_that_was_asked_to_stop_before_is_skipped(
+    api: FlaskClient, platform: Platform
+) -> None:
+    running = stored(platform, JobStatus.RUNNING)
+    first = ask(api, action="cancel", q="status:running", reason="first")
+    again = ask(api, action="cancel", q="status:running", reason="second")
+    assert (first["jobIds"], first["skipped"]) == ([running.job_id], 0)
+    assert (again["jobIds"], again["skipped"]) == ([], 1)

@@ -280,6 +280,20 @@ def test_a_queued_job_is_cancelled_at_once_and_only_once(api: FlaskClient) -> No
     assert "not needed" in status["errorMessage"]
 
 
+def test_a_running_job_stays_as_it_was_asked_to_be_cancelled_first(
+    api: FlaskClient, platform: Platform
+) -> None:
+    job = factories.running_job(now=platform.store.clock.now())
+    platform.store.jobs.submit([job])
+    for reason in ("first", "second"):
+        body = {"jobId": job.job_id, "reason": reason}
+        assert api.post("/api/jobs/cancel", json=body).status_code == 200
+    asked = platform.store.jobs.get(job.job_id)
+    assert asked.cancel is not None
+    assert asked.cancel["reason"] == "first"
+    assert [entry["verb"] for entry in asked.history].count("cancel") == 1
+
+
 def test_an_ended_job_is_retried_as_a_new_job_with_the_same_inputs(api: FlaskClient) -> None:
     job_id = create(api, labels=["gpu"], env={"A": "b"}, requiredCpu=0.5)
     assert api.post("/api/jobs/retry", json={"jobId": job_id}).status_code == 409

@@ -16,6 +16,11 @@ from flask.testing import FlaskClient
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
+from taskyard.errors import StoreUnavailable
+from taskyard.jobs import lifecycle
+from taskyard.jobs.model import lease_of
+from taskyard.scheduler import assignment
+from taskyard.store.jobs import JobStore
 from taskyard.workers.model import NOTHING
 from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
@@ -550,3 +555,98 @@ def test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker(
     again = running.poll().get_json()["job"]
     assert again["jobId"] == first["jobId"]
     assert again["leaseId"] != first["leaseId"]
+
+
+def test_what_is_told_again_is_told_when_a_majority_has_it(
+    running: HttpAgent, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result, a cancel and a hand-out that one member alone has may never have been."""
+    other = submit_job(running.client)
+    assert running.client.post("/api/jobs/cancel", json={"jobId": other}).status_code == 200
+    unheard = running.poll
+    done = dict(running.job)
+
+    def no_majority(self: JobStore, job_id: str) -> None:
+        raise StoreUnavailable("no majority")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobStore, "confirmed", no_majority)
+        assert unheard().status_code == 503
+        assert running.client.post("/api/jobs/cancel", json={"jobId": other}).status_code == 503
+        running.job = done
+        assert running.submit(0).status_code == 200
+        assert running.submit(0).status_code == 503
+    assert running.submit(0).status_code == 200
+    assert running.client.post("/api/jobs/cancel", json={"jobId": other}).status_code == 409
+
+
+def test_a_job_that_two_polls_have_given_back_is_handed_out_again(
+    api: FlaskClient, platform: Platform, agent: HttpAgent
+) -> None:
+    """Neither poll was answered with it: the worker has lost nothing."""
+    worker = platform.store.workers.get("w1")
+    job_id = submit_job(api)
+    claimed = assignment.poll(platform.store, platform.settings, worker)
+    assert claimed is not None
+    back = lifecycle.release(
+        claimed, lease_of(claimed), reason="beside", at=platform.moment(), told=False
+    )
+    assert platform.store.jobs.apply(back)
+    assert agent.poll().get_json()["job"]["jobId"] == job_id
+
+
+def test_two_polls_at_once_leave_no_job_that_the_worker_cannot_have(
+    api: FlaskClient, platform: Platform, racing: Racing
+) -> None:
+    agent = HttpAgent(api)
+    agent.register(cpuCount=1)
+    worker = platform.store.workers.get("w1")
+    for _ in range(5):
+        job_ids = [submit_job(api) for _ in range(2)]
+        racing(lambda: assignment.poll(platform.store, platform.settings, worker), 2)
+        while agent.poll().status_code == 200:
+            agent.submit(0)
+        assert {status_of(api, job_id)["status"] for job_id in job_ids} == {"COMPLETED"}
+
+
+def test_a_deleted_worker_renews_nothing_and_is_told_to_stop(
+    api: FlaskClient, platform: Platform, running: HttpAgent
+) -> None:
+    running.stream("alive")
+    job_id = running.job["jobId"]
+    before = platform.store.jobs.get(job_id).lease_until
+    assert api.delete("/api/workers/w1").status_code == 200
+    assert running.cancelled()
+    running.stream("still alive")
+    assert platform.store.jobs.get(job_id).lease_until == before
+
+
+def test_a_job_that_was_cancelled_before_its_worker_heard_of_it_is_not_handed_out(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    job_id = running.job["jobId"]
+    assert api.post("/api/jobs/cancel", json={"jobId": job_id}).status_code == 200
+    assert running.poll().status_code == 202
+    running.submit(0)
+    assert status_of(api, job_id)["status"] == "CANCELLED"
+
+
+def test_a_job_that_outlasts_its_timeout_on_a_lively_worker_timed_out(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    """The worker is well: it is neither suspended nor counted as lost."""
+    job_id = submit_job(api, timeoutMs=20_000, maxRetries=0)
+    running.submit(0)
+    running.poll()
+    for _ in range(8):
+        running.stream("alive")
+        let_pass(10)
+        running.heartbeat()
+    ended = status_of(api, job_id)
+    verbs = [entry["verb"] for entry in ended["history"]]
+    assert ended["status"] == "FAILED"
+    assert "time_out" in verbs
+    assert "expire" not in verbs
+    assert "timed out after 20 s" in ended["errorMessage"]
+    (worker,) = api.get("/api/workers/list").get_json()["workers"]
+    assert worker["healthReason"] is None

@@ -193,6 +193,55 @@ def test_a_live_lease_never_expires() -> None:
     assert lifecycle.expire(job, at=Moment(now=job.lease_until)) is None
 
 
+def test_an_end_that_is_told_late_is_when_it_was_and_not_before_what_was_written_meanwhile() -> (
+    None
+):
+    job = running_job()
+    assert lifecycle.finish(job, lease_of(job), EXIT, at=LATER).entry["at"] == LATER.now
+    asked = after(job, lifecycle.cancel(job, by="op", reason=None, at=MUCH_LATER))
+    ended = lifecycle.finish(asked, lease_of(asked), EXIT, at=LATER)
+    assert ended.entry["at"] == ended.changes["completedAt"] == MUCH_LATER.now
+
+
+def _silent_again(job: Job) -> Job:
+    handed = after(job, _claim(job))
+    back = lifecycle.expire(handed, at=MUCH_LATER)
+    assert back is not None
+    return after(handed, back)
+
+
+def test_the_third_worker_that_a_job_silences_is_a_lost_one() -> None:
+    job = queued_job(max_retries=0)
+    for _ in range(POISON_LOSSES - 1):
+        job = _silent_again(job)
+        assert (job.status, job.attempts, job.losses) == ("QUEUED", 0, 0)
+    job = _silent_again(job)
+    assert (job.status, job.attempts, job.losses) == ("FAILED", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("seen_after_s", "verb", "words"), [(59, "expire", "was lost"), (60, "time_out", "after 60 s")]
+)
+def test_an_http_worker_that_was_heard_of_after_the_timeout_was_not_lost(
+    seen_after_s: int, verb: str, words: str
+) -> None:
+    job = running_job(kind="http", timeout_ms=60_000)
+    assert job.started_at is not None
+    job = replace(job, last_seen_at=job.started_at + timedelta(seconds=seen_after_s))
+    expired = lifecycle.expire(job, at=MUCH_LATER)
+    assert expired is not None
+    assert expired.verb == verb
+    assert words in expired.entry["reason"]
+    assert after(job, expired).losses == (verb == "expire")
+
+
+@pytest.mark.parametrize(("told", "lost_on"), [(True, 1), (False, 0)])
+def test_a_worker_that_was_never_told_of_a_job_may_have_it_again(told: bool, lost_on: int) -> None:
+    job = running_job(kind="http")
+    back = lifecycle.release(job, lease_of(job), reason="no place", at=LATER, told=told)
+    assert len(after(job, back).lost_on) == lost_on
+
+
 def test_an_attempt_that_never_started_costs_nothing() -> None:
     for job in (job_in(JobStatus.ASSIGNED), running_job(kind="http")):
         expired = lifecycle.expire(job, at=MUCH_LATER)

@@ -114,3 +114,16 @@ def test_all_that_a_worker_is_given_in_one_pass_has_one_lease_id(platform: Platf
     held = [platform.store.jobs.get(job.job_id) for job in jobs]
     assert len({(job.assigned_agent_id, job.lease_id) for job in held}) == 2
     assert len({job.lease_id for job in held}) == 2
+
+
+def test_a_pass_that_fails_gives_its_lock_back(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("MongoDB is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(assignment, "decide", fail)
+        with pytest.raises(ConnectionError):
+            assignment.tick(platform.store, platform.settings)
+    assert assignment.tick(platform.store, platform.settings).ran

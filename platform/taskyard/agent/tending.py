@@ -12,6 +12,7 @@ from taskyard.agent.held import Held
 from taskyard.agent.pump import LINGER_SECONDS, Pump
 from taskyard.agent.running import Running
 from taskyard.agent.turns import Turns
+from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.transition import Outcome
@@ -96,4 +97,4 @@ class Tending:
 
 
 def _late(job: Job) -> Outcome:
-    return Outcome(cause=Cause.TIMEOUT, detail=f"timed out after {job.timeout_ms / 1000:g} s")
+    return Outcome(cause=Cause.TIMEOUT, detail=lifecycle.timed_out(job))

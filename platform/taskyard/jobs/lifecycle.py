@@ -7,12 +7,13 @@ guarded operation; when its guard no longer matches, the caller has lost the rac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from taskyard.errors import Conflict, StaleAttempt
 from taskyard.jobs import retry
-from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.model import POISON_LOSSES, Job, Lease
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import HELD, JobStatus, Verb
 from taskyard.jobs.transition import Moment, Outcome, Transition, shortened, step
@@ -20,6 +21,9 @@ from taskyard.workers.model import Worker
 
 #: Attempts that a job remembers as lost by a worker's boot.
 LOST_ON_KEPT = 10
+
+#: Reason of an attempt that was given back since its HTTP agent was not heard of again.
+NO_LIFE = "no sign of life since it was handed out"
 
 
 def assign(
@@ -56,11 +60,14 @@ def claim(
 def finish(job: Job, lease: Lease, outcome: Outcome, *, at: Moment) -> Transition:
     """RUNNING -> COMPLETED, FAILED, CANCELLED, or back to QUEUED: the attempt has ended.
 
-    An exit code 0 is COMPLETED even when a cancel was on its way.
-    Raises StaleAttempt when this attempt is over.
+    An exit code 0 is COMPLETED even when a cancel was on its way. ``at`` is when its processes
+    ended; a step that was written meanwhile goes before. Raises StaleAttempt when this attempt is
+    over.
     """
     if job.status is not JobStatus.RUNNING or not lease.covers(job):
         raise StaleAttempt(job.job_id)
+    if job.history and job.history[-1]["at"] > at.now:
+        at = replace(at, now=job.history[-1]["at"])
     if outcome.cause is None:
         changes = {**_left(job, outcome), "exitCode": 0, "losses": 0, "errorMessage": None}
         return _end(Verb.COMPLETE, job, JobStatus.COMPLETED, at, changes, outcome.detail)
@@ -73,29 +80,33 @@ def expire(job: Job, *, at: Moment) -> Transition | None:
 
     None while the lease is live, so a sweep that read too early changes nothing. An attempt
     that never showed life (not started in time, or handed to an HTTP agent that was not heard
-    of again) is given back.
+    of again) is given back; the third such hand-out of a job counts as a lost worker, since it
+    may be what silences them. A worker that was heard of after the job's timeout was not lost.
     """
     if job.status not in HELD or job.lease_until is None or job.lease_until >= at.now:
         return None
     over = {"leaseUntil": {"$lt": at.now}}
     if job.status is JobStatus.ASSIGNED:
         return _give_back(Verb.EXPIRE, job, at, "not started by its deadline", over)
-    if job.agent_kind == "http" and job.last_seen_at is None:
-        reason = "no sign of life since it was handed out"
-        return _give_back(Verb.EXPIRE, job, at, reason, over)
+    if job.agent_kind == "http" and job.last_seen_at is None and not _silences(job):
+        return _give_back(Verb.EXPIRE, job, at, NO_LIFE, over)
+    if _outlasted(job):
+        outcome = Outcome(cause=Cause.TIMEOUT, detail=timed_out(job))
+        return _unsuccessful(Verb.TIME_OUT, job, outcome, at, over)
     detail = f"worker {job.assigned_agent_id} was lost: its lease ended"
     outcome = Outcome(cause=Cause.LOST, detail=detail)
     return _unsuccessful(Verb.EXPIRE, job, outcome, at, over)
 
 
-def release(job: Job, lease: Lease, *, reason: str, at: Moment) -> Transition:
+def release(job: Job, lease: Lease, *, reason: str, at: Moment, told: bool = True) -> Transition:
     """ASSIGNED, RUNNING -> QUEUED: nothing was spawned, so the attempt is given back.
 
-    Raises StaleAttempt when the attempt is over.
+    A worker that was never ``told`` of it may have it again. Raises StaleAttempt when the attempt
+    is over.
     """
     if job.status not in HELD or not lease.covers(job):
         raise StaleAttempt(job.job_id)
-    return _give_back(Verb.RELEASE, job, at, reason)
+    return _give_back(Verb.RELEASE, job, at, reason, told=told)
 
 
 def cancel(job: Job, *, by: str | None, reason: str | None, at: Moment) -> Transition:
@@ -114,6 +125,24 @@ def cancel(job: Job, *, by: str | None, reason: str | None, at: Moment) -> Trans
         return step(Verb.CANCEL, job, JobStatus.RUNNING, at, changes, f"to be {words}")
     changes["errorMessage"] = words
     return _end(Verb.CANCEL, job, JobStatus.CANCELLED, at, changes, words)
+
+
+def timed_out(job: Job) -> str:
+    """The words for a job that took longer than it may."""
+    return f"timed out after {job.timeout_ms / 1000:g} s"
+
+
+def _silences(job: Job) -> bool:
+    """Whether workers that were handed this job were silent from then on as often as poisons."""
+    silent = [entry for entry in job.history if entry["reason"] == NO_LIFE]
+    return len(silent) + 1 >= POISON_LOSSES
+
+
+def _outlasted(job: Job) -> bool:
+    """Whether its worker was heard of after the job's time was over, and did not end it."""
+    if job.agent_kind != "http" or job.last_seen_at is None or job.started_at is None:
+        return False
+    return job.last_seen_at >= job.started_at + timedelta(milliseconds=job.timeout_ms)
 
 
 def _handed_to(worker_id: str, kind: str, lease_id: str, job: Job, at: Moment) -> dict[str, Any]:
@@ -181,9 +210,11 @@ def _give_back(
     at: Moment,
     reason: str,
     guard: Mapping[str, Any] | None = None,
+    *,
+    told: bool = True,
 ) -> Transition:
     """Back to the queue as if this attempt had not been; CANCELLED if that was asked for."""
-    changes = {"attempts": job.attempts - 1, **_lost_on(job)}
+    changes = {"attempts": job.attempts - 1, **(_lost_on(job) if told else {})}
     if job.cancel_requested:
         words = f"cancelled ({reason})"
         changes["errorMessage"] = words

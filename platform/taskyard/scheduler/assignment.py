@@ -7,6 +7,7 @@ import time
 from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -67,14 +68,20 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     began = time.monotonic()
     assigned: list[Transition] = []
     queued = lost = 0
-    while True:
-        decision = decide(store, settings, reserving=trigger == "tick")
-        won = write(store, decision)
-        assigned += won
-        queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
-        if store.locks.release(LOCK, owner):
-            break
-        store.locks.clear_flag(LOCK, owner)
+    try:
+        while True:
+            decision = decide(store, settings, reserving=trigger == "tick")
+            won = write(store, decision)
+            assigned += won
+            queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
+            if store.locks.release(LOCK, owner):
+                break
+            store.locks.clear_flag(LOCK, owner)
+    except Exception:
+        # Nobody could run a pass until the lock has run out.
+        with suppress(Exception):
+            store.locks.give_up(LOCK, owner)
+        raise
     report = PassReport(
         trigger=trigger,
         queued=queued,
@@ -158,12 +165,10 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     """Hand the best queued job that fits to an HTTP agent that asks, in one write.
 
     A job that it was handed in this life and never showed life of is handed to it again, under
-    the same lease: its answer was lost on the way.
+    the same lease: its answer was lost on the way. Not one that was cancelled meanwhile.
     """
-    held = store.live.held_by(worker.worker_id)
-    for job in held:
-        if job.agent_boot == worker.boot and job.last_seen_at is None:
-            return job
+    if again := _unheard(store, worker):
+        return again
     now = store.clock.now()
     usage = store.live.usage([worker.worker_id])
     spots = places.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
@@ -186,6 +191,23 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     return None
 
 
+def _unheard(store: Store, worker: Worker) -> Job | None:
+    """The job that this life of the worker was handed and has not heard of, if it is to run."""
+    for job in store.live.held_by(worker.worker_id):
+        if job.agent_boot != worker.boot or job.last_seen_at is not None:
+            continue
+        # Told only when a majority has it: what one member alone has may never have been.
+        held = store.jobs.confirmed(job.job_id)
+        if held is None or held.last_seen_at is not None or not lease_of(job).covers(held):
+            continue
+        if not held.cancel_requested:
+            return held
+        at = Moment(now=store.clock.now())
+        reason = "no worker had heard of it"
+        store.jobs.apply(lifecycle.release(held, lease_of(held), reason=reason, at=at, told=False))
+    return None
+
+
 def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
     """Whether the job fits beside all else that the worker holds; it is given back if not.
 
@@ -200,7 +222,8 @@ def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
         return True
     reason = "another poll of this worker took its place"
     at = Moment(now=store.clock.now())
-    store.jobs.apply(lifecycle.release(claimed, lease_of(claimed), reason=reason, at=at))
+    back = lifecycle.release(claimed, lease_of(claimed), reason=reason, at=at, told=False)
+    store.jobs.apply(back)
     return False
 
 

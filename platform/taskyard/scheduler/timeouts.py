@@ -10,7 +10,7 @@ from taskyard.clock import RESYNC_SECONDS
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
 from taskyard.jobs.model import Job
-from taskyard.jobs.states import JobStatus
+from taskyard.jobs.states import JobStatus, Verb
 from taskyard.jobs.transition import Moment
 from taskyard.settings import Settings
 from taskyard.store.client import Store
@@ -93,7 +93,10 @@ def _expire(store: Store, settings: Settings, job: Job, now: datetime) -> Job | 
     """
     at = Moment(now=now, keep=timedelta(days=settings.job_retention_days))
     transition = lifecycle.expire(job, at=at)
-    moved = store.jobs.apply(transition) if transition else None
-    if moved is not None and job.assigned_agent_id:
+    if transition is None:
+        return None
+    moved = store.jobs.apply(transition)
+    # A worker that was heard of all the time, and did not end a job in time, is not lost.
+    if moved is not None and job.assigned_agent_id and transition.verb is Verb.EXPIRE:
         store.workers.suspend(job.assigned_agent_id, now=at.now)
     return moved

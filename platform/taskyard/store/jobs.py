@@ -14,7 +14,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, Writ
 
 from taskyard import events
 from taskyard.documents import to_document, to_record
-from taskyard.errors import Conflict, NotFound
+from taskyard.errors import Conflict, NotFound, StaleAttempt
 from taskyard.jobs import counters
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import TERMINAL, JobStatus, Verb
@@ -133,10 +133,22 @@ class JobStore:
         Raises NotFound, Conflict, and whatever ``decide`` raises.
         """
         for _ in range(DECISIONS):
-            changed = self.apply(decide(self.get(job_id)))
+            changed = self.apply(self._decided(job_id, decide))
             if changed is not None:
                 return changed
         raise Conflict(f"{job_id} changed too often at once; try again.")
+
+    def _decided(self, job_id: str, decide: Callable[[Job], Transition]) -> Transition:
+        try:
+            return decide(self.get(job_id))
+        except StaleAttempt:
+            raise
+        except Conflict:
+            # Whoever is told that a job has ended relies on it: not before a majority has it.
+            job = self.confirmed(job_id)
+            if job is None:
+                raise
+            return decide(job)
 
     def apply_all(self, transitions: Sequence[Transition]) -> list[Transition]:
         """Perform many transitions in one command; returns those that were performed.

@@ -66,6 +66,10 @@ class LockStore:
         # The lock may have run out and be somebody else's by now: then we are done as well.
         return self._locks.find_one(mine) is None
 
+    def give_up(self, name: str, owner: str) -> None:
+        """Give the lock back whatever its flag says: its holder cannot go on."""
+        self._locks.update_one({"_id": name, "owner": owner}, {"$set": {"until": _LONG_AGO}})
+
     def note_tick(self, mark: TickMark) -> None:
         """Note that a tick ran to its end."""
         did = {"ms": mark.ms, "report": mark.report}
