@@ -87,9 +87,16 @@ HARD_CASES = (
         test="api/test_worker_half.py::test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker",
     ),
     HardCase(
+        name="what is told again is told when a majority has it",
+        module="worker_half.py",
+        rule="job = platform.store.jobs.confirmed(lease.job_id) or job",
+        without="pass",
+        test="api/test_worker_half.py::test_what_is_told_again_is_told_when_a_majority_has_it",
+    ),
+    HardCase(
         name="an attempt that never showed life costs nothing",
         module="jobs/lifecycle.py",
-        rule='if job.agent_kind == "http" and job.last_seen_at is None:',
+        rule='if job.agent_kind == "http" and job.last_seen_at is None and not _silences(job):',
         without="if False:",
         test="jobs/test_lifecycle.py::test_an_attempt_that_never_started_costs_nothing",
     ),

@@ -194,17 +194,13 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
 def _unheard(store: Store, worker: Worker) -> Job | None:
     """The job that this life of the worker was handed and has not heard of, if it is to run."""
     for job in store.live.held_by(worker.worker_id):
-        if job.agent_boot != worker.boot or job.last_seen_at is not None:
-            continue
-        # Told only when a majority has it: what one member alone has may never have been.
-        held = store.jobs.confirmed(job.job_id)
-        if held is None or held.last_seen_at is not None or not lease_of(job).covers(held):
-            continue
-        if not held.cancel_requested:
-            return held
-        at = Moment(now=store.clock.now())
-        reason = "no worker had heard of it"
-        store.jobs.apply(lifecycle.release(held, lease_of(held), reason=reason, at=at, told=False))
+        if job.agent_boot == worker.boot and job.last_seen_at is None:
+            # Told only when a majority has it: what one member alone has may never have been.
+            held = store.jobs.confirmed(job.job_id)
+            if held and held.last_seen_at is None and lease_of(job).covers(held):
+                if not held.cancel_requested:
+                    return held
+                _take_back(store, held, "no worker had heard of it")
     return None
 
 
@@ -220,11 +216,13 @@ def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
             spot.take(job)
     if places.fits(spot, claimed) is None:
         return True
-    reason = "another poll of this worker took its place"
-    at = Moment(now=store.clock.now())
-    back = lifecycle.release(claimed, lease_of(claimed), reason=reason, at=at, told=False)
-    store.jobs.apply(back)
+    _take_back(store, claimed, "another poll of this worker took its place")
     return False
+
+
+def _take_back(store: Store, job: Job, reason: str) -> None:
+    at = Moment(now=store.clock.now())
+    store.jobs.apply(lifecycle.release(job, lease_of(job), reason=reason, at=at, told=False))
 
 
 def _record(store: Store, report: PassReport) -> None:
