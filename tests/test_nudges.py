@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from taskyard.nudges import Nudges
+import pytest
+
+from taskyard.nudges import Nudges, pause_after
 from tests.helpers import eventually
 
 
@@ -29,3 +31,11 @@ def test_one_that_fails_is_told_of_and_the_next_is_done() -> None:
     assert failed.wait(5)
     nudges(done.set)
     assert done.wait(5)
+
+
+@pytest.mark.parametrize(("took_seconds", "pause"), [(0, 0.02), (0.1, 1), (5, 2)])
+def test_a_tenth_of_the_time_is_spent_on_passes_and_a_pause_is_two_seconds_at_most(
+    took_seconds: float, pause: float
+) -> None:
+    """What took long may have waited for MongoDB, and says nothing of how long passes take."""
+    assert pause_after(took_seconds) == pytest.approx(pause)

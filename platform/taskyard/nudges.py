@@ -16,10 +16,18 @@ DELAY_SECONDS = 0.02
 #: At most this part of the time is spent on passes that were asked for.
 _BUSY_PART = 0.1
 
+#: Longest pause after one: what took long may have waited for MongoDB.
+_MOST_SECONDS = 2.0
+
 
 def at_once(act: Act) -> None:
     """Do it now, in the thread that asks."""
     act()
+
+
+def pause_after(took_seconds: float) -> float:
+    """How long a process rests after a pass that took so long, in seconds."""
+    return min(max(DELAY_SECONDS, took_seconds / _BUSY_PART), _MOST_SECONDS)
 
 
 class Nudges:
@@ -53,4 +61,4 @@ class Nudges:
                     self._act()
             except Exception as error:
                 events.error("scheduler.pass_failed", error)
-            pause = max(DELAY_SECONDS, (time.monotonic() - began) / _BUSY_PART)
+            pause = pause_after(time.monotonic() - began)

@@ -290,6 +290,22 @@ def test_the_longest_waiting_job_is_told_whatever_its_shape_and_priority(store: 
     assert store.live.depth() == Depth(jobs=8, oldest_queued_at=longest)
 
 
+def test_a_look_at_the_queue_is_bounded_in_kinds_and_leaves_none_out_for_good(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "SHAPES_AT_ONCE", 2)
+    store.jobs.submit([factories.queued_job(required_ram_mb=mb) for mb in range(1, 6)])
+    looks = [store.live.queue(per_shape=1) for _ in range(200)]
+    assert {len(look) for look in looks} == {2}
+    assert {job.required_ram_mb for look in looks for job in look} == {1, 2, 3, 4, 5}
+
+
+def test_the_jobs_of_a_list_are_ahead_of_each_other_in_order(store: Store) -> None:
+    jobs = sorted([factories.queued_job() for _ in range(4)], key=lambda job: job.job_id)
+    store.jobs.submit(jobs)
+    assert [store.live.ahead_of(job) for job in jobs] == [0, 1, 2, 3]
+
+
 def test_counting_what_is_live_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "COUNTED_FIRST", 3)
     store.jobs.submit([factories.queued_job() for _ in range(5)])

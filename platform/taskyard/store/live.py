@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,15 @@ from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.states import HELD, LIVE, JobStatus
 from taskyard.store.queries import COUNTED_FIRST, LISTED, count_in_state
 from taskyard.workers.model import Usage
+
+#: Kinds of requirement that one look at the queue reads: each is a query, and a pass that takes
+#: seconds holds up the sweep, which runs in the same process.
+SHAPES_AT_ONCE = 200
+
+#: Queued jobs among which the longest waiting one is looked for.
+CREATED_FIRST = 1_000
+
+_CREATED = [("createdAt", 1), ("_id", 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +53,17 @@ class LiveJobs:
     def heads(self, limits: Mapping[str, int], *, to_run: bool = False) -> list[Job]:
         """The first queued jobs of each of these shapes, as many of it as it says; in the
         scheduler's order. ``to_run`` brings what only their agent needs.
+
+        Of more than ``SHAPES_AT_ONCE`` shapes some are looked at, and others the next time.
         """
         heads: list[Job] = []
         wanted = {"history": 0} if to_run else LISTED
-        for shape, limit in limits.items():
+        shapes = list(limits)
+        if len(shapes) > SHAPES_AT_ONCE:
+            # At random, so that none is left out for good.
+            shapes = random.sample(shapes, SHAPES_AT_ONCE)
+        for shape in shapes:
+            limit = limits[shape]
             found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, wanted)
             ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(limit)
             heads.extend(to_record(Job, document) for document in ordered)
@@ -56,8 +73,12 @@ class LiveJobs:
         """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
         queued = {"status": str(JobStatus.QUEUED)}
         higher = {**queued, "priority": {"$gt": job.priority}}
-        earlier = {**queued, "priority": job.priority, "queuedAt": {"$lt": job.queued_at}}
-        return self._jobs.count_documents({"$or": [higher, earlier]}, limit=at_most)
+        beside = {**queued, "priority": job.priority}
+        earlier = {**beside, "queuedAt": {"$lt": job.queued_at}}
+        # The jobs of a list have one instant.
+        together = {**beside, "queuedAt": job.queued_at, "_id": {"$lt": job.job_id}}
+        either = {"$or": [higher, earlier, together]}
+        return self._jobs.count_documents(either, limit=at_most)
 
     def usage(self, worker_ids: Iterable[str] | None = None) -> dict[str, Usage]:
         """What each worker has in use: the sum over its live jobs."""
@@ -122,21 +143,13 @@ class LiveJobs:
         return Depth(jobs=jobs, oldest_queued_at=self.oldest_queued() if jobs else None)
 
     def oldest_queued(self) -> datetime | None:
-        """Since when the longest waiting job is queued: the first of each shape and priority is
-        the oldest of them.
+        """Since when the longest waiting job is queued: of the ``CREATED_FIRST`` queued jobs that
+        were created first, so it may be wrong when all of these were tried again.
         """
         queued = {"status": str(JobStatus.QUEUED)}
-        firsts = [
-            self._jobs.find_one(
-                {**queued, "shape": shape, "priority": priority},
-                {"_id": 0, "queuedAt": 1},
-                sort=[("queuedAt", 1)],
-                hint="queue",
-            )
-            for shape in self.waiting_shapes()
-            for priority in self._jobs.distinct("priority", {**queued, "shape": shape})
-        ]
-        return min((first["queuedAt"] for first in firsts if first), default=None)
+        created_first = self._jobs.find(queued, {"_id": 0, "queuedAt": 1}).sort(_CREATED)
+        found = created_first.hint("newest_by_status").limit(CREATED_FIRST)
+        return min((job["queuedAt"] for job in found), default=None)
 
 
 def queue_order(job: Job) -> tuple[int, datetime, str]:
