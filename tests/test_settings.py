@@ -75,6 +75,18 @@ def test_one_that_is_not_is_refused_by_its_name(
         settings.load()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("lease_seconds", "9"), ("offline_seconds", "9"), ("worker_retention_days", "0.0001")],
+)
+def test_one_that_cannot_work_with_another_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"TASKYARD_{name.upper()}", text)
+    with pytest.raises(ConfigurationError, match=f"TASKYARD_{name.upper()}"):
+        settings.load()
+
+
 def test_every_setting_can_be_read() -> None:
     known = {str(field.type) for field in dataclasses.fields(settings.Settings)}
     assert known <= set(settings._READERS)

@@ -119,7 +119,12 @@ def wait_until_all_ended(platform: Platform, job_ids: Sequence[str], seconds: fl
         # One stands for all: what was submitted last is mostly over last.
         last = live[-1]
         with platform.store.feed.waiting_for_end(last) as woken:
-            while (live := platform.store.live.among(live)) and live[-1] == last:
+            while True:
+                # Before the look, so that an end that comes after it is not slept through.
+                woken.clear()
+                live = platform.store.live.among(live)
+                if not live or live[-1] != last:
+                    break
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return

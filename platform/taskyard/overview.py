@@ -89,7 +89,7 @@ def overview(
     kept = store.stats.read(span.stored, floor(begin, span.shown), now)
     points = series(kept, begin=begin, end=now, step=span.shown)
     jobs = store.queries.tally(in_states({*counted, JobStatus.QUEUED}))
-    oldest = _oldest(platform, jobs, kept, now)
+    oldest = _oldest(platform, jobs, now)
     workers, usage = store.workers.listed(), store.live.usage()
     offline_after = timedelta(seconds=platform.settings.offline_seconds)
     online = [worker for worker in workers if not worker.is_offline(now, offline_after)]
@@ -113,17 +113,16 @@ def current_alarms(platform: Platform) -> list[Alarm]:
     """The alarms alone."""
     now = platform.store.clock.now()
     jobs = platform.store.queries.tally(in_states([JobStatus.QUEUED]))
-    kept = platform.store.stats.read(MINUTE, floor(now - 5 * MINUTE, MINUTE), now)
-    oldest = _oldest(platform, jobs, kept, now)
+    oldest = _oldest(platform, jobs, now)
     return alarms.judge(_facts(platform, platform.store.workers.listed(), oldest, now))
 
 
-def _oldest(
-    platform: Platform, jobs: Tally, kept: Sequence[Rollup], now: datetime
-) -> datetime | None:
+def _oldest(platform: Platform, jobs: Tally, now: datetime) -> datetime | None:
     """Looked up while the queue is short; a long one was last looked at by the tick."""
     if JobStatus.QUEUED not in jobs.more:
         return platform.store.live.oldest_queued() if jobs.counts["QUEUED"] else None
+    # By minutes, whatever is shown: the longest wait of a whole hour may be over by now.
+    kept = platform.store.stats.read(MINUTE, floor(now - 5 * MINUTE, MINUTE), now)
     sampled = [rollup for rollup in kept if rollup.samples]
     if not sampled:
         return None

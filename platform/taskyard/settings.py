@@ -137,6 +137,11 @@ def check(settings: Settings) -> Settings:
             "TASKYARD_RENEWAL_SECONDS must be at most half of TASKYARD_LEASE_SECONDS, "
             "or one late renewal loses the lease."
         )
+    if settings.renewal_seconds * 2 > settings.offline_seconds:
+        raise ConfigurationError(
+            "TASKYARD_RENEWAL_SECONDS must be at most half of TASKYARD_OFFLINE_SECONDS, "
+            "or workers that live are taken to be offline."
+        )
     if settings.worker_retention_days * DAY_SECONDS <= settings.offline_seconds:
         raise ConfigurationError(
             "TASKYARD_WORKER_RETENTION_DAYS must be longer than TASKYARD_OFFLINE_SECONDS, "

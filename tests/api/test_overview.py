@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from taskyard.context import Platform
 from taskyard.overview import current_alarms
+from taskyard.stats.rollup import HOUR, MINUTE, Rollup, floor
 from taskyard.store import queries
 from tests import factories
 from tests.api.agents import HttpAgent, submit_job
@@ -81,6 +82,20 @@ def test_a_long_queue_is_not_counted_for_each_who_asks(
     monkeypatch.setattr(queries, "COUNTED", 3)
     monkeypatch.setattr(platform.store.live, "depth", None)
     assert "long_queue" in [alarm.kind for alarm in current_alarms(platform)]
+
+
+def test_a_long_wait_that_is_over_is_no_alarm_whatever_range_is_shown(
+    api: FlaskClient, platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now = platform.store, clock.now()
+    waited = Rollup(at=floor(now, HOUR), samples=60, queued=20_000, oldest_wait_ms=3 * 3_600_000)
+    store.stats.save(HOUR, [waited])
+    store.stats.sample(floor(now, MINUTE), sums={}, most={"queued": 5, "oldestWaitMs": 1000})
+    store.jobs.submit([factories.queued_job(now=now) for _ in range(5)])
+    monkeypatch.setattr(queries, "COUNTED", 3)
+    for shown in ("15m", "7d"):
+        found = api.get(f"/api/overview?range={shown}").get_json()
+        assert "long_queue" not in [alarm["kind"] for alarm in found["alarms"]], shown
 
 
 def test_a_fresh_platform_has_an_overview_without_figures(api: FlaskClient) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,8 @@ from taskyard import operations
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
+from taskyard.store.feed import Feed, Waiter
+from taskyard.store.live import LiveJobs
 from tests import factories
 from tests.api.agents import HttpAgent, submit_job
 from tests.api.conftest import As
@@ -88,6 +92,30 @@ def test_after_its_wait_it_says_how_things_stand(api: FlaskClient, platform: Pla
     answer = ask(api, [ended.job_id, queued.job_id], wait=1)
     assert answer["ended"] == 1
     assert [result["status"] for result in answer["jobs"]] == ["COMPLETED", "QUEUED"]
+
+
+def test_while_it_waits_it_looks_once_a_second_and_no_more(
+    api: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued, looks = stored(platform, JobStatus.QUEUED), Counter[str]()
+    among = LiveJobs.among
+
+    def counted(self: LiveJobs, job_ids: Sequence[str]) -> list[str]:
+        looks["among"] += 1
+        return among(self, job_ids)
+
+    @contextmanager
+    def opened(self: Feed, job_id: str) -> Iterator[Waiter]:
+        with waiting(self, job_id) as waiter:
+            # As a stream does for all who wait when it is open.
+            waiter.set()
+            yield waiter
+
+    waiting = Feed.waiting_for_end
+    monkeypatch.setattr(Feed, "waiting_for_end", opened)
+    monkeypatch.setattr(LiveJobs, "among", counted)
+    ask(api, [queued.job_id], wait=1)
+    assert looks["among"] < 10
 
 
 def test_a_job_that_is_not_there_is_named(api: FlaskClient, platform: Platform) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from taskyard.context import Platform
 from taskyard.scheduler.offers import FRESH_SECONDS, Offers
+from taskyard.workers import placement
 from tests import factories
+from tests.conftest import Racing
 
 
 @pytest.fixture
@@ -59,3 +62,22 @@ def test_nothing_is_offered_where_it_could_not_run(offers: Offers, platform: Pla
     platform.store.workers.drain("w1", draining=True, now=platform.store.clock.now())
     look(offers, platform)
     assert made(offers, 1) == [None]
+
+
+def test_requests_that_come_at_once_do_not_fill_the_places_together(
+    offers: Offers, platform: Platform, racing: Racing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share them, and a place is taken in several steps."""
+    look(offers, platform)
+    place, inside = placement.place, threading.Semaphore(1)
+
+    def alone(*arguments: Any, **named: Any) -> Any:
+        assert inside.acquire(blocking=False)
+        time.sleep(0.001)
+        try:
+            return place(*arguments, **named)
+        finally:
+            inside.release()
+
+    monkeypatch.setattr(placement, "place", alone)
+    assert len(racing(lambda: made(offers, 1), 8)) == 8

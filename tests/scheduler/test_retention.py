@@ -242,3 +242,19 @@ def test_only_jobs_that_have_ended_have_a_time_to_go(platform: Platform) -> None
     ended = lifecycle.finish(job, lease_of(job), Outcome(), at=platform.moment())
     kept = ended.changes["expireAt"] - ended.changes["completedAt"]
     assert kept == timedelta(days=platform.settings.job_retention_days)
+
+
+def test_a_result_that_is_another_jobs_input_stays_until_nobody_names_it(
+    platform: Platform, clock: TestClock, tick: Callable[[str], None]
+) -> None:
+    ended = ended_job(platform)
+    other = factories.queued_job(now=clock.now(), file_id=ended.result_file_id)
+    platform.store.jobs.submit([other])
+    clock.advance(31 * DAY)
+    tick("retention")
+    assert platform.store.jobs.find(ended.job_id) is None
+    assert platform.store.files.find(ended.result_file_id or "") is not None
+    platform.store.database["jobs"].delete_many({})
+    clock.advance(31 * DAY)
+    tick("retention")
+    assert left(platform.store)["files.files"] == 0

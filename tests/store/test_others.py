@@ -129,6 +129,17 @@ def test_silence_and_cooldowns_are_noticed_once(any_store: Store) -> None:
     assert any_store.workers.mark_offline(silent_since=NOW + HOLD, now=later) == []
 
 
+def test_who_goes_offline_in_a_cooldown_is_offline_for_that_reason(any_store: Store) -> None:
+    any_store.workers.register("w1", FACTS, now=NOW)
+    any_store.workers.record_failure("w1", reason="disk", now=NOW, cooldown=HOLD)
+    later = NOW + timedelta(seconds=60)
+    any_store.workers.mark_offline(silent_since=NOW + HOLD, now=later)
+    assert any_store.workers.end_cooldowns(now=later) == 1
+    worker = any_store.workers.get("w1")
+    assert worker.cooldown_until is None
+    assert (worker.health_reason or "").startswith("no heartbeat since")
+
+
 def test_one_of_many_takes_the_lock_and_the_others_raise_its_flag(
     store: Store, racing: Racing
 ) -> None:

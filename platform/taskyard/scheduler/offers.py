@@ -7,6 +7,7 @@ assignment and a message before a job can begin (``docs/decisions/0012-offers-an
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Offers:
 
     def __init__(self) -> None:
         self._view: _View | None = None
+        #: Requests submit side by side, and fill the same places.
+        self._filling = threading.Lock()
 
     def look_again(self, store: Store, settings: Settings) -> None:
         """See what has changed, if that was not just done."""
@@ -72,7 +75,8 @@ class Offers:
         if view is None:
             return list(jobs)
         spots = view.places if view.is_fresh else [Place(worker=w) for w in view.workers]
-        plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
+        with self._filling:
+            plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
         agents = {job.job_id: worker_id for job, worker_id in plan.placements}
         return [
             with_values(job, offered_to=agents[job.job_id]) if job.job_id in agents else job

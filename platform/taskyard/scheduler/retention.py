@@ -70,7 +70,10 @@ def _remove(store: Store, jobs: Sequence[Job]) -> int:
     """Remove ended jobs: output and results first, then the jobs themselves."""
     job_ids = [job.job_id for job in jobs]
     store.output.delete(job_ids)
-    store.files.delete_all([job.result_file_id for job in jobs if job.result_file_id])
+    results = [job.result_file_id for job in jobs if job.result_file_id]
+    # What one job left may be another's input: that goes when nobody names it any more.
+    inputs = store.queries.inputs_among(results)
+    store.files.delete_all([file_id for file_id in results if file_id not in inputs])
     return store.jobs.delete(job_ids)
 
 

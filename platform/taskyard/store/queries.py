@@ -166,17 +166,21 @@ class JobQueries:
 
     def used_files(self, file_ids: Sequence[str]) -> set[str]:
         """Those of these files that a job names, as its input or as its result."""
-        wanted = {"$in": list(file_ids)}
-        return {
-            file_id
-            for name in ("fileId", "resultFileId")
-            for file_id in self._jobs.distinct(name, {name: wanted})
-        }
+        return self.inputs_among(file_ids) | self._named("resultFileId", file_ids)
+
+    def inputs_among(self, file_ids: Sequence[str]) -> set[str]:
+        """Those of these files that a job has as its input."""
+        return self._named("fileId", file_ids)
 
     def retries_of(self, job_id: str, *, limit: int) -> list[Job]:
         """The jobs that ran this one again, the first of them first."""
         found = self._jobs.find({"retryOf": job_id}, LISTED).limit(limit)
         return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
+
+    def _named(self, name: str, file_ids: Sequence[str]) -> set[str]:
+        if not file_ids:
+            return set()
+        return set(self._jobs.distinct(name, {name: {"$in": list(file_ids)}}))
 
 
 def count_in_state(jobs: Collection[dict[str, Any]], status: JobStatus, at_most: int) -> int:

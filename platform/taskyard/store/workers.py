@@ -183,10 +183,13 @@ class WorkerStore:
         return gone
 
     def end_cooldowns(self, *, now: datetime) -> int:
-        """Clear the cooldowns that are over."""
+        """Clear the cooldowns that are over; who went offline meanwhile is so for that reason."""
         over = {"cooldownUntil": {"$lte": now}}
+        offline = self._workers.update_many(
+            {**over, "health": "OFFLINE"}, {"$unset": {"cooldownUntil": ""}}
+        )
         ended = self._workers.update_many(over, {"$unset": dict.fromkeys(_FRESH[:2], "")})
-        return ended.modified_count
+        return offline.modified_count + ended.modified_count
 
     def reserve(self, reservations: Mapping[str, str], current: Mapping[str, str | None]) -> None:
         """Write what a pass reserved; only what changed is written."""
