@@ -158,9 +158,9 @@ HARD_CASES = (
     ),
     HardCase(
         name="a suspect does not share a worker with another",
-        module="workers/places.py",
-        rule="if job.is_suspect and spot.suspects:",
-        without="if False:",
+        module="workers/placement.py",
+        rule="return not spot.suspects and _has_room(spot, needed)",
+        without="return _has_room(spot, needed)",
         test="scheduler/test_losses.py::test_three_losses_in_a_row_make_a_poison_job_and_its_neighbours_do_not_suffer",
     ),
     HardCase(
@@ -189,7 +189,7 @@ HARD_CASES = (
         module="store/failures.py",
         rule='if error.details.get("writeConcernErrors") or codes - {DUPLICATE_KEY}:',
         without="if codes - {DUPLICATE_KEY}:",
-        test="failover/test_store.py::test_a_submit_that_reached_no_majority_is_not_acknowledged",
+        test="failover/test_store.py::test_a_batch_that_failed_is_a_duplicate_an_unknown_or_a_defect",
     ),
     HardCase(
         name="what called setsid ends with its job",
