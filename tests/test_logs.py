@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,25 @@ def test_a_person_sees_colours(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     logs.configure()
     events.emit("job.started", job="job-1")
     assert "\x1b[36mjob\x1b[0m=\x1b[35mjob-1\x1b[0m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line_format", ["json", "text"])
+def test_a_log_that_cannot_be_written_undoes_nothing(
+    monkeypatch: pytest.MonkeyPatch, line_format: str
+) -> None:
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        logs.configure("INFO", line_format)
+        events.emit("job.started", job="job-1")
+        with pytest.raises(OSError, match="No space"):
+            full.flush()
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+def test_a_log_that_was_closed_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/null").open("w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        logs.configure("INFO", "json")
+    events.emit("job.started", job="job-1")

@@ -5,6 +5,7 @@ A job has several lines, so a line must cost next to nothing: no library between
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -45,8 +46,11 @@ def write(
     if _LEVELS[level.upper()] < _threshold:
         return
     trace = "".join(traceback.format_exception(cause)).rstrip() if cause else ""
-    # One write, so that the lines of several threads stay whole.
-    sys.stderr.write(_render(level, event, facts, trace) + "\n")
+    line = _render(level, event, facts, trace) + "\n"
+    # A log on a full disk, or whose reader has gone, must not undo what was done.
+    with contextlib.suppress(OSError, ValueError):
+        # One write, so that the lines of several threads stay whole.
+        sys.stderr.write(line)
 
 
 def _as_json(level: str, event: str, facts: Mapping[str, object], trace: str) -> str:

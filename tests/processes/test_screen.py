@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -83,3 +84,24 @@ def test_what_is_no_text_is_shown_all_the_same(child: Callable[[str], list[str]]
     source = "import sys; sys.stdout.buffer.write(b'a\\xffb\\n')"
     assert child(source) == ["a\N{REPLACEMENT CHARACTER}b"]
     assert sys.stdout
+
+
+def test_when_nobody_reads_any_more_children_are_read_to_their_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, screen: Screen
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    source = "for n in range(20000): print(f'line {n}')"
+    (tmp_path / "printing.py").write_text(source)
+    monkeypatch.setitem(processes.COMMANDS, "printing", "printing")
+    with os.fdopen(writer, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        screen.step("starting")
+        started = Child("printing", {**os.environ, "PYTHONPATH": str(tmp_path)}, screen.logs)
+        eventually(lambda: started.exit_code == 0)
+        started.await_end(0)
+        screen.step("stopping")
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            gone.close()
+    assert started.kept[-1] == "line 19999"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,13 +16,25 @@ from taskyard.up.access import Access
 _COLOURS = {"web": "34", "beat": "35", "scheduler": "33", "agent": "32"}
 
 
+class _Console(Console):
+    """One whose reader may go: nothing is shown then, and the platform goes on."""
+
+    def print(self, *objects: object, **options: Any) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Be quiet from here on; rich would end the program."""
+        self.quiet = True
+
+
 class Screen:
     """Steps and logs on stderr; the URL and the lines to copy on stdout."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._stdout = Console(highlight=False, soft_wrap=True)
+        self._stderr = _Console(stderr=True, highlight=False, soft_wrap=True)
+        self._stdout = _Console(highlight=False, soft_wrap=True)
         self._show_logs = False
 
     def step(self, text: str) -> None:
@@ -37,8 +51,10 @@ class Screen:
         prefix = f"{name:>9} | "
         if self._stderr.color_system:
             prefix = f"\x1b[{_COLOURS.get(name, '0')}m{prefix}\x1b[0m"
-        sys.stderr.write("".join([f"{prefix}{_safe(line)}\n" for line in lines]))
-        sys.stderr.flush()
+        # Whoever reads these may go; the pipe they come from must be read on, or its writer stops.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write("".join([f"{prefix}{_safe(line)}\n" for line in lines]))
+            sys.stderr.flush()
 
     def welcome(self, granted: Access) -> None:
         """Say where it is and how to use it; from here on the logs are shown."""
