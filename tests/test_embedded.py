@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from pymongo import MongoClient
 
 from taskyard.embedded import EmbeddedServer, primary
 from taskyard.errors import EmbeddedServerError
+from tests.helpers import eventually
 
 
 def test_a_start_that_was_cut_before_the_user_was_made_is_made_good_by_the_next(
@@ -33,3 +37,41 @@ def test_a_password_that_is_not_that_of_the_data_is_said_to_be_so(tmp_path: Path
     (tmp_path / "password").write_text("another")
     with pytest.raises(EmbeddedServerError, match="is not that of its data"):
         EmbeddedServer(tmp_path).start()
+
+
+def test_one_that_died_is_started_again_where_it_was_with_what_it_held(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server:
+        uri, pid = server.uri, server.pid
+        with MongoClient[dict[str, Any]](uri) as client:
+            client.taskyard.jobs.insert_one({"_id": "kept"})
+            assert server.exit_code is None
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: server.exit_code == -signal.SIGKILL)
+            server.restart()
+            assert (server.uri, server.exit_code) == (uri, None)
+            assert client.taskyard.jobs.find_one() == {"_id": "kept"}
+
+
+@pytest.mark.parametrize("name", ["password", "keyfile"])
+def test_a_start_that_was_cut_while_it_wrote_a_secret_is_made_good_by_the_next(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).touch(0o400)
+    (tmp_path / f"{name}.draft").touch(0o400)
+    with EmbeddedServer(tmp_path) as server, MongoClient[dict[str, Any]](server.uri) as client:
+        assert client.admin.command("ping")["ok"] == 1
+    assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o400
+    assert not list(tmp_path.glob("*.draft"))
+
+
+def test_a_folder_that_others_use_too_stays_open_to_them(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "shared" / "own"
+    shared.mkdir(mode=0o755)
+    for folder in (shared, own):
+        with EmbeddedServer(folder):
+            pass
+    modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (shared, shared / "db", own)]
+    assert modes == [0o755, 0o700, 0o700]
+    secret = ("password", "keyfile", "mongod.log")
+    assert [n for n in secret if (shared / n).stat().st_mode & 0o077] == []

@@ -6,6 +6,7 @@ A worker that consumes the queue ``scheduler`` runs the ticks; any other worker 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -15,11 +16,20 @@ from taskyard.agent.bootstep import AgentStep
 from taskyard.scheduler.bootstep import SchedulerStep
 from taskyard.settings import load
 
+#: Where a checkout has its editable settings.
+_CELERYCONFIG = Path(__file__).resolve().parents[2] / "celeryconfig.py"
+
+
+def _settings_module() -> str:
+    """The checkout's file when started there; one of another project is not ours."""
+    found = importlib.util.find_spec("celeryconfig")
+    ours = found and found.origin and Path(found.origin).resolve() == _CELERYCONFIG
+    return "celeryconfig" if ours else "taskyard.celery_settings"
+
+
 app = Celery("taskyard", include=["taskyard.tasks"])
 # Celery does not look for a file of that name by itself (design, section 6).
-app.config_from_object(
-    "celeryconfig" if importlib.util.find_spec("celeryconfig") else "taskyard.celery_settings"
-)
+app.config_from_object(_settings_module())
 app.steps["worker"].update([AgentStep, SchedulerStep])
 app.platform = wiring.platform
 

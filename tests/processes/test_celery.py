@@ -22,6 +22,19 @@ def test_status_and_inspect_find_scheduler_and_agent(celery: Celery) -> None:
         assert "2 nodes online" in answered.stdout
 
 
+def test_settings_of_another_project_in_this_folder_are_not_taken(up: Up, tmp_path: Path) -> None:
+    (tmp_path / "celeryconfig.py").write_text("broker_url = 'redis://localhost:1/0'\n")
+    answered = subprocess.run(
+        [BIN / "celery", "-A", "taskyard.celery_app", "status"],
+        cwd=tmp_path,
+        env=up.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "2 nodes online" in answered.stdout, answered.stderr
+
+
 def test_result_answers_from_the_job_document(up: Up, celery: Celery) -> None:
     job_id = up.taskyard("submit", "--", "exit 0").stdout.strip()
     assert up.taskyard("status", "--wait", job_id).returncode == 0

@@ -95,6 +95,16 @@ def test_a_process_that_dies_is_started_again(up: Up) -> None:
     eventually(lambda: up.taskyard("list").returncode == 0, 20)
 
 
+def test_a_mongod_that_dies_is_started_again(up: Up) -> None:
+    (mongod,) = [p for p in up.everything()[1:] if p.name() == "mongod"]
+    before = up.taskyard("run", "--", "true")
+    assert before.returncode == 0, before.stderr
+    mongod.kill()
+    eventually(lambda: "mongod ended with exit code -9; starting it again" in up.err, 15)
+    ran = up.taskyard("run", "--", "echo again")
+    assert (ran.returncode, ran.stdout) == (0, "again\n"), ran.stderr
+
+
 def test_doctor_finds_nothing_to_complain_of(up: Up) -> None:
     found = up.taskyard("doctor")
     assert found.returncode == 0, found.stdout

@@ -69,6 +69,22 @@ def test_ephemeral_leaves_nothing_behind(start_up: Callable[..., Up], tmp_path: 
     assert not list(tmp_path.glob("taskyard-*/db"))
 
 
+def test_somebodys_files_in_the_folder_are_not_taken_for_the_platforms(
+    start_up: Callable[..., Up], tmp_path: Path
+) -> None:
+    (tmp_path / "celeryconfig.py").write_text("broker_url = 'redis://localhost:6379/0'\n")
+    for name in ("celery", "queue", "types", "gunicorn", "bson", "statistics"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('somebody else')\n")
+    up = start_up("--ephemeral", home=tmp_path, TASKYARD_WORKSPACE_DIR="work").await_ready()
+    assert up.taskyard("run", "--", "echo hello").stdout == "hello\n"
+    assert list((tmp_path / "work").iterdir())
+
+
+def test_a_host_with_less_than_one_cpu_is_enough(start_up: Callable[..., Up]) -> None:
+    up = start_up("--ephemeral", TASKYARD_CPU_COUNT="0.5").await_ready()
+    assert "it printed 'hello from" in up.err
+
+
 def refused(home: Path, *arguments: str, **env: str) -> str:
     """The one line that a refused start says."""
     ended = subprocess.run(
@@ -129,6 +145,14 @@ def test_a_mongodb_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert "MongoDB does not answer: 127.0.0.1:1" in refused(
         tmp_path, "--port", "0", MONGODB_URI=uri
     )
+
+
+@pytest.mark.parametrize("option", [["--ephemeral"], ["--data-dir", "data"]])
+def test_what_is_for_a_database_of_our_own_is_refused_where_another_is_named(
+    tmp_path: Path, option: list[str]
+) -> None:
+    said = refused(tmp_path, "--port", "0", *option, MONGODB_URI="mongodb://127.0.0.1:1/")
+    assert "MONGODB_URI names one" in said
 
 
 def test_a_missing_shared_library_of_mongod_is_named_with_its_package(tmp_path: Path) -> None:

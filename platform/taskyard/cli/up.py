@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -26,5 +27,9 @@ def up_command(port: int | None, data_dir: Path | None, ephemeral: bool) -> None
 
     if ephemeral and data_dir:
         raise click.UsageError("--ephemeral and --data-dir exclude each other.")
+    if (ephemeral or data_dir) and os.environ.get("MONGODB_URI"):
+        raise click.UsageError(
+            "--ephemeral and --data-dir are for an embedded MongoDB, but MONGODB_URI names one."
+        )
     logs.configure("WARNING", "text")
     supervisor.run(port=port, data_dir=data_dir, ephemeral=ephemeral, screen=Screen())

@@ -60,7 +60,7 @@ class EmbeddedServer:
             check_runs(mongod)
             password = self._secret("password", lambda: secrets.token_urlsafe(24))
             self._secret("keyfile", lambda: base64.b64encode(os.urandom(256)).decode())
-            port = self._port or self._remembered_port()
+            port = self._port = self._port or self._remembered_port()
             # Before the set is made: one whose start was cut could not be given another name.
             (self._data_dir / "port").write_text(str(port))
             on_progress(f"starting mongod on 127.0.0.1:{port}")
@@ -91,16 +91,29 @@ class EmbeddedServer:
             self._lock.close()
             self._lock = None
 
+    def restart(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
+        """Start one again that has ended, at the address it had. Raises EmbeddedServerError."""
+        self.stop()
+        self.start(on_progress)
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code it ended with, or None while it runs."""
+        return self._process.poll() if self._process else None
+
     @property
     def pid(self) -> int | None:
         """The server's process, while it runs."""
         return self._process.pid if self._process else None
 
     def _take_folder(self) -> None:
-        """Make the data folder ours alone: for this user, and for this process."""
+        """Make the data folder, and hold it for this process alone."""
         try:
-            (self._data_dir / "db").mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._data_dir.chmod(0o700)
+            # One that is there may be others' too, so it stays as it is: what is in ``db`` and
+            # the secrets are for this user alone by themselves.
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._data_dir / "db").mkdir(mode=0o700, exist_ok=True)
+            (self._data_dir / "db").chmod(0o700)
             lock = (self._data_dir / "lock").open("w")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._lock = lock
@@ -117,9 +130,13 @@ class EmbeddedServer:
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         """A secret of this data folder, made on first use, for this user's eyes only."""
         path = self._data_dir / name
-        if not path.exists():
-            with open(path, "x", opener=lambda p, f: os.open(p, f, 0o400)) as kept:
+        # An empty one is what a start left that was cut: it has never been in use.
+        if not path.exists() or not path.stat().st_size:
+            draft = self._data_dir / f"{name}.draft"
+            draft.unlink(missing_ok=True)
+            with open(draft, "x", opener=lambda p, f: os.open(p, f, 0o400)) as kept:
                 kept.write(make())
+            draft.replace(path)
         return path.read_text()
 
     def _remembered_port(self) -> int:

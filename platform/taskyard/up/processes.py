@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from taskyard.embedded import dies_with_us
 
@@ -26,6 +27,12 @@ COMMANDS: Mapping[str, str] = {
     "scheduler": f"{_WORKER} -Q scheduler -n scheduler@%h {_QUIET}",
     "agent": f"{_WORKER} -n agent@%h {_QUIET}",
 }
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
+
+#: Where they start: celery and gunicorn import what lies there before what is installed, so not
+#: in the folder that somebody happened to be in, but where a checkout has its ``celeryconfig.py``.
+_FOLDER = _CHECKOUT if (_CHECKOUT / "celeryconfig.py").is_file() else Path("/")
 
 #: Lines kept of a child that nobody watches yet, to show should it end.
 KEPT_LINES = 40
@@ -49,6 +56,7 @@ class Child:
         program, *arguments = shlex.split(COMMANDS[name])
         self._popen = subprocess.Popen(
             [*dies_with_us(), sys.executable, "-m", program, *arguments],
+            cwd=_FOLDER,
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

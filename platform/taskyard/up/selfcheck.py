@@ -14,6 +14,10 @@ PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _BUSY_SECONDS = 5
 
+#: What the first job asks for: hosts with less than one CPU run the platform too.
+_LEAST_CPU = 0.01
+_LEAST_RAM_MB = 1
+
 
 class SelfCheckFailed(TaskyardError):
     """The platform was started and does not work."""
@@ -53,7 +57,9 @@ def await_parts(
 def run_first_job(client: Client) -> Checked:
     """Send a job through the API. Raises SelfCheckFailed, and AgentBusy when it found no place."""
     began = time.monotonic()
-    job_id = client.submit(COMMAND, timeoutMs=30_000, priority=9)
+    job_id = client.submit(
+        COMMAND, timeoutMs=30_000, priority=9, requiredCpu=_LEAST_CPU, requiredRamMb=_LEAST_RAM_MB
+    )
     job = client.status(job_id, wait_seconds=_BUSY_SECONDS)
     if job["status"] == "QUEUED" and client.workers()["busyWorkers"]:
         client.cancel(job_id, reason="the agent is busy")

@@ -45,20 +45,27 @@ def run(*, port: int | None, data_dir: Path | None, ephemeral: bool, screen: Scr
     with _stoppable() as asked_to_stop:
         try:
             settings = _settings(port, data_dir)
-            with _data_folder(settings, ephemeral) as here, _database(here, screen) as uri:
-                _run_on(dataclasses.replace(here, mongodb_uri=uri), screen, asked_to_stop)
+            with _data_folder(settings, ephemeral) as here, _database(here, screen) as server:
+                uri = server.uri if server else here.mongodb_uri
+                here = dataclasses.replace(here, mongodb_uri=uri)
+                _run_on(here, server, screen, asked_to_stop)
         except Stopped:
             screen.step("stopped")
 
 
-def _run_on(settings: Settings, screen: Screen, asked_to_stop: threading.Event) -> None:
+def _run_on(
+    settings: Settings,
+    server: EmbeddedServer | None,
+    screen: Screen,
+    asked_to_stop: threading.Event,
+) -> None:
     granted = _access(settings)
     children = Children(_environment(settings), screen.logs)
     try:
         children.start()
         _check(granted, children, screen)
         screen.welcome(granted)
-        _watch(children, screen, asked_to_stop)
+        _watch(children, server, screen, asked_to_stop)
     finally:
         screen.step("stopping: agent, web, beat and scheduler")
         with _undisturbed():
@@ -118,18 +125,18 @@ def _data_folder(settings: Settings, ephemeral: bool) -> Iterator[Settings]:
 
 
 @contextmanager
-def _database(settings: Settings, screen: Screen) -> Iterator[str]:
-    """The URI of the MongoDB to use: the one that is named, or our own for the while."""
+def _database(settings: Settings, screen: Screen) -> Iterator[EmbeddedServer | None]:
+    """A MongoDB of our own for the while, or None where another one is named."""
     if settings.mongodb_uri:
         screen.step("using the MongoDB that MONGODB_URI names")
-        yield settings.mongodb_uri
+        yield None
         return
     server = EmbeddedServer(settings.data_dir)
     began = time.monotonic()
     server.start(screen.step)
     try:
         screen.step(f"mongod is ready after {time.monotonic() - began:.1f} s")
-        yield server.uri
+        yield server
     finally:
         screen.step("stopping: mongod")
         with _undisturbed():
@@ -154,6 +161,9 @@ def _environment(settings: Settings) -> dict[str, str]:
         "TASKYARD_DATA_DIR": str(settings.data_dir),
         "PYTHONUNBUFFERED": "1",
     }
+    if settings.workspace_dir is not None:
+        # They start in another folder.
+        env["TASKYARD_WORKSPACE_DIR"] = str(settings.workspace_dir.absolute())
     env.setdefault("TASKYARD_DRAIN_GRACE_SECONDS", str(DRAIN_SECONDS))
     env.setdefault("TASKYARD_LOG_FORMAT", "text")
     return env
@@ -186,9 +196,17 @@ def _ended_early(dead: Child) -> TaskyardError:
     )
 
 
-def _watch(children: Children, screen: Screen, asked_to_stop: threading.Event) -> None:
-    """Start a child again that ends, until somebody stops us."""
+def _watch(
+    children: Children,
+    server: EmbeddedServer | None,
+    screen: Screen,
+    asked_to_stop: threading.Event,
+) -> None:
+    """Start again what ends, until somebody stops us. Raises EmbeddedServerError."""
     while not asked_to_stop.wait(_LOOK_SECONDS):
+        if server and server.exit_code is not None:
+            screen.step(f"mongod ended with exit code {server.exit_code}; starting it again")
+            server.restart(screen.step)
         if dead := children.ended():
             screen.step(f"{dead.name} ended with exit code {dead.exit_code}; starting it again")
             asked_to_stop.wait(_RESTART_PAUSE_SECONDS)
