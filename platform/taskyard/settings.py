@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from taskyard.errors import ConfigurationError
+from taskyard.workers.model import LABEL_PATTERN
 
 MIB = 1024 * 1024
 
@@ -116,6 +117,8 @@ def load() -> Settings:
         if setting.name == "mongodb_uri" or name not in os.environ:
             continue
         read, kind = _READERS[str(setting.type)]
+        if read is Path and not os.environ[name]:
+            continue  # an empty path would be the folder that the process was started in
         try:
             values[setting.name] = read(os.environ[name])
         except (ValueError, OverflowError):
@@ -152,6 +155,12 @@ def check(settings: Settings) -> Settings:
             "TASKYARD_DATABASE must be letters, digits, _ and -, at most 63 of them, "
             f"not {settings.database!r}."
         )
+    for label in settings.labels:
+        if not re.fullmatch(LABEL_PATTERN, label):
+            raise ConfigurationError(
+                "TASKYARD_LABELS must be labels with commas between, each 1 to 64 letters, digits "
+                f"or _ . : / -, not {label!r}."
+            )
     if settings.log_level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(
             "TASKYARD_LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, "
@@ -204,7 +213,7 @@ def _number(text: str) -> float:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",")) if text else ()
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 #: How each type of setting is read, and what it is called.

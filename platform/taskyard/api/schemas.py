@@ -14,12 +14,13 @@ from taskyard.api import fields as f
 from taskyard.documents import camel
 from taskyard.jobs import search_terms
 from taskyard.jobs.states import JobStatus
+from taskyard.workers.model import LABEL_PATTERN
 
 #: Jobs that one request may submit, or ask the results of.
 AT_ONCE = 1000
 
 ID = validate.Length(1, 200)
-LABEL = validate.Regexp(r"^[A-Za-z0-9_.:/-]{1,64}$")
+LABEL = validate.Regexp(rf"^{LABEL_PATTERN}$(?!\n)")
 
 
 class ApiSchema(ma.Schema):

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+#: What a label looks like, wherever one is given.
+LABEL_PATTERN = r"[A-Za-z0-9_.:/-]{1,64}"
+
 
 class WorkerStatus(StrEnum):
     """How a worker is shown; derived, never stored."""
