@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 _AWAIT_MS = 3000
 _REOPEN_SECONDS = 1.0
 
+#: Without a consumer for so long (a web process that has asked its workers something) the stream
+#: is closed: an open one costs the server something for each write of others.
+_LINGER_SECONDS = 10.0
+
 #: After an answer of the server the next one is asked for so much later: then all that came in
 #: between comes at once, and costs the server what one change does.
 _GATHER_SECONDS = 0.01
@@ -53,6 +57,8 @@ class Watcher:
         self._wakes: dict[object, Wake] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        #: When the last consumer left, on the monotonic clock.
+        self._left = 0.0
         self._caught_up = threading.Event()
         #: Why the stream ended, since it last told anything.
         self._reason = ""
@@ -73,13 +79,14 @@ class Watcher:
         """Call it no more."""
         with self._lock:
             self._wakes.pop(owner, None)
+            self._left = time.monotonic()
 
     def resume(self) -> None:
         """A consumer has seen the end of its queue: the next message is to wake it at once."""
         self._caught_up.set()
 
     def _run(self) -> None:
-        while True:
+        while self._goes_on():
             try:
                 self._follow()
             except InvalidOperation:
@@ -88,7 +95,19 @@ class Watcher:
                 self._ended(error)
             finally:
                 self.follows = False
-            time.sleep(_REOPEN_SECONDS)
+            if self._is_wanted():
+                time.sleep(_REOPEN_SECONDS)
+
+    def _goes_on(self) -> bool:
+        """Whether the thread is wanted; if not, who subscribes next starts another."""
+        with self._lock:
+            if self._is_wanted():
+                return True
+            self._thread = None
+            return False
+
+    def _is_wanted(self) -> bool:
+        return bool(self._wakes) or time.monotonic() < self._left + _LINGER_SECONDS
 
     def _ended(self, error: PyMongoError) -> None:
         """Tell why, once: a message may differ each time in what nobody asks for."""
@@ -109,11 +128,13 @@ class Watcher:
             # What came before the stream was open has woken nobody.
             self._wake(None, None, later=True)
             asking = {"collection": self._collection, "maxTimeMS": _AWAIT_MS}
-            while cursor:
+            while cursor and self._is_wanted():
                 answer = command("getMore", Int64(cursor), **asking)["cursor"]
                 cursor = answer["id"]
                 self._reason = ""
                 self._tell(answer["nextBatch"])
+            if cursor:
+                command("killCursors", self._collection, cursors=[Int64(cursor)])
 
     def _tell(self, changes: Sequence[Document]) -> None:
         self._caught_up.clear()
