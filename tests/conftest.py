@@ -19,6 +19,7 @@ from taskyard.scheduler import ticks
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
+from taskyard.store.connection import server_time
 from tests.replica_set import ReplicaSet
 
 
@@ -65,7 +66,7 @@ class TestClock(clock_module.Clock):
 
 @pytest.fixture
 def clock(_connected: Store) -> TestClock:
-    return TestClock(lambda: store_client.server_time(_connected.client))
+    return TestClock(lambda: server_time(_connected.client))
 
 
 @pytest.fixture

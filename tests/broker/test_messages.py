@@ -14,8 +14,8 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 from taskyard.broker import writes
 from taskyard.broker.messages import MAX_DELIVERIES, Messages
 from taskyard.embedded import EmbeddedServer
-from taskyard.store import client as store_client
 from taskyard.store.client import Store
+from taskyard.store.connection import server_time
 from tests.helpers import eventually
 
 LEASE_MS = 10_000
@@ -45,7 +45,7 @@ def test_a_held_message_is_collected_after_its_lease_and_its_time(
     messages.claim("q", 1, LEASE_MS)
     held = only()
     assert held["expireAt"] == held["visibleAt"] > held["notAfter"]
-    soon = store_client.server_time(store.client) + timedelta(milliseconds=LEASE_MS)
+    soon = server_time(store.client) + timedelta(milliseconds=LEASE_MS)
     assert held["expireAt"] <= soon
 
 

@@ -10,7 +10,7 @@ import pytest
 from bson.codec_options import CodecOptions
 from pymongo.database import Database
 
-from taskyard.store.client import server_time
+from taskyard.store.connection import server_time
 from tests.chaos import plan, skew
 from tests.chaos.cluster import Topology
 from tests.chaos.mixed import mixed

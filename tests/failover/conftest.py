@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
+from taskyard.store.connection import server_time
 from tests.conftest import TestClock
 from tests.replica_set import ReplicaSet, fail_command, heal_commands
 
@@ -58,7 +59,7 @@ def _set_store(replica_set: ReplicaSet) -> Iterator[Store]:
 
 @pytest.fixture
 def clock(_set_store: Store) -> TestClock:
-    return TestClock(lambda: store_client.server_time(_set_store.client))
+    return TestClock(lambda: server_time(_set_store.client))
 
 
 @pytest.fixture

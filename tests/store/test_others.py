@@ -28,6 +28,7 @@ from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store import feed as feed_module
 from taskyard.store.client import Store
+from taskyard.store.connection import open_watching_client, server_time
 from taskyard.store.feed import ANY_JOB, Feed
 from tests import factories
 from tests.conftest import Racing, TestClock
@@ -242,7 +243,7 @@ def test_a_file_over_the_cap_is_not_kept(store: Store) -> None:
 
 @pytest.fixture
 def feed(store: Store, settings: Settings) -> Iterator[Feed]:
-    made = Feed(lambda: store_client.open_watching_client(settings.mongodb_uri), store.database)
+    made = Feed(lambda: open_watching_client(settings.mongodb_uri), store.database)
     with closing(made):
         yield made
 
@@ -340,7 +341,7 @@ def _assign(store: Store, job: Job) -> None:
 
 
 def test_time_is_the_servers_and_survives_its_absence(clock: TestClock, store: Store) -> None:
-    drift = abs((store_client.server_time(store.client) - clock.now()).total_seconds())
+    drift = abs((server_time(store.client) - clock.now()).total_seconds())
     assert drift < 0.2
 
     def away() -> None:
@@ -360,5 +361,5 @@ def test_what_the_monitors_hear_keeps_the_clock_right(settings: Settings) -> Non
         # The server's clock was set, and nothing but a monitor is there to tell.
         clock._base = clock.now() - timedelta(hours=1), clock._monotonic()
         clock._measure_again_at = clock._monotonic() + 3600
-        true = store_client.server_time(connected.client)
+        true = server_time(connected.client)
         eventually(lambda: clock.now() >= true)

@@ -1,15 +1,14 @@
-"""The connection, and the Store: one value that holds every collection's verbs."""
+"""The Store: one value that holds every collection's verbs, and how it is connected."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
 from bson.codec_options import CodecOptions
-from pymongo import MongoClient, monitoring
+from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.topology_description import TOPOLOGY_TYPE
@@ -17,6 +16,12 @@ from pymongo.topology_description import TOPOLOGY_TYPE
 from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable, TaskyardError
 from taskyard.settings import Settings
+from taskyard.store.connection import (
+    ClockListener,
+    open_client,
+    open_watching_client,
+    server_time,
+)
 from taskyard.store.counters import CounterStore
 from taskyard.store.failures import first_sentence, is_unavailable
 from taskyard.store.feed import Feed
@@ -39,23 +44,6 @@ from taskyard.store.uri import resolve_uri
 from taskyard.store.workers import WorkerStore
 
 Document = dict[str, Any]
-
-#: How long one operation may take, with the search for a primary, the wait for a majority and
-#: the driver's retries. Longer than a planned step-down (1 to 3 s), short enough that a request
-#: is answered and that an agent learns in time that it must renew elsewhere. Without it a
-#: half-open connection would block its thread for ever, and so would a lost majority.
-OPERATION_TIMEOUT_MS = 5000
-
-#: How often the driver's monitors look at each member, and how long they wait for it. Silence is
-#: noticed after the sum of the two, well before an agent's lease of 15 s ends. A new primary is
-#: found twice a second by whoever waits for one, so members need not tell of it by themselves,
-#: which costs an idle platform a command more in each such interval.
-MONITOR_MS = 2000
-WATCH_MONITOR_MS = 10_000
-CONNECT_TIMEOUT_MS = 3000
-
-#: How long the server's clock is waited for: an older measurement is better than a late one.
-CLOCK_TIMEOUT_SECONDS = 1.0
 
 #: The server's codes for a user that may not: Unauthorized, AuthenticationFailed, and Atlas's own.
 _NOT_ALLOWED = frozenset({13, 18, 8000})
@@ -126,7 +114,7 @@ def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
     StoreUnavailable when it does not answer.
     """
     uri = resolve_uri(settings)
-    listener = _ClockListener()
+    listener = ClockListener()
     client = open_client(uri, app_name=app_name, event_listeners=[listener])
     try:
         _require_set(client.admin.command("hello"))
@@ -196,88 +184,3 @@ def build(
         feed=Feed(lambda: open_watching_client(feed_uri), database),
         offers=OfferStream(lambda: open_watching_client(feed_uri), database),
     )
-
-
-def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Document]:
-    """A client whose writes are durable on a majority before they are answered, and whose
-    every operation ends in time.
-    """
-    try:
-        return MongoClient(
-            uri,
-            appname=app_name,
-            w="majority",
-            # What was just written must be seen, whatever the URI says.
-            readPreference="primary",
-            serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
-            connectTimeoutMS=CONNECT_TIMEOUT_MS,
-            tz_aware=True,
-            **{
-                "timeoutMS": OPERATION_TIMEOUT_MS,
-                "heartbeatFrequencyMS": MONITOR_MS,
-                "serverMonitoringMode": "poll",
-                **options,
-            },
-        )
-    except (PyMongoError, ValueError) as error:
-        raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
-
-
-def open_watching_client(uri: str) -> MongoClient[Document]:
-    """A client for change streams: the server may take its time for an answer, which a timeout
-    of the whole call would replace.
-    """
-    return open_client(
-        uri,
-        app_name="taskyard-feed",
-        timeoutMS=None,
-        socketTimeoutMS=OPERATION_TIMEOUT_MS,
-        maxPoolSize=4,
-        # Its calls notice by themselves what becomes of their member, so it is looked at rarely.
-        heartbeatFrequencyMS=WATCH_MONITOR_MS,
-    )
-
-
-def server_time(client: MongoClient[Document]) -> datetime:
-    """The server's clock."""
-    with pymongo.timeout(CLOCK_TIMEOUT_SECONDS):
-        return _aware(client.admin.command("hello")["localTime"])
-
-
-def _aware(instant: datetime) -> datetime:
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
-class _ClockListener(monitoring.TopologyListener, monitoring.ServerHeartbeatListener):
-    """Tells the clock of a change of primary, and what time the monitors hear of the primary."""
-
-    clock: Clock | None = None
-
-    def __init__(self) -> None:
-        self._writable: frozenset[tuple[str, int | None]] = frozenset()
-
-    def opened(self, _event: monitoring.TopologyOpenedEvent) -> None:
-        """Nothing to do."""
-
-    def closed(self, _event: monitoring.TopologyClosedEvent) -> None:
-        """Nothing to do."""
-
-    def description_changed(self, event: monitoring.TopologyDescriptionChangedEvent) -> None:
-        """Forget the measurement: the new primary may be another host."""
-        members = event.new_description.server_descriptions()
-        self._writable = frozenset(at for at, member in members.items() if member.is_writable)
-        if self.clock is not None:
-            self.clock.forget()
-
-    def started(self, _event: monitoring.ServerHeartbeatStartedEvent) -> None:
-        """Nothing to do."""
-
-    def failed(self, _event: monitoring.ServerHeartbeatFailedEvent) -> None:
-        """Nothing to do."""
-
-    def succeeded(self, event: monitoring.ServerHeartbeatSucceededEvent) -> None:
-        """Of the member that takes writes alone: time is its."""
-        local = event.reply.document.get("localTime")
-        if self.clock is None or local is None or event.connection_id not in self._writable:
-            return
-        self.clock.heard(_aware(local), event.duration)
