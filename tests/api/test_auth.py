@@ -61,6 +61,11 @@ def test_a_role_does_what_the_table_says_and_no_more(
         assert forbidden == (role not in ROLES[endpoint]), (method, path, answer.status_code)
 
 
+def test_a_viewer_cannot_keep_an_attempt_alive(as_role: As) -> None:
+    answer = as_role("viewer").get("/api/jobs/check-cancel?jobId=gone&workerId=w")
+    assert answer.status_code == 403
+
+
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", "Bearer tyk_", "Bearer tyk_a_b", "Basic dXNlcjpwYXNz", "tyk_a_b"],

@@ -85,6 +85,14 @@ def test_streams_are_told_apart(opens: Opens, scene: Scene) -> None:
     expect(page.locator(ROWS)).to_contain_text("looking")
 
 
+def test_a_bar_that_redraws_itself_is_one_line_however_often(opens: Opens, scene: Scene) -> None:
+    bar = "for n in $(seq 400); do printf '\\r%3d of 400 ####################' $n; done"
+    scene.submit("bar", f"{bar}; printf '\\ndone'")
+    scene.client.wait(scene.jobs["bar"])
+    page = open_job(opens, scene, "bar")
+    expect(page.locator(f"{ROWS} .t")).to_have_text(["400 of 400 ####################", "done"])
+
+
 def test_megabytes_are_a_window_of_lines(opens: Opens, scene: Scene) -> None:
     """Twelve megabytes in a million and a half lines, then one line of two megabytes."""
     scene.submit("flood", "seq 1 1500000; head -c 2000001 /dev/zero | tr '\\0' x; echo end")

@@ -484,6 +484,40 @@ def test_signing_in_keeps_the_token_from_scripts_and_goes_back(platform: Platfor
     assert client.get("/workers").status_code == 302
 
 
+@pytest.mark.parametrize("path", ["/theme", "/sign-in"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//evil",
+        "///evil",
+        "/\\evil",
+        "\\evil",
+        "/\t/evil",
+        "/\n/evil",
+        "http://evil",
+        "evil",
+        "/\x00",
+        "",
+    ],
+)
+def test_nothing_leads_to_another_site(platform: Platform, path: str, target: str) -> None:
+    token = platform.store.tokens.create(role="viewer", name="v")
+    client = create_app(platform).test_client()
+    answer = client.post(path, data={"token": token, "next": target}, headers=OWN_SITE)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+
+
+def test_the_token_of_an_agent_signs_nobody_in(platform: Platform) -> None:
+    token = platform.store.tokens.create(role="agent", name="a")
+    client = create_app(platform).test_client()
+    answer = client.post("/sign-in", data={"token": token})
+    assert answer.status_code == 403
+    assert (
+        "This token is an agent&#39;s" in answer.text or "This token is an agent's" in answer.text
+    )
+    assert "Set-Cookie" not in answer.headers
+
+
 def test_a_link_signs_one_browser_in_and_its_token_ends_with_the_session(
     platform: Platform,
 ) -> None:

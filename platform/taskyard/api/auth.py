@@ -46,7 +46,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "workers.stream_output": _WORK,
     "workers.submit_result": _WORK,
     "workers.report_failure": _WORK,
-    "workers.check_cancel": _ANY,
+    "workers.check_cancel": _WORK,
     "workers.register": _WORK,
     "workers.registered": _ANY,
     "workers.heartbeat": _WORK,

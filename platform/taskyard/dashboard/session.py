@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
@@ -11,6 +10,7 @@ from werkzeug.wrappers import Response
 from taskyard.api.auth import COOKIE, refuse_other_sites
 from taskyard.api.base import platform
 from taskyard.dashboard.blueprint import THEME_COOKIE, THEMES, blueprint
+from taskyard.store.tokens import Role
 
 #: Name of the token that a browser gets for a link; it is revoked when that browser signs out.
 LINK_TOKEN = "browser, by link"  # noqa: S105 - a name, no secret
@@ -32,8 +32,11 @@ def sign_in() -> Any:
     if request.method != "POST":
         return render_template("sign_in.html", next=target, code=code)
     token = _redeemed(code) if code else request.form.get("token", "").strip()
-    if token is None or platform().store.tokens.verify(token) is None:
+    known = platform().store.tokens.verify(token) if token else None
+    if token is None or known is None:
         return render_template("sign_in.html", next=target, wrong="code" if code else "token"), 401
+    if known.role is Role.AGENT:
+        return render_template("sign_in.html", next=target, wrong="role"), 403
     response = redirect(target, 303)
     response.set_cookie(
         COOKIE,
@@ -73,12 +76,9 @@ def choose_theme() -> Response:
 
 def local(target: str | None) -> str:
     """Where to go afterwards: a path of ours, never another site."""
-    try:
-        parts = urlsplit(target or "")
-    except ValueError:
-        return url_for("dashboard.jobs")
-    safe = parts.path.startswith("/") and not parts.path.startswith("//")
-    if not target or not safe or parts.netloc or parts.scheme or "\\" in target:
+    # Browsers read a backslash as a slash, and take tabs and newlines out before they look.
+    ours = target and target.startswith("/") and not target.startswith("//")
+    if not target or not ours or "\\" in target or not target.isprintable():
         return url_for("dashboard.jobs")
     return target
 

@@ -96,12 +96,13 @@ export class Lines {
   }
 
   #fold(stream, text, ended) {
-    let rest = text;
+    // First of all, or a bar that has drawn itself often enough would be cut into its pieces.
+    let rest = overwritten(text);
     while (rest.length > LINE_CHARACTERS) {
       this.#push(stream, rest.slice(0, LINE_CHARACTERS));
       rest = rest.slice(LINE_CHARACTERS);
     }
-    if (ended) this.#push(stream, overwritten(rest));
+    if (ended) this.#push(stream, rest);
     return rest;
   }
 
