@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from taskyard.api import events as events_module
+from taskyard.context import Platform
+from taskyard.store.tokens import Role
 from tests.api.agents import HttpAgent, status_of, submit_job
+from tests.api.conftest import As
 
 
 @pytest.fixture
@@ -198,6 +202,20 @@ def test_distributed_execution_queues_a_job_for_the_upload(
     job = agent.poll().get_json()["job"]
     assert job["filename"] == "a.zip"
     assert api.get(job["fileUrl"]).data == sent
+
+
+def test_a_token_that_is_revoked_follows_no_longer(
+    api: FlaskClient, as_role: As, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "ADMITTED_SECONDS", 0.0)
+    job_id = submit_job(api)
+    stream = events(as_role("viewer"), job_id)
+    assert until(stream, "state")[1]["status"] == "QUEUED"
+    for token in platform.store.tokens.list():
+        if token.role is Role.VIEWER:
+            platform.store.tokens.revoke(token.id)
+    assert [name for name, _, _ in stream if name == "end"] == []
+    assert status_of(api, job_id)["status"] == "QUEUED"
 
 
 def test_direct_execution_streams_the_output(api: FlaskClient, agent: HttpAgent) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, redirect, request, url_for
+from pymongo.errors import PyMongoError
 
 from taskyard.context import Platform
 from taskyard.errors import Forbidden, Unauthenticated
 from taskyard.settings import is_loopback
+from taskyard.store.failures import is_unavailable
 from taskyard.store.tokens import Role
 
 COOKIE = "taskyard_token"
@@ -128,6 +131,21 @@ def caller() -> Caller:
     return asking
 
 
+def still_admitted(platform: Platform) -> Callable[[], bool]:
+    """A look, for what outlives its request, whether the caller's token holds still."""
+    token = _token()
+
+    def holds() -> bool:
+        try:
+            return not platform.settings.auth or platform.store.tokens.verify(token) is not None
+        except PyMongoError as error:
+            if not is_unavailable(error):
+                raise
+            return True  # there is nothing to be told meanwhile either
+
+    return holds
+
+
 def refuse_other_sites() -> None:
     """Raise Forbidden for what a foreign page changes. What names no page is no browser's."""
     site = request.headers.get("Sec-Fetch-Site")
@@ -141,14 +159,20 @@ def _caller(platform: Platform) -> Caller | None:
         _refuse_rebound()
         refuse_other_sites()
         return Caller(name="anonymous", roles=frozenset(Role))
+    token = _token()
+    known = platform.store.tokens.verify(token) if token else None
+    if known is None:
+        return None
+    return Caller(name=known.name, roles=frozenset({known.role}), worker_id=known.worker_id)
+
+
+def _token() -> str:
+    """What the request has for one, in a header or a cookie."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         token = request.cookies.get(COOKIE, "")
         _refuse_cross_site(bool(token))
-    known = platform.store.tokens.verify(token.strip()) if token else None
-    if known is None:
-        return None
-    return Caller(name=known.name, roles=frozenset({known.role}), worker_id=known.worker_id)
+    return token.strip()
 
 
 def _refuse_cross_site(by_cookie: bool) -> None:

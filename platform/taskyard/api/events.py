@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Response, json, request
 
 from taskyard.api import fields as f
 from taskyard.api import schemas
+from taskyard.api.auth import still_admitted
 from taskyard.api.base import Blueprint, platform
 from taskyard.errors import InvalidRequest
 from taskyard.follow import Place, Seen, follow, replay
 
 #: A comment this often keeps proxies from closing a silent stream.
 HEARTBEAT_SECONDS = 15.0
+
+#: How long a stream takes it that its caller's token holds: one that was revoked ends then.
+ADMITTED_SECONDS = 10.0
 
 blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="Events")
 
@@ -42,7 +46,7 @@ def follow_job(query: dict[str, Any]) -> Any:
     else:
         seen = follow(platform(), found.job_id, start)
     return Response(
-        _stream(seen),
+        _stream(seen, still_admitted(platform())),
         mimetype="text/event-stream",
         # nginx would collect the stream before it passes it on.
         headers={"X-Accel-Buffering": "no"},
@@ -59,10 +63,14 @@ def _resume_at() -> Place | None:
     return Place(attempt=int(match[1]), generation=match[2], seq=int(match[3]))
 
 
-def _stream(all_seen: Iterator[Seen]) -> Iterator[str]:
+def _stream(all_seen: Iterator[Seen], admitted: Callable[[], bool]) -> Iterator[str]:
     yield "retry: 1000\n\n"
-    told = time.monotonic()
+    told = asked = time.monotonic()
     for seen in all_seen:
+        if time.monotonic() - asked > ADMITTED_SECONDS:
+            asked = time.monotonic()
+            if not admitted():
+                return
         text = _event(seen)
         if not text and time.monotonic() - told > HEARTBEAT_SECONDS:
             text = ": still here\n\n"
