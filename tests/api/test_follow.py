@@ -168,6 +168,25 @@ def test_an_attempt_that_is_over_is_read_to_its_end(api: FlaskClient, agent: Htt
     assert until(events(api, job_id, attempt=2), "stdout")[1]["data"] == "second"
 
 
+@pytest.mark.parametrize("streamed", ["", "whole"])
+def test_what_an_earlier_attempt_told_with_its_result_is_read_like_what_it_streamed(
+    api: FlaskClient, agent: HttpAgent, streamed: str
+) -> None:
+    job_id = submit_job(api, retryOnExit=True)
+    agent.poll()
+    if streamed:
+        agent.stream(streamed)
+    agent.submit(3, stdout="whole text", stderr="why")
+    agent.register()
+    assert agent.poll().status_code == 200
+    told = list(events(api, job_id, attempt=1))
+    printed = [(name, data["data"]) for name, _, data in told if "data" in data]
+    assert printed == [("stdout", "whole text"), ("stderr", "why")]
+    text = api.get(f"/api/jobs/output?jobId={job_id}&attempt=1").text
+    assert "whole text" in text
+    assert api.get(f"/api/jobs/output?jobId={job_id}").text == ""
+
+
 def test_a_made_up_event_id_is_422(api: FlaskClient) -> None:
     job_id = submit_job(api)
     answer = api.get(f"/api/jobs/events?jobId={job_id}", headers={"Last-Event-ID": "x'; drop"})

@@ -122,7 +122,10 @@ class OutputStore:
         if job.small_output and number == job.output_attempt:
             yield from (chunk for chunk in _small(job) if chunk.seq > after)
             return
-        generation = job.output_generation if number == job.output_attempt else LIVE
+        if number == job.output_attempt:
+            generation = job.output_generation
+        else:
+            generation = self._last_generation(job.job_id, number)
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
         batches = self._output.find({"_id": within}, sort=[("_id", 1)], limit=limit)
@@ -157,6 +160,29 @@ class OutputStore:
             for job_id in job_ids
         ]
         return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
+
+    def _last_generation(self, job_id: str, attempt: int) -> str:
+        """What stood for the output of an attempt that is over: the text that was told last.
+
+        One look for each: what was streamed is one, and an agent tells its whole text once.
+        """
+        of_attempt = {"j": job_id, "a": attempt}
+        told: list[tuple[datetime, str]] = []
+        seen: Any = MinKey()
+        while found := self._output.find_one(
+            {
+                "_id": {
+                    "$gt": {**of_attempt, "g": seen, "s": MaxKey()},
+                    "$lt": {**of_attempt, "g": MaxKey()},
+                }
+            },
+            {"at": 1},
+            sort=[("_id", 1)],
+        ):
+            seen = found["_id"]["g"]
+            if seen != LIVE:
+                told.append((found["at"], seen))
+        return max(told)[1] if told else LIVE
 
     def _require_the_same(self, job: Job, chunk: Chunk) -> None:
         """A number that another chunk has is a mistake that must not lose output silently."""
