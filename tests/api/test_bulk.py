@@ -131,6 +131,7 @@ def test_chosen_jobs_alone_are_acted_on(api: FlaskClient, platform: Platform) ->
         ({"action": "cancel", "jobIds": []}, "jobIds"),
         ({"action": "cancel", "q": "a", "after": "made-up"}, "after"),
         ({"action": "cancel", "q": "a", "asOf": 10**18}, "asOf"),
+        ({"action": "cancel", "q": "a", "asOf": 32503680000000}, "asOf"),
         ({"action": "cancel", "q": "created>-999999d", "asOf": 0}, "q"),
     ],
 )

@@ -83,6 +83,15 @@ def test_what_a_search_finds(store: Store, names: dict[str, str], text: str, exp
     assert sorted(names[job.job_id] for job in page.jobs) == sorted(expected.split())
 
 
+@pytest.mark.parametrize("text", ['error:"part #"', 'error:"part #5"', 'error:"part ##"'])
+def test_a_number_sign_that_stands_in_an_error_is_found(store: Store, text: str) -> None:
+    """Of "no part #5" the overview makes "no part ##", and links to that."""
+    job = to_document(factories.job_in(JobStatus.FAILED)) | {"errorMessage": "no part #5"}
+    store.database["jobs"].insert_one(job)
+    page = store.queries.page(JobFilter(search=parse(text, now=NOW)), limit=10)
+    assert [found.job_id for found in page.jobs] == [job["_id"]]
+
+
 def test_an_id_finds_its_job_alone(store: Store, names: dict[str, str]) -> None:
     for job_id, name in names.items():
         page = store.queries.page(JobFilter(search=parse(f"id:{job_id}", now=NOW)), limit=10)

@@ -166,7 +166,7 @@ def _part(stored: str, value: Any, *, number: bool = False) -> Document:
     """The text as it stands, in any case; never a pattern of the caller's."""
     pattern = re.escape(str(value))
     if number:
-        pattern = pattern.replace(re.escape("#"), NUMBER)
+        pattern = pattern.replace(re.escape("#"), f"(#|{NUMBER})")
     return {stored: {"$regex": pattern, "$options": "i"}}
 
 
