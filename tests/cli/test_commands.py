@@ -225,6 +225,21 @@ def test_a_folder_is_packed_and_a_result_is_fetched(cli: Cli, agent: HttpAgent) 
         assert left.read("a.txt") == b"hello"
 
 
+def test_a_result_is_saved_under_no_name_that_an_agent_chose(cli: Cli, agent: HttpAgent) -> None:
+    (cli.home / ".bashrc").write_text("mine")
+    job_id = cli("submit", "--", "true").stdout.strip()
+    agent.poll()
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    sent = b64encode(packed.getvalue()).decode()
+    answer = agent.submit(0, resultZipBase64=sent, resultZipName=".bashrc")
+    assert answer.status_code == 200, answer.text
+    assert cli("fetch", job_id).stdout == f"{job_id}-result.zip\n"
+    assert (cli.home / ".bashrc").read_text() == "mine"
+    assert zipfile.is_zipfile(cli.home / f"{job_id}-result.zip")
+
+
 @pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3)])
 def test_a_result_that_cannot_be_saved_does_not_hide_how_the_job_ended(
     cli: Cli, agent: HttpAgent, code: int, expected: int
@@ -286,6 +301,35 @@ def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -
     assert "\x1b[31m" not in _on_terminal(cli, "list", NO_COLOR="1")
 
 
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_list_fits_a_terminal_and_loses_no_column(cli: Cli, columns: int) -> None:
+    job_id = cli("submit", "--", f"echo {'long ' * 40}").stdout.strip()
+    lines = _on_terminal(cli, "list", COLUMNS=str(columns), NO_COLOR="1").splitlines()
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert all(len(line) <= columns for line in plain)
+    assert plain[0].split() == ["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"]
+    assert re.match(rf"{job_id} +QUEUED +\d+ s ago +echo", plain[1])
+
+
+def test_who_answers_no_has_nothing_done_and_interrupted_nothing(cli: Cli) -> None:
+    job_id = cli("submit", "--", "wrong").stdout.strip()
+    ours, theirs = pty.openpty()
+    os.write(ours, b"n\n")
+    ran = subprocess.run(
+        [BIN / "taskyard", "cancel", "-q", "wrong"],
+        env=cli.env,
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "Nothing was done." in ran.stderr
+    assert cli.json("status", job_id)["status"] == "QUEUED"
+
+
 def test_a_search_lists_and_acts_on_what_it_finds(cli: Cli) -> None:
     """Counted first; without a terminal it is done only when that was said."""
     kept, wrong = (cli("submit", "--", text).stdout.strip() for text in ("keep", "wrong"))
@@ -313,6 +357,30 @@ def test_logs_go_to_their_own_streams(cli: Cli, agent: HttpAgent) -> None:
     assert (later.stdout, later.stderr) == ("out\n", "err\n")
     assert cli("logs", "--stream", "stderr", job_id).stdout == "err\n"
     assert cli.json("logs", job_id)["stdout"] == "out\n"
+
+
+def test_logs_as_json_have_all_of_it(cli: Cli, agent: HttpAgent) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    printed = "0123456789abcdef" * (80 * 1024)
+    work(agent, 0, printed, "err\n")
+    assert cli.json("logs", "-f", job_id)["stdout"] == printed
+    told = cli.json("logs", job_id)
+    assert (told["status"], told["stdout"], told["stderr"]) == ("COMPLETED", printed, "err\n")
+    assert "stdout" not in cli.json("logs", "--stream", "stderr", job_id)
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_worker_cannot_steer_the_terminal_by_its_name(
+    cli: Cli, agent: HttpAgent, output: str
+) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    hostile = HttpAgent(agent.client, "w\x1b[2J\x9b2J")
+    hostile.register()
+    assert hostile.poll().status_code == 200
+    for command in (["status", job_id], ["list"], ["workers"]):
+        shown = cli(*command, "-o", output).stdout
+        assert "2J" in shown
+        assert re.search(r"[\x1b\x9b]", shown) is None
 
 
 def test_status_tells_why_and_when(cli: Cli) -> None:

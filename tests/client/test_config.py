@@ -67,10 +67,10 @@ def test_a_folder_that_cannot_be_written_is_named(env: dict[str, str]) -> None:
         config.save(SAVED, env)
 
 
-@pytest.mark.parametrize("text", ["url = ", "url = 5", "token = []"])
-def test_a_file_that_makes_no_sense_is_named(env: dict[str, str], text: str) -> None:
+@pytest.mark.parametrize("content", [b"url = ", b"url = 5", b"token = []", b'token = "\xff"'])
+def test_a_file_that_makes_no_sense_is_named(env: dict[str, str], content: bytes) -> None:
     path = config.path(env)
     path.parent.mkdir()
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"config\.toml"):
         config.load(env)

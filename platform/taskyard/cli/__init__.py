@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from taskyard import __version__
-from taskyard.cli import streams
+from taskyard.cli import show, streams
 from taskyard.errors import TaskyardError
 
 USAGE = 2
@@ -110,7 +110,7 @@ def _run() -> int:
 
 def _told(message: str, code: int) -> int:
     with streams.lossy(sys.stderr):
-        print(f"taskyard: {message}", file=sys.stderr)
+        print(f"taskyard: {show.plain(message)}", file=sys.stderr)
     return code
 
 

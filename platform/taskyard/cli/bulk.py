@@ -58,7 +58,8 @@ def _confirm(action: str, counted: dict[str, Any], *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{counted['message']}; with --yes it is done without asking.")
-    click.confirm(f"{counted['message']}. {action.capitalize()} them?", abort=True, err=True)
+    if not click.confirm(f"{counted['message']}. {action.capitalize()} them?", err=True):
+        raise click.ClickException("Nothing was done.")
 
 
 def _tell(output: str, data: Any, lines: list[str]) -> None:

@@ -31,7 +31,7 @@ def doctor_command(output: str) -> None:
         show.as_json([vars(check) for check in checks])
     else:
         rows = [("ok" if check.ok else "FAILED", check.name, check.detail) for check in checks]
-        show.table(["", "CHECK", "DETAIL"], rows)
+        show.table(["", "CHECK", "DETAIL"], rows, bends=["DETAIL"], wrap=True)
     raise click.exceptions.Exit(0 if all(check.ok for check in checks) else 1)
 
 

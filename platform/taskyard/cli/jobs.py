@@ -22,7 +22,17 @@ from taskyard.cli.following import (
     follow_to_end,
 )
 from taskyard.cli.inputs import collect, join_command
-from taskyard.cli.values import Cpus, Duration, Memory, Target, Variable, ago, took, took_since
+from taskyard.cli.values import (
+    Cpus,
+    Duration,
+    Memory,
+    Target,
+    Variable,
+    ago,
+    roughly_ago,
+    took,
+    took_since,
+)
 from taskyard.client import Client
 from taskyard.errors import TaskyardError
 
@@ -123,7 +133,8 @@ def status_command(job_id: str, wait: bool, output: str) -> None:
     for entry in job["history"]:
         reason = f"  {entry['reason']}" if entry["reason"] else ""
         worker = f"  on {entry['worker']}" if entry["worker"] else ""
-        print(f"  {ago(entry['at']):>16}  {entry['verb']:<9} {entry['to']}{worker}{reason}")
+        line = f"  {ago(entry['at']):>16}  {entry['verb']:<9} {entry['to']}{worker}{reason}"
+        print(show.plain(line))
 
 
 @click.command("list")
@@ -146,14 +157,15 @@ def list_command(output: str, status: tuple[str, ...], **filters: Any) -> None:
         (
             job["jobId"],
             job["status"],
-            ago(job["createdAt"]),
+            roughly_ago(job["createdAt"]),
             job["assignedAgentId"],
             job["command"],
             job["waitingReason"] or job["errorMessage"],
         )
         for job in page["jobs"]
     ]
-    show.table(["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"], rows)
+    columns = ["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"]
+    show.table(columns, rows, bends=columns[3:])
     if page["lookedBackTo"]:
         show.progress(f"looked at the jobs of the last {took_since(page['lookedBackTo'])}")
     if page["next"]:
@@ -167,16 +179,19 @@ def list_command(output: str, status: tuple[str, ...], **filters: Any) -> None:
 @show.output_option
 def logs_command(job_id: str, follow: bool, stream: str | None, output: str) -> None:
     """Print what a job printed: its stdout on stdout, its stderr on stderr."""
+    streams = [stream] if stream else ["stdout", "stderr"]
     with Client() as client:
         if output == "json":
             job = client.wait(job_id) if follow else client.status(job_id)
-            show.as_json({name: job[name] for name in ("jobId", "status", "stdout", "stderr")})
+            # The job itself carries no more than the first MiB of each.
+            printed = {name: "".join(client.output(job_id, stream=name)) for name in streams}
+            show.as_json({"jobId": job["jobId"], "status": job["status"], **printed})
         elif follow and not stream:
             follow_to_end(client, job_id)
         else:
             if follow:
                 client.wait(job_id)
-            for name in [stream] if stream else ["stdout", "stderr"]:
+            for name in streams:
                 target = sys.stderr if name == "stderr" and not stream else sys.stdout
                 for piece in client.output(job_id, stream=name):
                     target.write(piece)
@@ -217,7 +232,7 @@ def cancel_command(
         show.as_json(answers)
     else:
         for answer in answers:
-            print(f"{answer['jobId']}\t{answer['message']}")
+            print(f"{answer['jobId']}\t{show.plain(answer['message'])}")
 
 
 @click.command("retry")
@@ -284,10 +299,11 @@ def _save(client: Client, job: dict[str, Any], target: Path) -> int:
 
 
 def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
-    """Save what a job left, under its own name where no other is given; returns where."""
+    """Save what a job left, as ``<jobId>-result.zip`` where no other is given; returns where."""
     if not job["resultFileUrl"]:
         raise click.ClickException(f"{NOT_KEPT}.")
-    target = target or Path(Path(job["resultFilename"]).name)
+    # An agent may give its archive any name, one of our user's own files too.
+    target = target or Path(f"{job['jobId']}-result.zip")
     try:
         with target.open("wb") as file:
             client.download(job["resultFileUrl"], file)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -27,6 +28,10 @@ STYLES = {
 }
 
 
+#: Characters that are left of a column that bends.
+_NARROWEST = 7
+
+
 def output_option(command: F) -> F:
     """Add ``-o table|json``."""
     option = click.option(
@@ -44,27 +49,45 @@ def as_json(data: Any) -> None:
 
 
 def json_text(data: Any) -> str:
-    """Data as JSON, for people too."""
-    return json.dumps(data, indent=2, ensure_ascii=False)
+    """Data as JSON, for people too: nothing in it steers a terminal."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    # JSON itself escapes the control characters below the space alone.
+    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows on stdout: aligned on a terminal, tab-separated with a header elsewhere."""
-    shown = [[_plain(cell) for cell in row] for row in rows]
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    bends: Collection[str] = ("WHY",),
+    wrap: bool = False,
+) -> None:
+    """Rows on stdout: aligned on a terminal, tab-separated with a header elsewhere.
+
+    Where a terminal is narrow, the columns that bend are cut, or wrapped; the others never.
+    """
+    shown = [[plain(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in (columns, *shown):
             print("\t".join(row))
         return
     # Loaded where a table is drawn alone: it takes as long as all else of a short command.
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        drawn.add_column(name, overflow="ellipsis", no_wrap=True)
+    for i, name in enumerate(columns):
+        whole = max(cell_len(text) for text in (name, *(row[i] for row in shown)))
+        least = min(whole, _NARROWEST) if name in bends else whole
+        # Rich takes what is missing from the columns that may wrap.
+        drawn.add_column(name, no_wrap=name not in bends, min_width=least)
     for row in shown:
-        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        styled = (
+            Text(cell, STYLES.get(cell, ""), overflow="ellipsis", no_wrap=not wrap) for cell in row
+        )
+        drawn.add_row(*styled)
     Console(highlight=False).print(drawn)
 
 
@@ -72,19 +95,19 @@ def pairs(values: Iterable[tuple[str, object]]) -> None:
     """Names and values, one a line; empty values are left out."""
     for name, value in values:
         if value not in (None, "", []):
-            print(f"{name + ':':<16} {_plain(value)}")
+            print(f"{name + ':':<16} {plain(value)}")
 
 
 def progress(text: str, colour: str | None = None) -> None:
     """A line for the person who waits."""
-    lines = "\n".join(_plain(line) for line in text.splitlines())
+    lines = "\n".join(plain(line) for line in text.splitlines())
     styled = click.style(lines, fg=colour, dim=colour is None)
     with streams.lossy(sys.stderr):
         # Click sees pipes by itself; NO_COLOR is asked for here.
         click.echo(styled, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """One line without control characters: a command must not steer somebody's terminal."""
     text = "" if value is None else str(value)
     return "".join(c if c.isprintable() else " " for c in text)

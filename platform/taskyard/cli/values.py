@@ -118,6 +118,16 @@ def ago(epoch_ms: float | None) -> str:
     return "" if epoch_ms is None else f"{took_since(epoch_ms)} ago"
 
 
+def roughly_ago(epoch_ms: float | None) -> str:
+    """An age for people, in the 10 characters of a narrow column."""
+    if epoch_ms is None:
+        return ""
+    seconds = max(0, int(time.time() - epoch_ms / 1000))
+    units = (("d", 86_400), ("h", 3_600), ("min", 60))
+    unit, size = next((u for u in units if seconds >= u[1]), ("s", 1))
+    return f"{seconds // size} {unit} ago"
+
+
 def took_since(epoch_ms: float) -> str:
     """The time since then, for people."""
     return took(max(0, time.time() * 1000 - epoch_ms))

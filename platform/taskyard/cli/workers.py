@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from taskyard.cli import show
-from taskyard.cli.values import ago
+from taskyard.cli.values import roughly_ago
 from taskyard.client import Client
 
 
@@ -29,7 +29,7 @@ def workers_command(ctx: click.Context, output: str) -> None:
             f"{worker['reservedCpu']:g}/{worker['cpuCount']:g}",
             f"{worker['reservedRamMb']}/{worker['ramTotalMb']} MB",
             len(worker["currentJobIds"]),
-            ago(worker["lastHeartbeat"]),
+            roughly_ago(worker["lastHeartbeat"]),
             "draining" if worker["draining"] else worker["healthReason"],
         )
         for worker in listed["workers"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +20,7 @@ from taskyard.client.config import Connection
 from taskyard.client.transport import Transport
 from taskyard.errors import RequestFailed, ServerUnreachable
 
-#: A follower that lost the API tries for this long to come back.
+#: A follower that lost the API tries for this long to come back, each time.
 RECONNECT_SECONDS = 60.0
 
 _LONG_POLL_SECONDS = 60
@@ -138,20 +140,23 @@ class Client:
     def output(self, job_id: str, *, stream: str | None = None) -> Iterator[str]:
         """What the job printed, piece by piece; both streams as they were interleaved, or one."""
         query = {"jobId": job_id} | ({"stream": stream} if stream else {})
-        with self._api.stream("/api/jobs/output", params=query) as answer:
+        with self._api.stream("/api/jobs/output", "text/plain", params=query) as answer:
             yield from answer.iter_text()
 
     def follow(self, job_id: str) -> Iterator[Event]:
         """A job's events until its end; comes back to where it was when the line drops."""
-        last, give_up_at = "", time.monotonic() + RECONNECT_SECONDS
+        last, give_up_at = "", math.inf
         while True:
             try:
-                for event in self._events(job_id, last):
-                    last, give_up_at = event.id, time.monotonic() + RECONNECT_SECONDS
-                    yield Event(name=event.event, data=json.loads(event.data))
-                    if event.event == "end":
-                        return
+                with self._events(job_id, last) as events:
+                    give_up_at = math.inf
+                    for event in events:
+                        last = event.id
+                        yield Event(name=event.event, data=json.loads(event.data))
+                        if event.event == "end":
+                            return
             except (ServerUnreachable, RequestFailed) as error:
+                give_up_at = min(give_up_at, time.monotonic() + RECONNECT_SECONDS)
                 away = isinstance(error, ServerUnreachable) or error.status == 503
                 if not away or not last or time.monotonic() > give_up_at:
                     raise
@@ -182,16 +187,18 @@ class Client:
 
     def ready(self) -> dict[str, Any]:
         """What ``/readyz`` says, whether it is ready or not."""
-        return dict(self._api.probe("/readyz"))
+        return self._api.probe("/readyz", "version", "checks")
 
     def _create(self, body: Any, key: str = "") -> Any:
         """Every create carries a key, so that one whose answer was lost may be sent again."""
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         return self._api.ask("POST", "/api/jobs/create", again=True, json=body, headers=headers)
 
-    def _events(self, job_id: str, last: str) -> Iterable[httpx2.ServerSentEvent]:
+    @contextmanager
+    def _events(self, job_id: str, last: str) -> Iterator[Iterator[httpx2.ServerSentEvent]]:
+        """The events after ``last``, once the API has begun to tell them."""
         headers = {"Last-Event-ID": last} if last else {}
-        path = "/api/jobs/events"
-        with self._api.stream(path, params={"jobId": job_id}, headers=headers) as answer:
+        path, kind = "/api/jobs/events", "text/event-stream"
+        with self._api.stream(path, kind, params={"jobId": job_id}, headers=headers) as answer:
             # What carries no data only sets the pace of reconnecting.
-            yield from (event for event in httpx2.EventSource(answer) if event.data)
+            yield (event for event in httpx2.EventSource(answer) if event.data)

@@ -77,11 +77,13 @@ def _write(target: Path, connection: Connection) -> None:
 
 def _saved(source: Path) -> Connection:
     try:
-        text = source.read_text()
+        text = source.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Connection()
     except OSError as error:
         raise ConfigurationError(f"{source} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{source} is not TOML: it is no text in UTF-8.") from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -60,40 +60,71 @@ class Transport:
                 if answer.status_code != 503 or not left:
                     break
                 time.sleep(_pause(answer))
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 if not left:
                     raise self._unreachable(error) from None
                 time.sleep(0.5)
-        _check(answer)
-        return answer.json()
+        self._check(answer)
+        return self._document(answer)
 
-    def probe(self, path: str) -> Any:
-        """The JSON answer whatever its status. Raises ServerUnreachable."""
+    def probe(self, path: str, *names: str) -> dict[str, Any]:
+        """The JSON answer whatever its status, with at least these names in it.
+        Raises ServerUnreachable.
+        """
         try:
-            return self._http.get(path).json()
-        except httpx2.TransportError as error:
+            return self._document(self._http.get(path), *names)
+        except httpx2.RequestError as error:
             raise self._unreachable(error) from None
 
     @contextmanager
-    def stream(self, path: str, **request: Any) -> Iterator[httpx2.Response]:
-        """An answer that is read as it comes; asked for again until it begins."""
+    def stream(self, path: str, kind: str = "", **request: Any) -> Iterator[httpx2.Response]:
+        """An answer that is read as it comes, of this media type; asked for again until it begins.
+        Raises RequestFailed, ServerUnreachable.
+        """
         try:
             for left in reversed(range(TRIES)):
                 with self._http.stream("GET", path, **request) as answer:
                     if answer.status_code != 503 or not left:
                         if answer.is_error:
                             answer.read()
-                        _check(answer)
+                        self._check(answer)
+                        if kind and _kind(answer) != kind:
+                            raise self._stranger(answer)
                         yield answer
                         return
                 time.sleep(_pause(answer))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise self._unreachable(error) from None
+
+    def _check(self, answer: httpx2.Response) -> None:
+        """Raise RequestFailed with the words of the problem document."""
+        if answer.is_success:
+            return
+        if not answer.is_error:
+            raise self._stranger(answer)
+        problem = _object(answer)
+        detail = problem.get("detail") or f"{answer.status_code} {answer.reason_phrase}"
+        raise RequestFailed(answer.status_code, detail, request_id=problem.get("requestId", ""))
+
+    def _document(self, answer: httpx2.Response, *names: str) -> dict[str, Any]:
+        document = _object(answer)
+        # No answer of the API is empty.
+        if not document or any(name not in document for name in names):
+            raise self._stranger(answer)
+        return document
 
     def _unreachable(self, error: Exception) -> ServerUnreachable:
         return ServerUnreachable(
             f"Taskyard does not answer at {self.url} ({error}). "
             "Start it with `taskyard up`, or set TASKYARD_URL."
+        )
+
+    def _stranger(self, answer: httpx2.Response) -> ServerUnreachable:
+        what = answer.headers.get("Location") or _kind(answer)
+        said = " ".join((str(answer.status_code), answer.reason_phrase, what)).strip()
+        return ServerUnreachable(
+            f"What answers at {self.url} is not Taskyard ({said}). "
+            "TASKYARD_URL says where Taskyard is."
         )
 
 
@@ -103,15 +134,15 @@ def _pause(answer: httpx2.Response) -> float:
     return min(5.0, float(after)) if after.isdecimal() else 1.0
 
 
-def _check(answer: httpx2.Response) -> None:
-    """Raise RequestFailed with the words of the problem document."""
-    if not answer.is_error:
-        return
+def _object(answer: httpx2.Response) -> dict[str, Any]:
+    """Its JSON object; empty for whatever else it is."""
     try:
         document = answer.json()
     except ValueError:
-        document = {}
-    if not isinstance(document, dict):
-        document = {}
-    detail = document.get("detail") or f"{answer.status_code} {answer.reason_phrase}"
-    raise RequestFailed(answer.status_code, detail, request_id=document.get("requestId", ""))
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _kind(answer: httpx2.Response) -> str:
+    """Its media type without parameters."""
+    return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
