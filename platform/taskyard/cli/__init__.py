@@ -110,7 +110,7 @@ def _run() -> int:
 
 def _told(message: str, code: int) -> int:
     with streams.lossy(sys.stderr):
-        print(f"taskyard: {show.plain(message)}", file=sys.stderr)
+        print(f"taskyard: {show.plain_lines(message)}", file=sys.stderr)
     return code
 
 

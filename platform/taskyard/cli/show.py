@@ -100,8 +100,7 @@ def pairs(values: Iterable[tuple[str, object]]) -> None:
 
 def progress(text: str, colour: str | None = None) -> None:
     """A line for the person who waits."""
-    lines = "\n".join(plain(line) for line in text.splitlines())
-    styled = click.style(lines, fg=colour, dim=colour is None)
+    styled = click.style(plain_lines(text), fg=colour, dim=colour is None)
     with streams.lossy(sys.stderr):
         # Click sees pipes by itself; NO_COLOR is asked for here.
         click.echo(styled, err=True, color=False if os.environ.get("NO_COLOR") else None)
@@ -111,3 +110,8 @@ def plain(value: object) -> str:
     """One line without control characters: a command must not steer somebody's terminal."""
     text = "" if value is None else str(value)
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """The same of each line."""
+    return "\n".join(plain(line) for line in text.splitlines())
