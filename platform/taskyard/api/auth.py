@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, redirect, request, url_for
-from pymongo.errors import PyMongoError
 
 from taskyard.context import Platform
 from taskyard.errors import Forbidden, Unauthenticated
@@ -138,7 +137,7 @@ def still_admitted(platform: Platform) -> Callable[[], bool]:
     def holds() -> bool:
         try:
             return not platform.settings.auth or platform.store.tokens.verify(token) is not None
-        except PyMongoError as error:
+        except Exception as error:
             if not is_unavailable(error):
                 raise
             return True  # there is nothing to be told meanwhile either
