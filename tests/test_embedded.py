@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,11 @@ def test_a_folder_that_others_use_too_stays_open_to_them(tmp_path: Path) -> None
     assert modes == [0o755, 0o700, 0o700]
     secret = ("password", "keyfile", "mongod.log")
     assert [n for n in secret if (shared / n).stat().st_mode & 0o077] == []
+
+
+def test_one_that_ends_while_it_starts_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "keyfile").write_text("no key")
+    began = time.monotonic()
+    with pytest.raises(EmbeddedServerError, match=r"mongod ended with exit code 1; see \S+\.log"):
+        EmbeddedServer(tmp_path).start()
+    assert time.monotonic() - began < primary.START_SECONDS / 4

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from taskyard.errors import EmbeddedServerError
 from taskyard.up import supervisor
 from tests.helpers import eventually, free_port
 from tests.processes.conftest import BIN, Up, alive, user_environment
@@ -78,6 +79,21 @@ def test_somebodys_files_in_the_folder_are_not_taken_for_the_platforms(
     up = start_up("--ephemeral", home=tmp_path, TASKYARD_WORKSPACE_DIR="work").await_ready()
     assert up.taskyard("run", "--", "echo hello").stdout == "hello\n"
     assert list((tmp_path / "work").iterdir())
+
+
+def test_a_mongod_that_cannot_be_started_again_ends_it_and_says_where_to_look(
+    start_up: Callable[..., Up],
+) -> None:
+    up = start_up("--data-dir", "data").await_ready()
+    processes = up.everything()
+    keyfile = up.home / "data" / "keyfile"
+    keyfile.unlink()
+    keyfile.write_text("no key")
+    next(p for p in processes if p.name() == "mongod").kill()
+    assert up.process.wait(30) == EmbeddedServerError.exit_code
+    assert re.search(r"mongod ended with exit code 1; see \S+mongod\.log", up.err)
+    assert "Traceback" not in up.err
+    assert alive(processes) == []
 
 
 def test_a_host_with_less_than_one_cpu_is_enough(start_up: Callable[..., Up]) -> None:

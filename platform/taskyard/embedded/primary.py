@@ -18,6 +18,9 @@ USER = "taskyard"
 #: How long a server may take until it takes writes.
 START_SECONDS = 60.0
 
+#: How long one try waits for the server: between two it is asked whether the server lives still.
+LOOK_MS = 500
+
 #: How long a new set may be without a primary, and so without the user that it makes first.
 FIRST_PRIMARY_SECONDS = 10.0
 
@@ -43,8 +46,10 @@ def await_primary(
     anonymous: MongoClient[dict[str, Any]]
     client: MongoClient[dict[str, Any]]
     with (
-        MongoClient(f"mongodb://127.0.0.1:{port}/?directConnection=true") as anonymous,
-        MongoClient(uri(port, password)) as client,
+        MongoClient(
+            f"mongodb://127.0.0.1:{port}/?directConnection=true", serverSelectionTimeoutMS=LOOK_MS
+        ) as anonymous,
+        MongoClient(uri(port, password), serverSelectionTimeoutMS=LOOK_MS) as client,
     ):
         while time.monotonic() < began + START_SECONDS:
             check_alive()
