@@ -14,16 +14,13 @@ from celery import Celery, signals
 from taskyard import logs, wiring
 from taskyard.agent.bootstep import AgentStep
 from taskyard.scheduler.bootstep import SchedulerStep
-from taskyard.settings import load
-
-#: Where a checkout has its editable settings.
-_CELERYCONFIG = Path(__file__).resolve().parents[2] / "celeryconfig.py"
+from taskyard.settings import CELERYCONFIG, load
 
 
 def _settings_module() -> str:
     """The checkout's file when started there; one of another project is not ours."""
     found = importlib.util.find_spec("celeryconfig")
-    ours = found and found.origin and Path(found.origin).resolve() == _CELERYCONFIG
+    ours = found and found.origin and Path(found.origin).resolve() == CELERYCONFIG
     return "celeryconfig" if ours else "taskyard.celery_settings"
 
 

@@ -24,6 +24,9 @@ from taskyard.workers.model import LABEL_PATTERN
 
 MIB = 1024 * 1024
 
+#: Celery's settings of a checkout, for ops to edit; an installed wheel has no such file.
+CELERYCONFIG = Path(__file__).resolve().parents[2] / "celeryconfig.py"
+
 #: Variables of the agent's own environment that a job may see: where programs, time zone,
 #: language and certificates are found. Everything else stays with the agent.
 PASSED_TO_JOBS = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")

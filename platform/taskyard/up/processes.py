@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from taskyard.embedded import dies_with_us
+from taskyard.settings import CELERYCONFIG
 
 _WORKER = "celery -A taskyard.celery_app worker"
 _QUIET = "-l WARNING --without-gossip --without-mingle --without-heartbeat"
@@ -28,11 +29,9 @@ COMMANDS: Mapping[str, str] = {
     "agent": f"{_WORKER} -n agent@%h {_QUIET}",
 }
 
-_CHECKOUT = Path(__file__).resolve().parents[3]
-
 #: Where they start: celery and gunicorn import what lies there before what is installed, so not
 #: in the folder that somebody happened to be in, but where a checkout has its ``celeryconfig.py``.
-_FOLDER = _CHECKOUT if (_CHECKOUT / "celeryconfig.py").is_file() else Path("/")
+_FOLDER = CELERYCONFIG.parent if CELERYCONFIG.is_file() else Path("/")
 
 #: Lines kept of a child that nobody watches yet, to show should it end.
 KEPT_LINES = 40
