@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 
 from taskyard.api import events as events_module
 from taskyard.context import Platform
-from taskyard.store.tokens import Role
+from taskyard.errors import StoreUnavailable
+from taskyard.store.tokens import Role, Token
 from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
 
@@ -235,6 +236,26 @@ def test_a_token_that_is_revoked_follows_no_longer(
             platform.store.tokens.revoke(token.id)
     assert [name for name, _, _ in stream if name == "end"] == []
     assert status_of(api, job_id)["status"] == "QUEUED"
+
+
+def test_a_follower_is_not_sent_away_while_nobody_can_tell_whether_its_token_holds(
+    api: FlaskClient, agent: HttpAgent, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "ADMITTED_SECONDS", 0.0)
+    job_id = submit_job(api)
+    stream = events(api, job_id)
+    assert until(stream, "state")[1]["status"] == "QUEUED"
+    agent.poll()
+    agent.submit(0, stdout=None, stderr=None)
+    asked: list[str] = []
+
+    def away(token: str) -> Token | None:
+        asked.append(token)
+        raise StoreUnavailable("no primary")
+
+    monkeypatch.setattr(platform.store.tokens, "verify", away)
+    assert until(stream, "end")[1]["status"] == "COMPLETED"
+    assert asked
 
 
 def test_direct_execution_streams_the_output(api: FlaskClient, agent: HttpAgent) -> None:

@@ -134,6 +134,7 @@ BAD_BODIES: list[tuple[Any, str]] = [
     ({"command": "a", "maxRetries": 10**30}, "maxRetries"),
     ({"command": "a", "labels": "x"}, "labels"),
     ({"command": "a", "labels": [{"$gt": ""}]}, "labels.0"),
+    ({"command": "a", "labels": ["gpu\n"]}, "labels.0"),
     ({"command": "a", "env": {"A=B": "c"}}, "env.A=B"),
     ({"command": "a", "fileUrl": "file:///etc/passwd"}, "fileUrl"),
     ({"command": "a", "fileUrl": "/api/files/download/gone"}, "fileUrl"),

@@ -29,7 +29,7 @@ def open_streams(database: Database[dict[str, Any]]) -> int:
 def test_without_consumers_the_stream_is_closed_and_the_next_one_opens_another(
     monkeypatch: pytest.MonkeyPatch, mongod: EmbeddedServer
 ) -> None:
-    monkeypatch.setattr(watcher_module, "_LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(watcher_module, "_IDLE_SECONDS", 0.0)
     monkeypatch.setattr(watcher_module, "_AWAIT_MS", 100)
     with MongoClient[dict[str, Any]](mongod.uri) as client:
         database = client.broker_watcher

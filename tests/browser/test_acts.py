@@ -47,6 +47,19 @@ def test_a_wrong_token_is_said_and_a_right_one_leads_where_one_was_going(
     expect(page).to_have_url(re.compile("range=6h"))
 
 
+def test_the_token_of_an_agent_is_said_to_be_one(
+    opens: Opens, scene: Scene, complaints: list[str]
+) -> None:
+    made = scene.up.taskyard("tokens", "create", "--role", "agent", "--name", "an agent")
+    token = re.search(r"tyk_\w+", made.stdout)
+    assert token, made.stderr
+    page = opens("/sign-in", token=None)
+    page.get_by_label("Token").fill(token[0])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("This token is an agent's.")
+    assert "403" in complaints.pop()
+
+
 def test_the_list_shows_all_that_is_promised_of_a_job(page: Page, scene: Scene) -> None:
     heads = page.locator("thead th:visible").all_inner_texts()
     wanted = ["Job", "Command", "Status", "Worker", "Queued", "Wait", "Run", "Attempts", "Exit"]

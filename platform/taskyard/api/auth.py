@@ -132,7 +132,7 @@ def caller() -> Caller:
 
 def still_admitted(platform: Platform) -> Callable[[], bool]:
     """A look, for what outlives its request, whether the caller's token holds still."""
-    token = _token()
+    token, _ = _token()
 
     def holds() -> bool:
         try:
@@ -158,25 +158,27 @@ def _caller(platform: Platform) -> Caller | None:
         _refuse_rebound()
         refuse_other_sites()
         return Caller(name="anonymous", roles=frozenset(Role))
-    token = _token()
+    token, by_cookie = _token()
+    if by_cookie:
+        _refuse_cross_site()
     known = platform.store.tokens.verify(token) if token else None
     if known is None:
         return None
     return Caller(name=known.name, roles=frozenset({known.role}), worker_id=known.worker_id)
 
 
-def _token() -> str:
-    """What the request has for one, in a header or a cookie."""
+def _token() -> tuple[str, bool]:
+    """What the request has for one, or nothing; and whether a cookie brought it."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        token = request.cookies.get(COOKIE, "")
-        _refuse_cross_site(bool(token))
-    return token.strip()
+    if scheme.lower() == "bearer":
+        return token.strip(), False
+    token = request.cookies.get(COOKIE, "")
+    return token.strip(), bool(token)
 
 
-def _refuse_cross_site(by_cookie: bool) -> None:
+def _refuse_cross_site() -> None:
     """A cookie goes along by itself: what it changes must come from our own pages."""
-    if not by_cookie or request.method in _SAFE:
+    if request.method in _SAFE:
         return
     site = request.headers.get("Sec-Fetch-Site")
     if not (site == "same-origin" or (site is None and _origin_is_ours() is True)):

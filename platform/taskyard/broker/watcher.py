@@ -38,7 +38,7 @@ _REOPEN_SECONDS = 1.0
 
 #: Without a consumer for so long (a web process that has asked its workers something) the stream
 #: is closed: an open one costs the server something for each write of others.
-_LINGER_SECONDS = 10.0
+_IDLE_SECONDS = 10.0
 
 #: After an answer of the server the next one is asked for so much later: then all that came in
 #: between comes at once, and costs the server what one change does.
@@ -107,7 +107,7 @@ class Watcher:
             return False
 
     def _is_wanted(self) -> bool:
-        return bool(self._wakes) or time.monotonic() < self._left + _LINGER_SECONDS
+        return bool(self._wakes) or time.monotonic() < self._left + _IDLE_SECONDS
 
     def _ended(self, error: PyMongoError) -> None:
         """Tell why, once: a message may differ each time in what nobody asks for."""

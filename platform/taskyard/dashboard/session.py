@@ -76,11 +76,11 @@ def choose_theme() -> Response:
 
 def local(target: str | None) -> str:
     """Where to go afterwards: a path of ours, never another site."""
+    path = target or ""
     # Browsers read a backslash as a slash, and take tabs and newlines out before they look.
-    ours = target and target.startswith("/") and not target.startswith("//")
-    if not target or not ours or "\\" in target or not target.isprintable():
-        return url_for("dashboard.jobs")
-    return target
+    plain = path.isprintable() and "\\" not in path
+    ours = path.startswith("/") and not path.startswith("//")
+    return path if plain and ours else url_for("dashboard.jobs")
 
 
 def _redeemed(code: str) -> str | None:

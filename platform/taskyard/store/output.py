@@ -119,13 +119,11 @@ class OutputStore:
         first ``limit`` of them, or all.
         """
         number = job.output_attempt if attempt is None else attempt
-        if job.small_output and number == job.output_attempt:
+        is_last = number == job.output_attempt
+        if job.small_output and is_last:
             yield from (chunk for chunk in _small(job) if chunk.seq > after)
             return
-        if number == job.output_attempt:
-            generation = job.output_generation
-        else:
-            generation = self._last_generation(job.job_id, number)
+        generation = job.output_generation if is_last else self._told_last(job.job_id, number)
         prefix = {"j": job.job_id, "a": number, "g": generation}
         within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
         batches = self._output.find({"_id": within}, sort=[("_id", 1)], limit=limit)
@@ -161,28 +159,24 @@ class OutputStore:
         ]
         return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
 
-    def _last_generation(self, job_id: str, attempt: int) -> str:
-        """What stood for the output of an attempt that is over: the text that was told last.
+    def _told_last(self, job_id: str, attempt: int) -> str:
+        """The generation of an earlier attempt's output: its whole text, if it told one.
 
-        One look for each: what was streamed is one, and an agent tells its whole text once.
+        The job names that of its last attempt alone, so they are looked for, one look for each:
+        what was streamed is one, and an agent tells its whole text once.
         """
         of_attempt = {"j": job_id, "a": attempt}
+        behind: dict[str, Any] = {**of_attempt, "g": MinKey()}
         told: list[tuple[datetime, str]] = []
-        seen: Any = MinKey()
-        while found := self._output.find_one(
-            {
-                "_id": {
-                    "$gt": {**of_attempt, "g": seen, "s": MaxKey()},
-                    "$lt": {**of_attempt, "g": MaxKey()},
-                }
-            },
-            {"at": 1},
-            sort=[("_id", 1)],
-        ):
-            seen = found["_id"]["g"]
-            if seen != LIVE:
-                told.append((found["at"], seen))
-        return max(told)[1] if told else LIVE
+        while True:
+            within = {"$gt": behind, "$lt": {**of_attempt, "g": MaxKey()}}
+            first = self._output.find_one({"_id": within}, {"at": 1}, sort=[("_id", 1)])
+            if first is None:
+                return max(told)[1] if told else LIVE
+            generation = first["_id"]["g"]
+            behind = {**of_attempt, "g": generation, "s": MaxKey()}
+            if generation != LIVE:
+                told.append((first["at"], generation))
 
     def _require_the_same(self, job: Job, chunk: Chunk) -> None:
         """A number that another chunk has is a mistake that must not lose output silently."""
