@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskyard import ids
+from taskyard.clock import epoch_ms
 from taskyard.documents import to_document, to_record
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, lease_of
@@ -18,6 +20,10 @@ from taskyard.workers.model import Requirement, Worker
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
 
+#: Ids ascend in the order of making. With random ones, jobs of one millisecond would be claimed in
+#: any order, and tests of the order would fail once in a few hundred runs.
+_number = itertools.count()
+
 
 def queued_job(**fields: Any) -> Job:
     """A job as ``submit`` records it."""
@@ -26,7 +32,7 @@ def queued_job(**fields: Any) -> Job:
     cpu, ram_mb = fields.pop("required_cpu", 1), fields.pop("required_ram_mb", 256)
     requirement = Requirement(cpu=cpu, ram_mb=ram_mb, labels=frozenset(labels))
     values: dict[str, Any] = {
-        "job_id": ids.new("job", now),
+        "job_id": f"job-{epoch_ms(now)}-{next(_number):012x}",
         "command": "true",
         "labels": labels,
         "required_cpu": cpu,
