@@ -69,8 +69,9 @@ def follow_to_end(
             case "state":
                 _print_state(event.data)
     job = client.status(job_id)
-    ran_ms = job["completedAt"] - job["startedAt"] if job["startedAt"] else None
-    ran = f" in {took(ran_ms)}" if ran_ms is not None else ""
+    ran = ""
+    if job["startedAt"]:
+        ran = f" on {job['assignedAgentId']} in {took(job['completedAt'] - job['startedAt'])}"
     why = f": {job['errorMessage']}" if job["errorMessage"] else ""
     show.progress(f"{job['status']}{ran}{why}", show.STYLES[job["status"]])
     if job["resultFileUrl"]:
