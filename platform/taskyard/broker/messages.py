@@ -155,6 +155,7 @@ class Messages:
         for queue, leases in list(self._unknown.items()):
             mine = {"queue": queue, "lease": {"$in": leases}}
             self._all.update_many(mine, [{"$set": released(undo_count=True)}])
+            self._unknown.pop(queue, None)
 
     def renew(self, held: Sequence[Delivery], lease_ms: int) -> set[Delivery]:
         """Extend the leases of these deliveries; returns those that are still held."""
