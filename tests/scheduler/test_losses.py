@@ -166,3 +166,18 @@ def test_a_worker_that_lost_a_job_gets_nothing_before_its_next_heartbeat(fleet: 
     fleet.beat()
     later = [fleet.get(job_id).assigned_agent_id for job_id in fleet.submit(20, required_cpu=0.1)]
     assert lost in later
+
+
+def test_a_worker_that_was_started_anew_gets_the_job_that_its_earlier_life_lost_at_once(
+    fleet: Fleet,
+) -> None:
+    """On a platform of one host it was idle for up to ten seconds more."""
+    for worker_id in WORKERS[1:]:
+        fleet.delete(worker_id)
+    (job_id,) = fleet.submit(1)
+    fleet.start_assigned()
+    fleet.clock.advance(1)
+    fleet.register("w1")
+    fleet.dead.add("w1")  # no heartbeat yet
+    job = await_expiry(fleet, job_id)
+    assert (job.status, job.assigned_agent_id, job.attempts) == (JobStatus.ASSIGNED, "w1", 2)

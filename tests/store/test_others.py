@@ -115,7 +115,7 @@ def test_a_word_of_another_boot_changes_nothing(any_store: Store) -> None:
 def test_a_suspended_worker_is_given_work_again_after_its_heartbeat(any_store: Store) -> None:
     any_store.workers.register("w1", FACTS, now=NOW)
     later = NOW + timedelta(seconds=5)
-    any_store.workers.suspend("w1", now=later)
+    any_store.workers.suspend("w1", held_since=NOW, now=later)
     assert any_store.workers.get("w1").trouble(later)
     any_store.workers.heartbeat("w1", {}, now=later, boot_id="b1")
     assert any_store.workers.get("w1").trouble(later) is None

@@ -97,6 +97,8 @@ def _expire(store: Store, settings: Settings, job: Job, now: datetime) -> Job | 
         return None
     moved = store.jobs.apply(transition)
     # A worker that was heard of all the time, and did not end a job in time, is not lost.
-    if moved is not None and job.assigned_agent_id and transition.verb is Verb.EXPIRE:
-        store.workers.suspend(job.assigned_agent_id, now=at.now)
+    if moved is not None and transition.verb is Verb.EXPIRE:
+        assert job.assigned_agent_id is not None
+        assert job.assigned_at is not None
+        store.workers.suspend(job.assigned_agent_id, held_since=job.assigned_at, now=at.now)
     return moved

@@ -157,9 +157,16 @@ class WorkerStore:
         )
         events.warn("worker.cooling_down", worker=worker_id, seconds=cooldown.total_seconds())
 
-    def suspend(self, worker_id: str, *, now: datetime) -> None:
-        """A lease of it expired: nothing new until it heartbeats."""
-        silent = {"_id": worker_id, "lastHeartbeat": {"$lt": now}}
+    def suspend(self, worker_id: str, *, held_since: datetime, now: datetime) -> None:
+        """A lease that it had since then expired: nothing new until it heartbeats.
+
+        Who registered meanwhile is another life of it, and did not lose the job.
+        """
+        silent = {
+            "_id": worker_id,
+            "registeredAt": {"$lte": held_since},
+            "lastHeartbeat": {"$lt": now},
+        }
         self._workers.update_one(silent, {"$set": {"suspendedAt": now}})
 
     def mark_fenced(self, worker_id: str) -> None:
