@@ -16,6 +16,9 @@ from taskyard.embedded import EmbeddedServer, dies_with_us, find_mongod
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
+from taskyard.store import passes
+from taskyard.store.indexes import ensure_indexes
+from tests.conftest import Racing
 from tests.helpers import eventually, free_port
 
 
@@ -84,6 +87,24 @@ def test_a_uri_that_would_read_from_secondaries_reads_from_the_primary_all_the_s
         assert store.database.read_preference == ReadPreference.PRIMARY
         store.locks.show_life("scheduler", now=store.clock.now())
         assert store.locks.last_sign_of_life("scheduler")
+
+
+@pytest.mark.parametrize("held_by_an_earlier_version", [False, True])
+def test_processes_that_start_at_once_prepare_the_database_together(
+    store: store_client.Store, racing: Racing, held_by_an_earlier_version: bool
+) -> None:
+    """A new one, and one of an earlier version: who is slower finds done what it would do."""
+    database = store.client["tests_started_at_once"]
+    for _ in range(4):
+        if held_by_an_earlier_version:
+            database["jobs"].create_index("assignedAgentId", name="held")
+        else:
+            store.client.drop_database(database)
+        racing(lambda: ensure_indexes(database), 4)
+    names = set(database["jobs"].index_information())
+    assert names & {"held", "held_by"} == {"held_by"}
+    assert database[passes.COLLECTION].options()["capped"]
+    store.client.drop_database(database)
 
 
 def test_a_server_that_is_not_there_is_told_soon() -> None:

@@ -25,6 +25,8 @@ UNAVAILABLE = (
 )
 
 DUPLICATE_KEY = 11000
+INDEX_NOT_FOUND = 27
+NAMESPACE_EXISTS = 48
 
 #: The server's codes for "not now": a member that steps down, shuts down or cannot reach
 #: another, a conflict or a time limit. (The driver has classes for some of them only.)

@@ -10,10 +10,11 @@ from typing import Any
 import pymongo
 from pymongo import WriteConcern
 from pymongo.database import Database
-from pymongo.errors import CollectionInvalid, PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from taskyard import events
 from taskyard.documents import to_record
+from taskyard.store.failures import NAMESPACE_EXISTS
 
 COLLECTION = "passes"
 
@@ -84,9 +85,13 @@ def ensure_collection(database: Database[dict[str, Any]]) -> None:
     if COLLECTION in database.list_collection_names():
         return
     try:
-        database.create_collection(COLLECTION, capped=True, size=KEPT_BYTES, max=KEPT)
-    except CollectionInvalid:
-        return  # another process was faster
+        database.create_collection(
+            COLLECTION, check_exists=False, capped=True, size=KEPT_BYTES, max=KEPT
+        )
+    except OperationFailure as error:
+        # Another process may have been faster.
+        if error.code != NAMESPACE_EXISTS:
+            raise
 
 
 def _note(document: dict[str, Any]) -> PassNote:
