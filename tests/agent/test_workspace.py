@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from taskyard.agent.agent import Agent
-from taskyard.agent.workspace import WorkspaceRoot, root_of
+from taskyard.agent.workspace import SURE_SECONDS, WorkspaceRoot, root_of
 from taskyard.context import Platform
 from tests.helpers import eventually
 
@@ -67,3 +69,28 @@ def test_an_agent_that_starts_removes_its_own_leftovers_and_nothing_else(
     Agent(shared, "w1").runner.drain(0)
     assert not leftover.base.exists()
     assert [folder for folder in kept if not folder.exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("is_spare", "taken"), [(False, ""), (True, ""), (True, "venv/pyvenv.cfg"), (True, "tmp")]
+)
+def test_a_workspace_is_whole_though_what_was_old_has_been_cleared_away(
+    taken: str, is_spare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = WorkspaceRoot(tmp_path / "shared" / "root")
+    one = root.create("job-1-a", 1)
+    assert not is_spare or root.keep(one)
+    _clear(one.base / taken if taken else tmp_path / "shared")
+    later = time.monotonic() + SURE_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    other = root.create("job-1-b", 1)
+    assert other.is_fresh()
+    assert (tmp_path / "shared" / "root").stat().st_mode & 0o777 == 0o700
+
+
+def _clear(path: Path) -> None:
+    """As what clears temporary folders does."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

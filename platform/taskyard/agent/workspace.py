@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -9,6 +10,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -46,6 +48,10 @@ _FOLDERS = ("work", "home", "tmp")
 
 #: Unused workspaces that are kept for the next jobs.
 _SPARES = 8
+
+#: One that was kept for longer is looked at again before it is used: what clears temporary folders
+#: of what is old may have been there.
+SURE_SECONDS = 60.0
 
 
 #: Mode, time of the last write and of the last change of any kind, in nanoseconds.
@@ -116,24 +122,31 @@ class WorkspaceRoot:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._spares: deque[Workspace] = deque()
-        for folder in (root.parent, root):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_ours(root)
+        #: Each with the monotonic instant since when it is kept.
+        self._spares: deque[tuple[Workspace, float]] = deque()
+        _make(root)
 
     def create(self, job_id: str, attempt: int) -> Workspace:
         """A fresh workspace for one attempt."""
         base = self._root / f"{job_id}.{attempt}.{secrets.token_hex(4)}"
-        try:
-            return self._spares.popleft().under(base)
-        except (IndexError, OSError):
-            return _laid_out(base)
+        # Several threads take of them.
+        with contextlib.suppress(IndexError):
+            while True:
+                spare, kept_at = self._spares.popleft()
+                is_whole = time.monotonic() - kept_at < SURE_SECONDS or spare.is_fresh()
+                with contextlib.suppress(OSError):
+                    if is_whole:
+                        return spare.under(base)
+                spare.remove()
+        # It may have been cleared away too, while no job was in it.
+        _make(self._root)
+        return _laid_out(base)
 
     def keep(self, workspace: Workspace) -> bool:
         """Its job is over: keep it for another if it is as it was, else it is to be removed."""
         kept = len(self._spares) < _SPARES and workspace.is_fresh()
         if kept:
-            self._spares.append(workspace)
+            self._spares.append((workspace, time.monotonic()))
         return kept
 
     def scratch(self) -> BinaryIO:
@@ -149,6 +162,12 @@ class WorkspaceRoot:
         for workspace in leftovers:
             workspace.remove()
         return len(leftovers)
+
+
+def _make(root: Path) -> None:
+    for folder in (root.parent, root):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_ours(root)
 
 
 def _laid_out(base: Path) -> Workspace:
