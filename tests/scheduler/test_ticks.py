@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from datetime import timedelta
+
 import pytest
 
 from taskyard.context import Platform
+from taskyard.nudges import Act
 from taskyard.scheduler import assignment, health, ticks
 from taskyard.scheduler.schedule import TICKS
+from tests import factories
 
 
 @pytest.mark.parametrize("name", TICKS)
@@ -51,3 +56,29 @@ def test_without_anything_to_place_no_pass_is_run(
     monkeypatch.setattr(assignment, "tick", fail)
     ticks.run(platform, "assignment")
     assert "assignment" in platform.store.locks.ticks()
+
+
+def test_the_sweep_waits_for_one_pass_whoever_asks_for_another_meanwhile(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes that take long are asked for again in each of them."""
+    soon: list[Act] = []
+    here = dataclasses.replace(platform, soon=soon.append)
+    store, decide, passes = here.store, assignment.decide, []
+
+    def decide_and_be_asked(*given: object, reserving: bool) -> assignment.Decision:
+        passes.append(reserving)
+        assert len(passes) < 5, "it goes on and on"
+        decision = decide(store, here.settings, reserving=reserving)
+        now = store.clock.now()
+        if len(passes) < 3:
+            hold = timedelta(seconds=10)
+            assert not store.locks.acquire(assignment.LOCK, "another", now=now, hold=hold)
+        return decision
+
+    monkeypatch.setattr(assignment, "decide", decide_and_be_asked)
+    store.jobs.submit([factories.queued_job()])
+    ticks.run(here, "assignment")
+    assert len(passes) == len(soon) == 1
+    soon.pop()()
+    assert passes == [True, False, False]

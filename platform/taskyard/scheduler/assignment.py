@@ -48,6 +48,8 @@ class PassReport:
     assigned: Sequence[Transition] = field(default_factory=list)
     lost: int = 0
     duration_ms: float = 0
+    #: Whether it was asked to go once more, and has left that to another.
+    asked_again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,18 @@ class Decision:
 
 
 def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassReport:
-    """Run a pass if none is running, else ask the running one to go once more."""
+    """Run a pass if none is running, else ask the running one to go once more.
+
+    That of a tick leaves it to another: where passes take long somebody asks in every one of
+    them, and the sweep, which waits for it, would come so late that it holds itself back.
+    """
     owner = secrets.token_hex(6)
     if not store.locks.acquire(LOCK, owner, now=store.clock.now(), hold=LOCK_HOLD):
         return PassReport(trigger=trigger, ran=False)
     began = time.monotonic()
     assigned: list[Transition] = []
     queued = lost = 0
+    asked_again = False
     try:
         while True:
             decision = decide(store, settings, reserving=trigger == "tick")
@@ -75,6 +82,9 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
             assigned += won
             queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
             if store.locks.release(LOCK, owner):
+                break
+            if asked_again := trigger == "tick":
+                store.locks.give_up(LOCK, owner)
                 break
             store.locks.clear_flag(LOCK, owner)
     except Exception:
@@ -88,6 +98,7 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
         assigned=assigned,
         lost=lost,
         duration_ms=round((time.monotonic() - began) * 1000, 1),
+        asked_again=asked_again,
     )
     _record(store, report)
     return report

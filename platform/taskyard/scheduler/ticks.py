@@ -89,9 +89,12 @@ def _expire(platform: Platform) -> TimeoutsReport:
 def _assign(platform: Platform) -> PassReport:
     """A pass, unless there is nothing for one: no lock is taken for that."""
     reserved = any(worker.reserved_for for worker in platform.store.workers.listed())
-    if reserved or platform.store.live.waiting_shapes():
-        return platform.run_pass("tick")
-    return PassReport(trigger="tick")
+    if not reserved and not platform.store.live.waiting_shapes():
+        return PassReport(trigger="tick")
+    report = platform.run_pass("tick")
+    if report.asked_again:
+        platform.nudge("asked")
+    return report
 
 
 def _shown(value: Any) -> Any:
