@@ -47,6 +47,8 @@ def pack(
             if entries >= cap_entries or taken >= cap_bytes:
                 cut = True
                 break
+            if whole and _is_itself(path, target):
+                continue
             try:
                 size = _add(archive, path, name, cap_bytes - taken, whole=whole)
             except _NoRoom:
@@ -98,6 +100,11 @@ def _named_by(path: Path, folder: Path) -> Path:
     real = Path(os.path.realpath(path))
     inside = real.is_relative_to(os.path.realpath(folder)) and real.is_file()
     return real if inside else path
+
+
+def _is_itself(path: Path, target: BinaryIO) -> bool:
+    """Whether this is the archive, which grows as it is read: it may be made inside the folder."""
+    return os.path.samestat(path.lstat(), os.fstat(target.fileno()))
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: bool) -> int | None:

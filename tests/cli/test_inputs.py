@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import click
 import pytest
 
 from taskyard.agent.line import SHELL
+from taskyard.cli import inputs
 from taskyard.cli.inputs import collect, join_command
+from taskyard.settings import Settings
 from tests import factories
 
 
@@ -83,6 +86,17 @@ def test_what_of_a_folder_cannot_be_sent_is_named_in_one_line(
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert told.rstrip().endswith(": fifo, gone, loop, out, socket, to-sub")
+
+
+def test_a_folder_in_which_temporary_files_are_made_is_sent_without_its_own_archive(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "Settings", lambda: Settings(upload_cap_bytes=1_000_000))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (folder / "a.txt").write_bytes(os.urandom(300_000))
+    with collect(folder) as packed, zipfile.ZipFile(packed or "") as archive:
+        assert archive.namelist() == ["a.txt"]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mknod])
