@@ -205,6 +205,17 @@ def test_packing_keeps_regular_files_and_nothing_else(tmp_path: Path) -> None:
     assert (report.entries, report.cut) == (2, False)
 
 
+def test_nothing_is_packed_of_what_a_link_names_that_was_put_in_the_folders_place(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("x")
+    folder = tmp_path / "work"
+    folder.symlink_to(tmp_path / "elsewhere")
+    report = packing.pack(folder, io.BytesIO(), cap_bytes=1000, cap_entries=100)
+    assert (report.entries, report.cut) == (0, False)
+
+
 def test_names_that_are_no_text_are_packed_and_kept_apart(tmp_path: Path) -> None:
     for name in (b"caf\xe9", b"caf\xe8", "café".encode()):
         (tmp_path / os.fsdecode(name)).write_bytes(name)

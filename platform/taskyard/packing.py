@@ -72,6 +72,9 @@ def _regular_files(folder: Path, *, whole: bool) -> Iterator[tuple[Path, str]]:
     """The regular files below, in a stable order, each with its name in the archive; of the
     ``whole`` folder all that is to be kept, or told of.
     """
+    # A job may have put one in the place of its folder.
+    if not whole and folder.is_symlink():
+        return
     for here, below, names in os.walk(folder, onerror=_fail if whole else None, followlinks=False):
         below.sort()
         if whole:
