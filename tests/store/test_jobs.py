@@ -94,6 +94,15 @@ def test_a_batch_of_assignments_tells_which_were_won(store: Store) -> None:
     assert store.jobs.get(jobs[2].job_id).status is JobStatus.CANCELLED
 
 
+def test_of_two_batches_that_decide_the_same_in_one_millisecond_one_wins(store: Store) -> None:
+    job = stored(store, factories.queued_job())
+    one, other = assignment(job), assignment(job)
+    assert one.entry == other.entry
+    assert store.jobs.apply_all([one]) == [one]
+    assert store.jobs.apply_all([other]) == []
+    assert store.jobs.get(job.job_id).lease_id == one.changes["leaseId"]
+
+
 def test_ends_that_are_written_together_are_what_each_alone_would_be(store: Store) -> None:
     job = factories.running_job()
     jobs = [replace(job, job_id=f"job-{number}") for number in range(4)]

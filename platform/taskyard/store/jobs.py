@@ -239,11 +239,20 @@ class JobStore:
             return int(error.details["nMatched"])
 
     def _performed(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Those whose line is in their job's history."""
+        """Those whose line is in their job's history, under the lease that they gave it.
+
+        Another pass may have written the same line in the same millisecond.
+        """
         ids = [transition.job_id for transition in transitions]
-        found = self._jobs.find({"_id": {"$in": ids}}, {"history": {"$slice": -_LAST_LINES}})
-        histories = {document["_id"]: document["history"] for document in found}
-        return [t for t in transitions if dict(t.entry) in histories.get(t.job_id, ())]
+        wanted = {"leaseId": 1, "history": {"$slice": -_LAST_LINES}}
+        found = {job["_id"]: job for job in self._jobs.find({"_id": {"$in": ids}}, wanted)}
+        return [
+            transition
+            for transition in transitions
+            if (job := found.get(transition.job_id))
+            and dict(transition.entry) in job["history"]
+            and transition.changes.get("leaseId") in (None, job.get("leaseId"))
+        ]
 
     def _told(self, transitions: Sequence[Transition], won: Collection[str]) -> None:
         """Tell of each, and count what moves a counter in one write for all."""
