@@ -216,6 +216,19 @@ def test_nothing_is_packed_of_what_a_link_names_that_was_put_in_the_folders_plac
     assert (report.entries, report.cut) == (0, False)
 
 
+@pytest.mark.parametrize("size", [999, 1000, 1001])
+def test_a_file_is_packed_that_needs_an_entry_for_large_ones(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, what is no text is a little larger than before."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)
+    (tmp_path / "f").write_bytes(content := os.urandom(size))
+    target = io.BytesIO()
+    packing.pack(tmp_path, target, cap_bytes=2000, cap_entries=100)
+    with zipfile.ZipFile(target) as packed:
+        assert packed.read("f") == content
+
+
 def test_names_that_are_no_text_are_packed_and_kept_apart(tmp_path: Path) -> None:
     for name in (b"caf\xe9", b"caf\xe8", "café".encode()):
         (tmp_path / os.fsdecode(name)).write_bytes(name)

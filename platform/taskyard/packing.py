@@ -133,8 +133,10 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: b
         entry = zipfile.ZipInfo(name)
         entry.compress_type = zipfile.ZIP_DEFLATED
         entry.external_attr = stat.S_IMODE(status.st_mode) << 16
+        # Tells zipfile which form of entry is needed; what is written counts in the end.
+        entry.file_size = status.st_size
         taken = 0
-        with archive.open(entry, "w", force_zip64=status.st_size > 2**31) as target:
+        with archive.open(entry, "w") as target:
             # It may grow while it is read.
             while taken < room and (piece := source.read(min(_PIECE_BYTES, room - taken))):
                 target.write(piece)

@@ -91,12 +91,26 @@ def test_what_of_a_folder_cannot_be_sent_is_named_in_one_line(
 def test_a_folder_in_which_temporary_files_are_made_is_sent_without_its_own_archive(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "Settings", lambda: Settings(upload_cap_bytes=1_000_000))
+    monkeypatch.setattr(inputs, "Settings", lambda: Settings(archive_cap_bytes=1_000_000))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     (folder / "a.txt").write_bytes(os.urandom(300_000))
     with collect(folder) as packed, zipfile.ZipFile(packed or "") as archive:
         assert archive.namelist() == ["a.txt"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_may_be_larger_than_an_upload_if_its_archive_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Settings(upload_cap_bytes=1000, archive_cap_bytes=10_000)
+    monkeypatch.setattr(inputs, "Settings", lambda: small)
+    (folder / "log").write_text("x" * 9000)
+    with collect(folder) as packed:
+        assert packed is not None
+        assert packed.stat().st_size < 1000
+    (folder / "more").write_text("x" * 1000)
+    with pytest.raises(click.ClickException, match="more than an archive may hold"):
+        collect(folder).__enter__()
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mknod])

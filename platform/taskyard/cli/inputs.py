@@ -46,7 +46,7 @@ def collect(file: Path | None) -> Iterator[Path | None]:
         with target.open("w+b") as packed:
             report = _packed(file, packed, Settings())
         if report.cut:
-            raise click.ClickException(f"{file} is larger than an upload may be.")
+            raise click.ClickException(f"{file} is more than an archive may hold.")
         if report.left_out:
             _tell(report.left_out, file)
         yield target
@@ -57,7 +57,7 @@ def _packed(folder: Path, target: BinaryIO, limits: Settings) -> packing.PackRep
         return packing.pack(
             folder,
             target,
-            cap_bytes=limits.upload_cap_bytes,
+            cap_bytes=limits.archive_cap_bytes,
             cap_entries=limits.archive_cap_entries,
             whole=True,
         )
