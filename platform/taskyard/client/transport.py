@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,29 +23,23 @@ _READ_SECONDS = 75.0
 
 
 class Transport:
-    """One connection pool to one API."""
+    """One connection pool to one API, in each process that uses it."""
 
     def __init__(
         self, connection: Connection, transport: httpx2.BaseTransport | None = None
     ) -> None:
         self.url = connection.url
-        headers = {"User-Agent": f"taskyard/{__version__}"}
+        self._headers = {"User-Agent": f"taskyard/{__version__}"}
         if connection.token:
             if not (connection.token.isascii() and connection.token.isprintable()):
                 raise ConfigurationError(
                     "The token is not one: it has characters that no token has. "
                     "It is TASKYARD_TOKEN, else the one that is saved."
                 )
-            headers["Authorization"] = f"Bearer {connection.token}"
-        try:
-            self._http = httpx2.Client(
-                base_url=connection.url,
-                headers=headers,
-                timeout=httpx2.Timeout(_READ_SECONDS, connect=5),
-                transport=transport,
-            )
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise ConfigurationError(f"{connection.url!r} is not an address: {error}") from None
+            self._headers["Authorization"] = f"Bearer {connection.token}"
+        self._transport = transport
+        self._pool = self._opened()
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Give back the connections."""
@@ -95,6 +90,25 @@ class Transport:
                 time.sleep(_pause(answer))
         except httpx2.RequestError as error:
             raise self._unreachable(error) from None
+
+    @property
+    def _http(self) -> httpx2.Client:
+        """The pool of this process: one that was forked would read its parent's answers."""
+        if self._process != os.getpid():
+            self._pool = self._opened()
+            self._process = os.getpid()
+        return self._pool
+
+    def _opened(self) -> httpx2.Client:
+        try:
+            return httpx2.Client(
+                base_url=self.url,
+                headers=self._headers,
+                timeout=httpx2.Timeout(_READ_SECONDS, connect=5),
+                transport=self._transport,
+            )
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ConfigurationError(f"{self.url!r} is not an address: {error}") from None
 
     def _check(self, answer: httpx2.Response) -> None:
         """Raise RequestFailed with the words of the problem document."""

@@ -1,0 +1,61 @@
+"""Requests to something that only counts as an API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+#: Asks, and asks again in a process that is forked from it, and once more itself.
+FORKS = """
+import os, sys
+from taskyard import Client
+
+with Client(sys.argv[1], "t") as client:
+    client.ready()
+    if os.fork():
+        os.wait()
+    client.ready()
+"""
+
+
+class Api(BaseHTTPRequestHandler):
+    """Answers whoever asks, and notes by which connection that was."""
+
+    protocol_version = "HTTP/1.1"
+    asked_by: list[int]
+
+    def do_GET(self) -> None:
+        self.asked_by.append(self.client_address[1])
+        answer = json.dumps({"version": "1", "checks": {}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[ThreadingHTTPServer]:
+    Api.asked_by = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_forked_process_asks_by_a_connection_of_its_own(api: ThreadingHTTPServer) -> None:
+    """Else one would read what the other was answered: another job's status, or its id."""
+    url = f"http://127.0.0.1:{api.server_port}"
+    subprocess.run([sys.executable, "-c", FORKS, url], check=True)
+    parent, child, again = Api.asked_by
+    assert parent == again != child
