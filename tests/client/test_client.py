@@ -361,6 +361,67 @@ def test_a_follower_gives_up_a_minute_after_the_line_has_dropped(
     assert RECONNECT_SECONDS < line.now - 600 < RECONNECT_SECONDS + 2
 
 
+class Waited(httpx2.BaseTransport):
+    """Answers about a job that ends later, and is away for some requests in between. Time passes
+    there alone.
+    """
+
+    def __init__(self, *, answers: int = 1, away: int) -> None:
+        """``answers`` before it goes away."""
+        self.now = 0.0
+        self._answers, self._away = answers, away
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self._answers:
+            self._answers -= 1
+            return httpx2.Response(200, json={"completedAt": None, "ended": 0})
+        if self._away:
+            self._away -= 1
+            raise httpx2.ConnectError("nobody there")
+        return httpx2.Response(200, json={"completedAt": 1, "ended": 1, "jobs": [{}]})
+
+
+@pytest.fixture(params=[lambda c: c.wait("any"), lambda c: c.wait_for_all(["any"])])
+def waits(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Waited], Any]:
+    def wait(api: Waited) -> Any:
+        for module in ("client", "transport"):
+            monkeypatch.setattr(f"taskyard.client.{module}.time", api)
+        with Client("http://localhost", "t", transport=api) as client:
+            return request.param(client)
+
+    return wait
+
+
+def test_who_waits_for_a_job_waits_on_while_the_api_is_started_again(
+    waits: Callable[[Waited], Any],
+) -> None:
+    assert waits(Waited(away=10 * TRIES))
+
+
+def test_who_waits_gives_up_a_minute_after_the_api_has_gone(
+    waits: Callable[[Waited], Any],
+) -> None:
+    api = Waited(away=1000)
+    with pytest.raises(ServerUnreachable, match="nobody there"):
+        waits(api)
+    assert RECONNECT_SECONDS < api.now < RECONNECT_SECONDS + 5
+
+
+def test_who_would_wait_where_nobody_is_is_told_at_once(waits: Callable[[Waited], Any]) -> None:
+    api = Waited(answers=0, away=1000)
+    with pytest.raises(ServerUnreachable, match="nobody there"):
+        waits(api)
+    assert api.now < 5
+
+
 class Cut:
     """A line to the server that can be dropped in the middle."""
 

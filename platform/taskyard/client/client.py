@@ -6,11 +6,12 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -20,7 +21,9 @@ from taskyard.client.config import Connection
 from taskyard.client.transport import Transport
 from taskyard.errors import RequestFailed, ServerUnreachable
 
-#: A follower that lost the API tries for this long to come back, each time.
+T = TypeVar("T")
+
+#: Who follows or waits and lost the API tries for this long to come back, each time.
 RECONNECT_SECONDS = 60.0
 
 _LONG_POLL_SECONDS = 60
@@ -93,10 +96,11 @@ class Client:
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """The job once it has ended."""
-        while True:
-            job = self.status(job_id, wait_seconds=_LONG_POLL_SECONDS)
-            if job["completedAt"] is not None:
-                return job
+        # At once, so that who asks where nobody is need not wait to be told.
+        job = self.status(job_id)
+        while job["completedAt"] is None:
+            job = _insist(partial(self.status, job_id, wait_seconds=_LONG_POLL_SECONDS))
+        return job
 
     def results(self, job_ids: Sequence[str], *, wait_seconds: int = 0) -> dict[str, Any]:
         """How up to 1,000 jobs ended: ``{jobs, ended}``, in this order, as soon as all have ended
@@ -107,10 +111,10 @@ class Client:
 
     def wait_for_all(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The results of up to 1,000 jobs once all have ended, in this order."""
-        while True:
-            answer = self.results(job_ids, wait_seconds=_LONG_POLL_SECONDS)
-            if answer["ended"] == len(job_ids):
-                return list(answer["jobs"])
+        answer = self.results(job_ids)
+        while answer["ended"] < len(job_ids):
+            answer = _insist(partial(self.results, job_ids, wait_seconds=_LONG_POLL_SECONDS))
+        return list(answer["jobs"])
 
     def list_jobs(self, **filters: Any) -> dict[str, Any]:
         """A page of jobs, newest first: ``{jobs, count, next}``. Filters have the API's names."""
@@ -145,20 +149,18 @@ class Client:
 
     def follow(self, job_id: str) -> Iterator[Event]:
         """A job's events until its end; comes back to where it was when the line drops."""
-        last, give_up_at = "", math.inf
+        last, patience = "", _Patience()
         while True:
             try:
                 with self._events(job_id, last) as events:
-                    give_up_at = math.inf
+                    patience = _Patience()
                     for event in events:
                         last = event.id
                         yield Event(name=event.event, data=json.loads(event.data))
                         if event.event == "end":
                             return
             except (ServerUnreachable, RequestFailed) as error:
-                give_up_at = min(give_up_at, time.monotonic() + RECONNECT_SECONDS)
-                away = isinstance(error, ServerUnreachable) or error.status == 503
-                if not away or not last or time.monotonic() > give_up_at:
+                if not last or not patience.bears(error):
                     raise
             time.sleep(1)
 
@@ -202,3 +204,28 @@ class Client:
         with self._api.stream(path, kind, params={"jobId": job_id}, headers=headers) as answer:
             # What carries no data only sets the pace of reconnecting.
             yield (event for event in httpx2.EventSource(answer) if event.data)
+
+
+class _Patience:
+    """That of one who waits for a job, from the first failure on."""
+
+    def __init__(self) -> None:
+        self._ends_at = math.inf
+
+    def bears(self, error: ServerUnreachable | RequestFailed) -> bool:
+        """Whether to try again: the API or its database is away, and has not been for too long."""
+        self._ends_at = min(self._ends_at, time.monotonic() + RECONNECT_SECONDS)
+        away = isinstance(error, ServerUnreachable) or error.status == 503
+        return away and time.monotonic() <= self._ends_at
+
+
+def _insist(ask: Callable[[], T]) -> T:
+    """The answer, though the API may be away meanwhile."""
+    patience = _Patience()
+    while True:
+        try:
+            return ask()
+        except (ServerUnreachable, RequestFailed) as error:
+            if not patience.bears(error):
+                raise
+        time.sleep(1)
