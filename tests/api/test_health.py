@@ -99,6 +99,23 @@ def test_no_scheduler_is_told_from_no_beat(
     assert all("beat sends no ticks" in words for words in failing(anonymous).values())
 
 
+def test_what_was_heard_of_while_the_clock_was_ahead_is_not_taken_for_alive(
+    anonymous: FlaskClient,
+    tick: Callable[[str], None],
+    show_life: Callable[[], None],
+    clock: TestClock,
+) -> None:
+    day = 24 * 3600
+    for step in (day, -day):
+        clock.advance(step)
+        show_life()
+        for name in TICKS:
+            tick(name)
+        assert failing(anonymous) == {}
+    clock.advance(60)
+    assert set(failing(anonymous)) == {"scheduler", *(f"tick.{name}" for name in TICKS)}
+
+
 @pytest.mark.usefixtures("working")
 def test_a_scheduler_that_was_silent_for_three_health_ticks_is_down_though_ticks_ran(
     anonymous: FlaskClient, tick: Callable[[str], None], clock: TestClock

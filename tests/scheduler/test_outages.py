@@ -142,6 +142,25 @@ def test_a_step_of_the_databases_clock_expires_nothing_that_is_renewed(
     assert (running.job.status, running.job.attempts) == (JobStatus.RUNNING, 1)
 
 
+def test_a_clock_that_was_a_day_ahead_for_a_moment_holds_the_sweep_for_no_day(
+    store: Store, settings: Settings, clock: TestClock, running: Running
+) -> None:
+    day = 24 * 3600
+    sweep(store, settings)
+    clock.advance(day)
+    assert sweep(store, settings).held_back
+    clock.advance(-day)
+    hold = timeouts.outage_hold(settings).total_seconds()
+    held: list[bool] = []
+    for _ in range(25):
+        held.append(sweep(store, settings).held_back)
+        clock.advance(2)
+    assert hold <= 2 * held.index(False) <= hold + 2
+    assert running.job.status is JobStatus.QUEUED
+    clock.advance(20)
+    assert sweep(store, settings).held_back, "an outage is seen again"
+
+
 def test_a_scheduler_that_dies_after_its_note_leaves_the_hold_to_others(
     store: Store, settings: Settings, clock: TestClock, running: Running
 ) -> None:

@@ -16,6 +16,11 @@ from pymongo.errors import DuplicateKeyError
 #: A lock that is given back is free for whoever asks, however old the instant that it asks with.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: A mark that is so far ahead of the server's clock was made before that was set back.
+_SET_BACK_MS = 60_000
+
+_IS_AHEAD = {"$gt": ["$at", {"$add": ["$$NOW", _SET_BACK_MS]}]}
+
 #: Whoever took the lock while we tried began after we asked, and sees what we ask for.
 _TRIES = 3
 
@@ -72,8 +77,8 @@ class LockStore:
 
     def note_tick(self, mark: TickMark) -> None:
         """Note that a tick ran to its end."""
-        did = {"ms": mark.ms, "report": mark.report}
-        noted = {"$max": {"at": mark.at}, "$set": did}
+        did = {"ms": mark.ms, "report": {"$literal": mark.report}}
+        noted = [{"$set": {"at": _moved_to(mark.at), **did}}]
         self._locks.update_one({"_id": f"tick.{mark.name}"}, noted, upsert=True)
 
     def ticks(self) -> dict[str, datetime]:
@@ -95,7 +100,8 @@ class LockStore:
 
     def show_life(self, name: str, *, now: datetime) -> None:
         """Note that a process of this name lives; the processes of one name share the mark."""
-        self._locks.update_one({"_id": f"alive.{name}"}, {"$max": {"at": now}}, upsert=True)
+        lives = [{"$set": {"at": _moved_to(now)}}]
+        self._locks.update_one({"_id": f"alive.{name}"}, lives, upsert=True)
 
     def last_sign_of_life(self, name: str) -> datetime | None:
         """When a process of this name was last heard of."""
@@ -109,24 +115,28 @@ class LockStore:
 
         One that comes more than ``gap`` after the last holds back all sweeps for ``hold``. Note
         and hold are one write: whoever dies, is paused or races with another in between cannot
-        lose the one without the other, and a failover rolls back both or neither.
+        lose the one without the other, and a failover rolls back both or neither. A hold from
+        before the server's clock was set back is one from now on.
         """
+        until = now + hold
         passed_ms = {"$subtract": [now, "$at"]}
         outage = {"$gt": [passed_ms, round(gap.total_seconds() * 1000)]}
+        cases = [
+            {"case": {"$and": [_IS_AHEAD, {"$gt": ["$heldUntil", until]}]}, "then": until},
+            {"case": outage, "then": {"$max": ["$heldUntil", until]}},
+        ]
+        held_until = {"$switch": {"branches": cases, "default": "$heldUntil"}}
         mark = self._locks.find_one_and_update(
             {"_id": f"tick.{name}"},
-            [
-                {
-                    "$set": {
-                        "heldUntil": {
-                            "$cond": [outage, {"$max": ["$heldUntil", now + hold]}, "$heldUntil"]
-                        },
-                        # Of one that was paused and wakes with an old ``now`` nothing is learnt.
-                        "at": {"$max": ["$at", now]},
-                    }
-                }
-            ],
+            [{"$set": {"heldUntil": held_until, "at": _moved_to(now)}}],
             upsert=True,
             return_document=ReturnDocument.AFTER,
         )
         return mark.get("heldUntil") if mark else None
+
+
+def _moved_to(now: datetime) -> dict[str, Any]:
+    """A mark's instant: of one that was paused and wakes with an old ``now`` nothing is learnt, so
+    it goes back only with the server's clock.
+    """
+    return {"$cond": [_IS_AHEAD, now, {"$max": ["$at", now]}]}
