@@ -34,8 +34,9 @@ PASSED_TO_JOBS = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR
 
 DAY_SECONDS = 24 * 3600
 
-#: Most of each unit: more is a mistake, and much more is no instant that can be stored.
+#: Most of each unit: more is a mistake, and much more is nothing that can be stored.
 _MOST = {"_seconds": 366 * DAY_SECONDS, "_days": 36_500, "_bytes": 2**53}
+_MOST |= dict.fromkeys(("_jobs", "_count", "_mb", "_entries"), 2**31)
 
 #: Numbers that may be 0: it means none, at once, or as much as there is.
 _MAY_BE_ZERO = frozenset(
@@ -46,7 +47,7 @@ _MAY_BE_ZERO = frozenset(
 )
 
 #: What MongoDB takes on every system as a database's name, and no more than a URI can hold plain.
-_DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_DATABASE = re.compile(r"(?!(?:admin|config|local)\Z)[A-Za-z0-9_-]{1,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +156,8 @@ def check(settings: Settings) -> Settings:
         )
     if not _DATABASE.fullmatch(settings.database):
         raise ConfigurationError(
-            "TASKYARD_DATABASE must be letters, digits, _ and -, at most 63 of them, "
-            f"not {settings.database!r}."
+            "TASKYARD_DATABASE must be letters, digits, _ and -, at most 63 of them, and none of "
+            f"MongoDB's own databases, not {settings.database!r}."
         )
     for label in settings.labels:
         if not re.fullmatch(LABEL_PATTERN, label):
