@@ -271,7 +271,7 @@ def expire(world: World, fault: Break) -> None:
     gone = lifecycle.expire(world.job(lease), at=late)
     assert gone
     fault()
-    world.again(lambda: world.platform.store.jobs.apply(gone))
+    world.again(lambda: world.platform.store.jobs.apply_all([gone]))
     assert world.verbs(world.job(lease)) == ["assign", "start", "expire"]
 
 
@@ -298,7 +298,7 @@ TABLE: list[tuple[Act, str, str]] = [
     (stream, "insert", "output"),
     (result, "insert", "output"),
     (result, "findAndModify", "jobs"),
-    (expire, "findAndModify", "jobs"),
+    (expire, "update", "jobs"),
 ]
 
 

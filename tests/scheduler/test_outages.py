@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 
 from taskyard import ids
 from taskyard.clock import RESYNC_SECONDS
@@ -159,6 +160,31 @@ def test_a_clock_that_was_a_day_ahead_for_a_moment_holds_the_sweep_for_no_day(
     assert running.job.status is JobStatus.QUEUED
     clock.advance(20)
     assert sweep(store, settings).held_back, "an outage is seen again"
+
+
+def test_a_sweep_writes_once_however_many_leases_are_over(
+    store: Store, settings: Settings, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waited for a majority for each job would come too late, and hold back the next."""
+    lost = [Running(store) for _ in range(5)]
+    for _ in range(8):
+        sweep(store, settings)
+        clock.advance(2)
+    renewed = Running(store)
+    waited: list[str] = []
+    for name in ("find_one_and_update", "bulk_write", "update_many", "update_one"):
+        write = getattr(Collection, name)
+
+        def counted(collection: Any, *given: Any, _write: Any = write, **named: Any) -> Any:
+            if collection.name == "jobs":
+                waited.append(collection.name)
+            return _write(collection, *given, **named)
+
+        monkeypatch.setattr(Collection, name, counted)
+    assert sweep(store, settings).requeued == len(lost)
+    assert len(waited) == 1
+    assert {one.job.status for one in lost} == {JobStatus.QUEUED}
+    assert renewed.job.status is JobStatus.RUNNING
 
 
 def test_a_scheduler_that_dies_after_its_note_leaves_the_hold_to_others(

@@ -9,9 +9,8 @@ from taskyard import events
 from taskyard.clock import RESYNC_SECONDS
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus, Verb
-from taskyard.jobs.transition import Moment
+from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 
@@ -45,12 +44,10 @@ def tick(store: Store, settings: Settings) -> TimeoutsReport:
     if not _may_expire(store, settings, now):
         store.counters.add({Counter.SWEEPS_HELD_BACK: 1})
         return TimeoutsReport(held_back=True)
-    overdue = store.live.overdue(now, limit=AT_ONCE)
-    expired = [_expire(store, settings, job, now) for job in overdue]
-    moved = [job for job in expired if job is not None]
-    requeued = sum(1 for job in moved if job.status is JobStatus.QUEUED)
-    report = TimeoutsReport(requeued=requeued, ended=len(moved) - requeued)
-    if moved:
+    expired = _expire(store, settings, now)
+    requeued = sum(1 for transition in expired if transition.to is JobStatus.QUEUED)
+    report = TimeoutsReport(requeued=requeued, ended=len(expired) - requeued)
+    if expired:
         events.warn("scheduler.expired", requeued=report.requeued, ended=report.ended)
     return report
 
@@ -85,20 +82,26 @@ def _may_expire(store: Store, settings: Settings, now: datetime) -> bool:
     return held_until is None or held_until <= now
 
 
-def _expire(store: Store, settings: Settings, job: Job, now: datetime) -> Job | None:
-    """Expire one job; None when somebody was faster or the lease was renewed meanwhile.
+def _expire(store: Store, settings: Settings, now: datetime) -> list[Transition]:
+    """Expire what is overdue; not what somebody was faster with, or what was renewed meanwhile.
+
+    In one write: where each waits for a distant majority, one for each job would take longer than
+    the gap after which the next sweep holds itself back.
 
     ``now`` is the instant at which the sweep was found not to be held back, and no later one: a
     scheduler that is paused between the two must not judge by what it finds when it wakes.
     """
     at = Moment(now=now, keep=timedelta(days=settings.job_retention_days))
-    transition = lifecycle.expire(job, at=at)
-    if transition is None:
-        return None
-    moved = store.jobs.apply(transition)
+    overdue = store.live.overdue(now, limit=AT_ONCE)
+    decided = [lifecycle.expire(job, at=at) for job in overdue]
+    expired = store.jobs.apply_all([transition for transition in decided if transition])
     # A worker that was heard of all the time, and did not end a job in time, is not lost.
-    if moved is not None and transition.verb is Verb.EXPIRE:
+    held_since: dict[str, datetime] = {}
+    for job in (t.job for t in expired if t.verb is Verb.EXPIRE):
         assert job.assigned_agent_id is not None
         assert job.assigned_at is not None
-        store.workers.suspend(job.assigned_agent_id, held_since=job.assigned_at, now=at.now)
-    return moved
+        last = held_since.get(job.assigned_agent_id, job.assigned_at)
+        held_since[job.assigned_agent_id] = max(last, job.assigned_at)
+    for worker_id, since in sorted(held_since.items()):
+        store.workers.suspend(worker_id, held_since=since, now=now)
+    return expired
