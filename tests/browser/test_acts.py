@@ -253,3 +253,19 @@ def test_what_a_tool_did_to_a_list_is_not_carried_on(page: Page, scene: Scene) -
     scene.submit("redraws", "true")
     expect(row(page, scene, "redraws")).to_contain_text("Completed")
     assert page.locator("#all").get_attribute("style") is None
+
+
+def test_who_signs_out_in_one_tab_is_asked_to_sign_in_in_the_others(
+    opens: Opens, scene: Scene, complaints: list[str]
+) -> None:
+    jobs = opens("/")
+    job, third = jobs.context.new_page(), jobs.context.new_page()
+    job.goto(scene.page("runs"))
+    third.goto(f"{scene.url}/workers")
+    third.get_by_role("button", name="Sign out").click()
+    for tab, here in ((jobs, "/?"), (job, f"/jobs/{scene.jobs['runs']}?")):
+        expect(tab.locator("h1")).to_have_text("Sign in")
+        expect(tab.locator("main input[name=next]")).to_have_value(here)
+    # That the part was refused is for the console, and no fault.
+    assert all("401" in said for said in complaints)
+    complaints.clear()

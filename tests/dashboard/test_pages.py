@@ -46,6 +46,12 @@ def viewer(platform: Platform) -> FlaskClient:
     return browser(platform, "viewer")
 
 
+@pytest.fixture
+def anonymous(platform: Platform) -> FlaskClient:
+    """A browser that is not signed in."""
+    return create_app(platform).test_client()
+
+
 def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
     job = factories.job_in(status, now=platform.store.clock.now(), **fields)
     platform.store.jobs.submit([job])
@@ -482,6 +488,14 @@ def test_signing_in_keeps_the_token_from_scripts_and_goes_back(platform: Platfor
     assert client.get("/workers").status_code == 200
     client.post("/sign-out", headers=OWN_SITE)
     assert client.get("/workers").status_code == 302
+
+
+def test_an_open_page_of_who_was_signed_out_is_led_to_sign_in_and_back(
+    anonymous: FlaskClient,
+) -> None:
+    part = anonymous.get("/workers", headers={"HX-Request": "true"})
+    assert part.status_code == 401
+    assert part.headers["HX-Redirect"] == "/sign-in?next=/workers?"
 
 
 @pytest.mark.parametrize("path", ["/theme", "/sign-in"])

@@ -115,7 +115,7 @@ def install(app: Flask, platform: Platform) -> None:
             return None
         found = _caller(platform)
         if found is None and _is_page():
-            return redirect(url_for("dashboard.sign_in", next=request.full_path))  # type: ignore[return-value] # werkzeug's base class
+            return _to_sign_in()
         if found is None:
             raise Unauthenticated("Send a token: Authorization: Bearer tyk_…")
         if not found.roles & ROLES.get(request.endpoint or "", frozenset()):
@@ -202,6 +202,16 @@ def _origin_is_ours() -> bool | None:
         return urlsplit(origin).netloc == request.host
     except ValueError:
         return False
+
+
+def _to_sign_in() -> Response:
+    """The way to the page to sign in, and back from there."""
+    there = url_for("dashboard.sign_in", next=request.full_path)
+    if "HX-Request" in request.headers:
+        # An open page asks for a part of itself: a redirect would give it another page's, which
+        # has no such part. This has the browser go there.
+        return Response(status=401, headers={"HX-Redirect": there, "WWW-Authenticate": "Bearer"})
+    return redirect(there)  # type: ignore[return-value] # werkzeug's base class
 
 
 def _is_page() -> bool:
