@@ -107,6 +107,11 @@ class Site:
         tasks = {"queue": {"$not": {"$regex": "pidbox|celeryev"}}}
         return list(self.database["broker.messages"].find(tasks))
 
+    def has_expired(self) -> bool:
+        """Whether the server's clock has passed some message's time."""
+        past = {"$expr": {"$lt": ["$notAfter", "$$NOW"]}, "notAfter": {"$exists": True}}
+        return self.database["broker.messages"].count_documents(past) > 0
+
     def dead_letters(self) -> list[Document]:
         return list(self.database["broker.dead_letters"].find())
 

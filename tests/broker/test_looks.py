@@ -103,6 +103,16 @@ def test_a_message_for_later_comes_when_it_is_due(site: Site, turn: Turn, got: l
     go_on(turn, lambda: len(got) == 1)
 
 
+def test_what_expired_hides_nothing_that_becomes_due(
+    site: Site, turn: Turn, got: list[Any]
+) -> None:
+    """The server collects once a minute; until then it is there, and nobody may claim it."""
+    site.send("note", "expired", expiration=0.01)
+    wait(site.has_expired, site.messages)
+    site.send("note", "later", countdown=0.5)
+    go_on(turn, lambda: len(got) == 1)
+
+
 def test_what_another_holds_comes_when_its_lease_ends(open_site: OpenSite, got: list[Any]) -> None:
     site = open_site(lease_seconds=LEASE_SECONDS)
     with (

@@ -61,7 +61,7 @@ def test_what_is_due_later_runs_later_and_what_expired_never(worker: Worker, sit
     site.send("note", "countdown", countdown=1)
     site.send("again", "again", 1)
     site.send("note", "now")
-    wait(lambda: expired(site), site.messages)
+    wait(site.has_expired, site.messages)
     site.open(first)
     wait(lambda: "countdown" in site.told() and "again" in site.told("try1"), lambda: worker.log)
     for held in others:
@@ -70,12 +70,6 @@ def test_what_is_due_later_runs_later_and_what_expired_never(worker: Worker, sit
     assert told.index("now") < told.index("countdown")
     assert site.told("try0") == ["again"]
     assert "expired" not in told
-
-
-def expired(site: Site) -> bool:
-    """Whether the server's clock has passed some message's time."""
-    past = {"$expr": {"$lt": ["$notAfter", "$$NOW"]}, "notAfter": {"$exists": True}}
-    return site.database["broker.messages"].count_documents(past) > 0
 
 
 def test_a_backlog_runs_by_priority_then_by_age(worker: Worker, site: Site) -> None:

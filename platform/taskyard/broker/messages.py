@@ -21,6 +21,7 @@ from taskyard.broker import writes
 from taskyard.broker.connection import may_pass
 from taskyard.broker.deliveries import Batch, Claimed, Delivery
 from taskyard.broker.stored import (
+    ALIVE,
     AT_ONCE,
     ORDER,
     READY,
@@ -140,7 +141,7 @@ class Messages:
         """In how many milliseconds the next message of these queues becomes due, or None; not
         more than 0 when one is due.
         """
-        soon = {"queue": {"$in": list(queues)}, **due_within(within_ms)}
+        soon = {"queue": {"$in": list(queues)}, "$and": [due_within(within_ms), ALIVE]}
         left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
         found = self._all.find_one(soon, left, sort=[("visibleAt", 1)])
         return int(found["ms"]) if found else None

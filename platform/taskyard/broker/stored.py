@@ -22,10 +22,10 @@ MOST_MS = 36_525 * 24 * 3600 * 1000
 
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
-_ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
-READY: Document = {"$and": [_VISIBLE, _ALIVE]}
+ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
+READY: Document = {"$and": [_VISIBLE, ALIVE]}
 #: Due or not, but nobody's: also what a consumer held that died.
-WAITING: Document = {"$and": [{"$or": [{"lease": None}, _VISIBLE]}, _ALIVE]}
+WAITING: Document = {"$and": [{"$or": [{"lease": None}, _VISIBLE]}, ALIVE]}
 #: What is held is not collected, its consumer answers for it. Once its lease and its time are
 #: over nobody may claim it any more, and nobody else would ever delete it.
 COLLECTED: Document = {
