@@ -173,5 +173,7 @@ _EXIT_CODES = {
     410: Gone.exit_code,
     413: InvalidRequest.exit_code,
     422: InvalidRequest.exit_code,
+    # A proxy's words for an API that does not answer.
+    **dict.fromkeys((502, 504), ServerUnreachable.exit_code),
     503: StoreUnavailable.exit_code,
 }

@@ -18,7 +18,7 @@ import httpx2
 
 from taskyard.client import config
 from taskyard.client.config import Connection
-from taskyard.client.transport import Transport
+from taskyard.client.transport import AWAY, Transport
 from taskyard.errors import RequestFailed, ServerUnreachable
 
 T = TypeVar("T")
@@ -215,7 +215,7 @@ class _Patience:
     def bears(self, error: ServerUnreachable | RequestFailed) -> bool:
         """Whether to try again: the API or its database is away, and has not been for too long."""
         self._ends_at = min(self._ends_at, time.monotonic() + RECONNECT_SECONDS)
-        away = isinstance(error, ServerUnreachable) or error.status == 503
+        away = isinstance(error, ServerUnreachable) or error.status in AWAY
         return away and time.monotonic() <= self._ends_at
 
 

@@ -18,6 +18,9 @@ from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
 #: up to 12 s; the API answers 503 after 5 s and asks for 2 s of patience.
 TRIES = 4
 
+#: The API without its database; a proxy without its API, as while that is started again.
+AWAY = frozenset({502, 503, 504})
+
 #: Longer than the longest long poll of the API, 60 s.
 _READ_SECONDS = 75.0
 
@@ -52,7 +55,7 @@ class Transport:
         for left in reversed(range(TRIES if again else 1)):
             try:
                 answer = self._http.request(method, path, **request)
-                if answer.status_code != 503 or not left:
+                if answer.status_code not in AWAY or not left:
                     break
                 time.sleep(_pause(answer))
             except httpx2.RequestError as error:
@@ -79,7 +82,7 @@ class Transport:
         try:
             for left in reversed(range(TRIES)):
                 with self._http.stream("GET", path, **request) as answer:
-                    if answer.status_code != 503 or not left:
+                    if answer.status_code not in AWAY or not left:
                         if answer.is_error:
                             answer.read()
                         self._check(answer)
