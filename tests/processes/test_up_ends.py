@@ -54,6 +54,20 @@ def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_jobs(
     assert second.taskyard("cancel", stubborn).returncode == 0
 
 
+def test_a_terminal_that_is_closed_ends_it_unless_it_was_started_with_nohup() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(supervisor.Stopped), supervisor._stoppable():
+            signal.raise_signal(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with supervisor._stoppable() as asked_to_stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked_to_stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_what_was_started_ends_even_when_up_itself_is_killed(
     start_up: Callable[..., Up],
 ) -> None:

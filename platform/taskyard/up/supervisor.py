@@ -216,14 +216,18 @@ def _watch(
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, wherever the start-up is."""
+    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, wherever the start-up is; not a SIGHUP that is
+    ignored, for somebody started us with ``nohup``.
+    """
     asked = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         asked.set()
         raise Stopped
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield asked
