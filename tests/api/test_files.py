@@ -138,6 +138,47 @@ def test_an_upload_without_a_file_names_the_field(api: FlaskClient) -> None:
     assert {entry["field"] for entry in answer.get_json()["errors"]} >= {"file"}
 
 
+MULTIPART = "multipart/form-data; boundary=x"
+
+
+def part(name: str, text: str) -> str:
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", part("commands", "true") + "--x--\r\n"),
+        (MULTIPART, part("commands", "true")),
+        (MULTIPART, "--x\r\nnonsense\r\n--x--\r\n"),
+        (MULTIPART, "true"),
+        ("application/x-www-form-urlencoded", b"commands=\xff"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_400(api: FlaskClient, kind: str, body: str | bytes) -> None:
+    answer = api.post("/api/execute", data=body, content_type=kind)
+    assert answer.status_code == 400
+    assert answer.get_json()["error"] == "The body is not a valid form."
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/api/jobs/create", "application/json", b'{"command": "true"}'),
+        ("/api/execute", "application/x-www-form-urlencoded", b"mode=distributed&commands=rm+/"),
+        ("/api/execute", MULTIPART, (part("commands", "true") + "--x--\r\n").encode()),
+    ],
+)
+def test_a_body_that_its_sender_broke_off_is_400_and_starts_nothing(
+    api: FlaskClient, platform: Platform, path: str, kind: str, body: bytes
+) -> None:
+    """As gunicorn hands it on: what came, though the length says more, and then an end."""
+    broken_off = {"CONTENT_LENGTH": str(len(body) + 5), "wsgi.input_terminated": True}
+    answer = api.post(path, data=body, content_type=kind, environ_overrides=broken_off)
+    assert answer.status_code == 400
+    assert api.get("/api/jobs/list").get_json()["count"] == 0
+
+
 def test_a_name_with_markup_or_control_characters_does_no_harm(api: FlaskClient) -> None:
     stored = api.post(
         "/api/files/upload",

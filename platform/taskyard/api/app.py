@@ -26,7 +26,7 @@ from taskyard.api import (
     worker_schemas,
     workers,
 )
-from taskyard.api.base import ProblemApi
+from taskyard.api.base import FormRequest, ProblemApi
 from taskyard.context import Platform
 from taskyard.dashboard.views import blueprint as dashboard_blueprint
 
@@ -50,6 +50,8 @@ _HEADERS = (
 class _App(Flask):
     """Flask, with headers of ours on whatever it answers."""
 
+    request_class = FormRequest
+
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """The same: none of ours is a coroutine, and Flask would look again at each request."""
         return func
@@ -65,6 +67,10 @@ class _App(Flask):
                 headers.append(("Cache-Control", "no-store"))
             return start_response(status, headers, *exc_info)
 
+        if environ.get("CONTENT_LENGTH"):
+            # Gunicorn says so of every body; but one that its sender broke off ends too early, and
+            # is told from a whole one by its length alone.
+            environ.pop("wsgi.input_terminated", None)
         return super().wsgi_app(environ, start)
 
 

@@ -9,6 +9,7 @@ import flask_smorest
 import marshmallow as ma
 from flask import Request, current_app, request
 from webargs.flaskparser import FlaskParser
+from werkzeug.formparser import FormDataParser
 
 from taskyard.context import Platform
 from taskyard.errors import UnreadableRequest
@@ -60,6 +61,24 @@ class Parser(FlaskParser):
     def load_json(self, req: Request, _schema: ma.Schema) -> Any:
         """The body of a request, or an UnreadableRequest."""
         return read_json(req)
+
+
+class _Form(FormDataParser):
+    """Werkzeug's, but that what cannot be read is refused, and not taken for an empty form."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        """The form. Raises UnreadableRequest."""
+        self.silent = False
+        try:
+            return super().parse(*args, **kwargs)
+        except ValueError:
+            raise UnreadableRequest("The body is not a valid form.") from None
+
+
+class FormRequest(Request):
+    """Flask's, with forms as we read them."""
+
+    form_data_parser_class = _Form
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # flask-smorest publishes no types
