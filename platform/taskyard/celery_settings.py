@@ -23,7 +23,10 @@ except _TaskyardError as error:
     print(f"taskyard: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 
-broker_url = f"{_BROKER_SCHEME}+{_uri}"
+# A semicolon is the driver's to read: in a password, or between options. To kombu it begins the
+# URL of another broker.
+_address, _mark, _options = _uri.partition("?")
+broker_url = f"{_BROKER_SCHEME}+{_address.replace(';', '%3B')}{_mark}{_options.replace(';', '&')}"
 broker_connection_retry_on_startup = True
 # An outage is over when it is over: nobody has to start a process again.
 broker_connection_max_retries = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pymongo.uri_parser import parse_uri
 
 from tests.processes.conftest import BIN, ROOT, Up, user_environment
 
@@ -70,3 +72,17 @@ def test_a_uri_that_is_none_is_refused_in_one_line(
     tmp_path: Path, command: list[str], uri: str
 ) -> None:
     assert "MONGODB_URI cannot be used" in refused(tmp_path, *command, MONGODB_URI=uri)
+
+
+def test_a_semicolon_in_a_uri_begins_no_second_broker(tmp_path: Path) -> None:
+    """To the driver it is a character of a password, and parts options."""
+    uri = "mongodb://me:pa;ss@db1:1,db2:2/?replicaSet=rs;authSource=mine"
+    show = "from taskyard.celery_app import app; print(app.connection_for_write().hostname)"
+    shown = subprocess.run(
+        [sys.executable, "-c", show],
+        env=user_environment(tmp_path, MONGODB_URI=uri),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert parse_uri(shown.stdout.strip()) == parse_uri(uri)
