@@ -208,6 +208,26 @@ def test_a_workspace_that_a_job_left_as_it_was_is_the_next_jobs_under_a_new_name
     assert second.job_id in two[1]
 
 
+def test_a_workspace_is_no_other_jobs_while_what_ran_in_it_may_not_be_gone(
+    bench: Bench, tmp_path: Path
+) -> None:
+    go, gone = tmp_path / "go", tmp_path / "gone"
+    loop = f"until [ -e {go} ]; do sleep .02; done"
+    lease = bench.offer(f"echo on; {loop}; touch late; touch {gone}; sleep 60")
+    eventually(lambda: bench.printed(lease))
+    (keeper,) = keepers()
+    keeper.suspend()
+    try:
+        bench.runner.abandon(lease)
+        eventually(lambda: lease.job_id not in bench.runner.job_ids())
+        go.touch()
+        eventually(gone.exists)
+        (other,) = bench.take("ls")
+    finally:
+        keeper.resume()
+    assert bench.printed(bench.ended(other)) == ""
+
+
 def test_a_job_sees_a_clean_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONGODB_URI", "mongodb://secret")
     monkeypatch.setenv("TASKYARD_TOKEN", "tyk_secret")

@@ -44,6 +44,8 @@ class Attempt:
     #: Whether one of its lines runs now, and whether any has.
     running: bool = False
     has_run: bool = False
+    #: Its processes were killed without waiting for their end: they may write a moment longer.
+    killed: bool = False
     #: Pipes that are still open: file descriptor -> stream.
     pipes: dict[int, str] = field(default_factory=dict)
     #: Pipes that are not read for now, because the store is behind.

@@ -132,7 +132,7 @@ class Running:
         """End its processes at once."""
         if attempt.running:
             self.processes.signal(held.key, signal.SIGKILL)
-            attempt.running = False
+            attempt.running, attempt.killed = False, True
 
     # --- what its keeper tells
 

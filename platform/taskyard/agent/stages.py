@@ -140,7 +140,7 @@ class Stages:
 
     def keeps(self, attempt: Attempt) -> bool:
         """Whether it left its workspace as it was, and another job may have that; this is quick."""
-        return self._workspaces.keep(attempt.workspace)
+        return not attempt.killed and self._workspaces.keep(attempt.workspace)
 
     def clear(self, attempt: Attempt) -> None:
         """Nothing of the attempt stays on this host; it may have left very much."""
