@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from taskyard.api.app import create_app
+from taskyard.cli import show
 from taskyard.cli.following import NOT_KEPT, TIMED_OUT, exit_code_of
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
@@ -302,14 +303,27 @@ def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -
     assert "\x1b[31m" not in _on_terminal(cli, "list", NO_COLOR="1")
 
 
-@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("columns", [20, 70, 80, 100, 120])
 def test_a_list_fits_a_terminal_and_loses_no_column(cli: Cli, columns: int) -> None:
+    """One that is too narrow for an id and a state breaks the lines."""
     job_id = cli("submit", "--", f"echo {'long ' * 40}").stdout.strip()
     lines = _on_terminal(cli, "list", COLUMNS=str(columns), NO_COLOR="1").splitlines()
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    assert all(len(line) <= columns for line in plain)
+    assert all(len(line) <= max(columns, 80) for line in plain)
     assert plain[0].split() == ["JOB", "STATUS", "CREATED", "WORKER", "COMMAND", "WHY"]
     assert re.match(rf"{job_id} +QUEUED +\d+ s ago +echo", plain[1])
+
+
+def test_a_narrow_terminal_is_told_all_of_what_a_table_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    path = f"/{'very/' * 20}long"
+    show.table(["", "CHECK", "DETAIL"], [("ok", "mongod", path)], bends=["DETAIL"], wrap=True)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 30
+    assert "".join(line[12:].strip() for line in lines) == path
 
 
 def test_who_answers_no_has_nothing_done_and_interrupted_nothing(cli: Cli) -> None:

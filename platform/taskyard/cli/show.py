@@ -31,6 +31,9 @@ STYLES = {
 #: Characters that are left of a column that bends.
 _NARROWEST = 7
 
+#: Between two columns.
+_BETWEEN = 2
+
 
 def output_option(command: F) -> F:
     """Add ``-o table|json``."""
@@ -64,7 +67,8 @@ def table(
 ) -> None:
     """Rows on stdout: aligned on a terminal, tab-separated with a header elsewhere.
 
-    Where a terminal is narrow, the columns that bend are cut, or wrapped; the others never.
+    Where a terminal is narrow, the columns that bend are cut, or wrapped; the others never, though
+    the terminal may have to break the lines.
     """
     shown = [[plain(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -73,22 +77,27 @@ def table(
         return
     # Loaded where a table is drawn alone: it takes as long as all else of a short command.
     from rich.cells import cell_len
-    from rich.console import Console
+    from rich.console import Console, OverflowMethod
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, header_style="bold", pad_edge=False)
+    needed = _BETWEEN * (len(columns) - 1)
     for i, name in enumerate(columns):
         whole = max(cell_len(text) for text in (name, *(row[i] for row in shown)))
         least = min(whole, _NARROWEST) if name in bends else whole
-        # Rich takes what is missing from the columns that may wrap.
+        needed += least
+        # Rich takes what is missing from the columns that may wrap, and then from any.
         drawn.add_column(name, no_wrap=name not in bends, min_width=least)
+    overflow: OverflowMethod = "fold" if wrap else "ellipsis"
     for row in shown:
         styled = (
-            Text(cell, STYLES.get(cell, ""), overflow="ellipsis", no_wrap=not wrap) for cell in row
+            Text(cell, STYLES.get(cell, ""), overflow=overflow, no_wrap=not wrap) for cell in row
         )
         drawn.add_row(*styled)
-    Console(highlight=False).print(drawn)
+    console = Console(highlight=False)
+    console.width = max(console.width, needed)
+    console.print(drawn)
 
 
 def pairs(values: Iterable[tuple[str, object]]) -> None:
