@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from taskyard.client import config
+from taskyard.client import Client, config
 from taskyard.client.config import DEFAULT_URL, Connection
 from taskyard.errors import ConfigurationError
 
@@ -65,6 +66,36 @@ def test_a_folder_that_cannot_be_written_is_named(env: dict[str, str]) -> None:
     config.path(env).parent.parent.joinpath("config").write_text("a file")
     with pytest.raises(ConfigurationError, match=r"config\.toml cannot be written"):
         config.save(SAVED, env)
+
+
+GIVEN = {"TASKYARD_URL": "http://elsewhere", "TASKYARD_TOKEN": "mine"}
+
+
+def _has_no_home(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+    def fails(_: str) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    env.clear()
+    monkeypatch.setattr("platformdirs.user_config_dir", fails)
+
+
+def _cannot_read(_: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+    # Not even root can read a folder.
+    config.path(env).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("lacks_file", [_has_no_home, _cannot_read])
+def test_no_file_is_needed_by_who_is_told_address_and_token(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, lacks_file: Callable[..., None]
+) -> None:
+    lacks_file(monkeypatch, env)
+    assert config.load({**env, **GIVEN}) == Connection(url="http://elsewhere", token="mine")
+    assert config.origin({**env, **GIVEN}) == "address: TASKYARD_URL; token: TASKYARD_TOKEN"
+    for read in (config.load, config.origin):
+        with pytest.raises(ConfigurationError, match=r"no home|config\.toml cannot be read"):
+            read(env)
+    monkeypatch.setattr(config, "load", lambda: pytest.fail("it was told both"))
+    Client("http://elsewhere", "mine").close()
 
 
 @pytest.mark.parametrize("content", [b"url = ", b"url = 5", b"token = []", b'token = "\xff"'])

@@ -52,15 +52,14 @@ class Client:
         *,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        known = config.load()
-        if url is not None:
+        if url is None or token is None:
+            known = config.load()
             # A saved token is for the address that it was saved with.
-            same = url.rstrip("/") == known.url
-            known = Connection(url=url.rstrip("/"), token=known.token if same else "")
-        if token is not None:
-            known = Connection(url=known.url, token=token)
-        self._api = Transport(known, transport)
-        self.url = known.url
+            if token is None:
+                token = known.token if url is None or url.rstrip("/") == known.url else ""
+            url = known.url if url is None else url
+        self.url = url.rstrip("/")
+        self._api = Transport(Connection(url=self.url, token=token), transport)
 
     def __enter__(self) -> Client:
         return self

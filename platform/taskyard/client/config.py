@@ -27,12 +27,15 @@ class Connection:
 def load(env: Mapping[str, str] = os.environ) -> Connection:
     """The connection to use: TASKYARD_URL and TASKYARD_TOKEN before the file.
 
-    The file's token goes to the file's address alone. Raises ConfigurationError.
+    The file's token goes to the file's address alone. A file that nothing is wanted of need not
+    be one that can be read. Raises ConfigurationError.
     """
+    url, token = env.get("TASKYARD_URL", "").rstrip("/"), env.get("TASKYARD_TOKEN", "")
+    if url and token:
+        return Connection(url=url, token=token)
     saved = _saved(path(env))
-    url = env.get("TASKYARD_URL", "").rstrip("/") or saved.url
-    token = env.get("TASKYARD_TOKEN", "") or (saved.token if url == saved.url else "")
-    return Connection(url=url, token=token)
+    url = url or saved.url
+    return Connection(url=url, token=token or (saved.token if url == saved.url else ""))
 
 
 def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
@@ -50,17 +53,30 @@ def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
 
 def origin(env: Mapping[str, str] = os.environ) -> str:
     """In words, where the address and the token come from. Raises ConfigurationError."""
+    if env.get("TASKYARD_URL") and env.get("TASKYARD_TOKEN"):
+        return "address: TASKYARD_URL; token: TASKYARD_TOKEN"
+    # First, for it says so where the file cannot be read.
+    known = load(env)
     source = path(env)
     file = str(source) if source.exists() else "the default"
     address = "TASKYARD_URL" if env.get("TASKYARD_URL") else file
-    token = file if load(env).token else "none"
+    token = file if known.token else "none"
     token = "TASKYARD_TOKEN" if env.get("TASKYARD_TOKEN") else token
     return f"address: {address}; token: {token}"
 
 
 def path(env: Mapping[str, str] = os.environ) -> Path:
-    """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder."""
-    folder = env.get("TASKYARD_CONFIG_DIR") or platformdirs.user_config_dir("taskyard")
+    """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder.
+
+    Raises ConfigurationError for a user without a home.
+    """
+    try:
+        folder = env.get("TASKYARD_CONFIG_DIR") or platformdirs.user_config_dir("taskyard")
+    except RuntimeError:
+        raise ConfigurationError(
+            "This user has no home to find the configuration in. "
+            "Set HOME or TASKYARD_CONFIG_DIR, or TASKYARD_URL and TASKYARD_TOKEN."
+        ) from None
     return Path(folder) / "config.toml"
 
 
