@@ -345,6 +345,23 @@ def test_who_answers_no_has_nothing_done_and_interrupted_nothing(cli: Cli) -> No
     assert cli.json("status", job_id)["status"] == "QUEUED"
 
 
+@pytest.mark.parametrize("wrong", ["gone", "ended"])
+def test_jobs_that_are_named_are_acted_on_though_one_of_them_cannot_be(
+    cli: Cli, wrong: str
+) -> None:
+    """And it is told: who does not know what was retried does so again."""
+    first, ended, last = (cli("submit", "--", "true").stdout.strip() for _ in range(3))
+    cli("cancel", ended)
+    ran = cli("cancel", first, {"gone": "gone", "ended": ended}[wrong], last)
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == [first, last]
+    assert ran.returncode == {"gone": 6, "ended": 7}[wrong]
+    ran = cli("retry", first, "gone", last, "gone too")
+    assert [cli.json("status", new)["retryOf"] for new in ran.stdout.split()] == [first, last]
+    assert ran.returncode == 6
+    assert "'gone'" in ran.stderr
+    assert "'gone too'" in ran.stderr
+
+
 def test_a_search_lists_and_acts_on_what_it_finds(cli: Cli) -> None:
     """Counted first; without a terminal it is done only when that was said."""
     kept, wrong = (cli("submit", "--", text).stdout.strip() for text in ("keep", "wrong"))

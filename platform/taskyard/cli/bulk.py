@@ -1,15 +1,22 @@
-"""Acting on all jobs that a search finds: their number first, then batch by batch."""
+"""Acting on many jobs: on each that is named, or on all that a search finds: their number first,
+then batch by batch.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import click
 
 from taskyard.cli import show
 from taskyard.client import Client
+from taskyard.errors import TaskyardError
+
+#: Refusals that say nothing about other jobs.
+_OF_ONE_JOB = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +31,26 @@ def search_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def act_on_each(
+    job_ids: Iterable[str], act: Callable[[str], Any]
+) -> tuple[list[Any], TaskyardError | None]:
+    """What was answered for each, and the first failure: what can be done for others is done, and
+    told, all the same.
+    """
+    answers: list[Any] = []
+    first: TaskyardError | None = None
+    for job_id in job_ids:
+        try:
+            answers.append(act(job_id))
+        except TaskyardError as error:
+            if first is not None:
+                show.progress(str(error), "red")
+            first = first or error
+            if getattr(error, "status", None) not in _OF_ONE_JOB:
+                break
+    return answers, first
 
 
 def act_on_matching(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from taskyard.cli import show
-from taskyard.cli.bulk import act_on_matching, search_options
+from taskyard.cli.bulk import act_on_each, act_on_matching, search_options
 from taskyard.cli.following import (
     NOT_KEPT,
     Patient,
@@ -227,12 +227,14 @@ def cancel_command(
         act_on_matching("cancel", reason=reason, output=output, **search)
         return
     with Client() as client:
-        answers = [client.cancel(job_id, reason=reason) for job_id in job_ids]
+        answers, failure = act_on_each(job_ids, partial(client.cancel, reason=reason))
     if output == "json":
         show.as_json(answers)
     else:
         for answer in answers:
             print(f"{answer['jobId']}\t{show.plain(answer['message'])}")
+    if failure:
+        raise failure
 
 
 @click.command("retry")
@@ -245,12 +247,16 @@ def retry_command(job_ids: tuple[str, ...], output: str, **search: Any) -> None:
         act_on_matching("retry", output=output, **search)
         return
     with Client() as client:
-        made = [{"jobId": client.retry(job_id), "retryOf": job_id} for job_id in job_ids]
+        made, failure = act_on_each(
+            job_ids, lambda job_id: {"jobId": client.retry(job_id), "retryOf": job_id}
+        )
     if output == "json":
         show.as_json(made)
     else:
         for entry in made:
             print(entry["jobId"])
+    if failure:
+        raise failure
 
 
 def _by_search(job_ids: tuple[str, ...], search: dict[str, Any]) -> bool:
