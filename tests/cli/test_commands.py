@@ -20,10 +20,12 @@ from typing import Any
 
 import pytest
 
+from taskyard import Client
 from taskyard.api.app import create_app
-from taskyard.cli import show
+from taskyard.cli import bulk, show
 from taskyard.cli.following import NOT_KEPT, TIMED_OUT, exit_code_of
 from taskyard.context import Platform
+from taskyard.errors import ServerUnreachable
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
@@ -360,6 +362,26 @@ def test_jobs_that_are_named_are_acted_on_though_one_of_them_cannot_be(
     assert ran.returncode == 6
     assert "'gone'" in ran.stderr
     assert "'gone too'" in ran.stderr
+
+
+def test_what_was_done_to_many_is_told_though_the_rest_was_broken_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers: list[dict[str, Any]] = [
+        {"matched": 3, "more": False, "asOf": 1, "message": "3 jobs match"},
+        {"jobIds": ["one", "two"], "skipped": 0, "next": "two"},
+    ]
+
+    def answer(*_: object, **__: object) -> dict[str, Any]:
+        if not answers:
+            raise ServerUnreachable("it is away")
+        return answers.pop(0)
+
+    monkeypatch.setattr(Client, "act_on_all", answer)
+    monkeypatch.setenv("TASKYARD_URL", "http://localhost")
+    with pytest.raises(ServerUnreachable):
+        bulk.act_on_matching("retry", q="any", dry_run=False, yes=True, output="table")
+    assert capsys.readouterr().out.split() == ["one", "two"]
 
 
 def test_a_search_lists_and_acts_on_what_it_finds(cli: Cli) -> None:

@@ -5,7 +5,7 @@ then batch by batch.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -64,20 +64,27 @@ def act_on_matching(
             return
         _confirm(action, counted, yes=yes)
         done: list[str] = []
-        after: dict[str, str] = {}
         skipped = 0
         task = {"q": q, "asOf": counted["asOf"], "reason": reason}
-        while True:
-            batch = client.act_on_all(action, **task, **after)
-            done += batch["jobIds"]
-            skipped += batch["skipped"]
-            if not batch["next"]:
-                break
-            after = {"after": batch["next"]}
-            show.progress(f"{len(done)} jobs so far")
-    if skipped:
-        show.progress(f"{skipped} jobs had ended or gone before their turn came")
-    _tell(output, {"jobIds": done, "skipped": skipped}, done)
+        try:
+            for batch in _batches(client, action, task):
+                done += batch["jobIds"]
+                skipped += batch["skipped"]
+                if batch["next"]:
+                    show.progress(f"{len(done)} jobs so far")
+        finally:
+            # Also where it was broken off: that much is done.
+            if skipped:
+                show.progress(f"{skipped} jobs had ended or gone before their turn came")
+            _tell(output, {"jobIds": done, "skipped": skipped}, done)
+
+
+def _batches(client: Client, action: str, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    batch = client.act_on_all(action, **task)
+    yield batch
+    while batch["next"]:
+        batch = client.act_on_all(action, **task, after=batch["next"])
+        yield batch
 
 
 def _confirm(action: str, counted: dict[str, Any], *, yes: bool) -> None:
