@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 
 from taskyard import settings as settings_module
@@ -11,6 +12,11 @@ from taskyard.context import Platform
 from taskyard.jobs.transition import Transition
 from taskyard.nudges import Nudges
 from taskyard.store.client import connect
+
+#: How long one pass tells agents of its jobs. Each hint waits for a majority; meanwhile a scheduler
+#: runs no tick, and a sweep that comes late holds itself back. An agent finds with its next
+#: heartbeat what it was not told of.
+ANNOUNCE_SECONDS = 1.0
 
 
 @functools.cache
@@ -21,12 +27,13 @@ def platform() -> Platform:
 
 
 def announce(assigned: Sequence[Transition]) -> None:
-    """Tell each agent of its job on the agent's own queue; the hint expires with the job's
-    start deadline.
+    """Tell agents of their jobs, each on its own queue, for so long and no longer; a hint expires
+    with the job's start deadline.
     """
     from taskyard.celery_app import app
 
     expires = settings_module.load().start_deadline_seconds
+    ends = time.monotonic() + ANNOUNCE_SECONDS
     with app.producer_pool.acquire(block=True) as producer:
         for transition in assigned:
             lease = transition.changes
@@ -39,3 +46,5 @@ def announce(assigned: Sequence[Transition]) -> None:
                 # A hint: whoever waits for this pass does not wait for that.
                 retry=False,
             )
+            if time.monotonic() >= ends:
+                return
