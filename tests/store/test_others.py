@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from taskyard.errors import (
@@ -115,7 +116,7 @@ def test_a_word_of_another_boot_changes_nothing(any_store: Store) -> None:
 def test_a_suspended_worker_is_given_work_again_after_its_heartbeat(any_store: Store) -> None:
     any_store.workers.register("w1", FACTS, now=NOW)
     later = NOW + timedelta(seconds=5)
-    any_store.workers.suspend("w1", held_since=NOW, now=later)
+    any_store.workers.suspend([factories.running_job("w1", now=NOW)], now=later)
     assert any_store.workers.get("w1").trouble(later)
     any_store.workers.heartbeat("w1", {}, now=later, boot_id="b1")
     assert any_store.workers.get("w1").trouble(later) is None
@@ -128,6 +129,29 @@ def test_silence_and_cooldowns_are_noticed_once(any_store: Store) -> None:
     assert any_store.workers.end_cooldowns(now=later) == 1
     assert any_store.workers.mark_offline(silent_since=NOW + HOLD, now=later) == ["w1"]
     assert any_store.workers.mark_offline(silent_since=NOW + HOLD, now=later) == []
+
+
+def test_many_that_fall_silent_are_marked_in_one_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage these may be all that there are, and the sweep waits for it."""
+    for number in range(5):
+        at = NOW + timedelta(seconds=number)
+        store.workers.register(f"w{number}", FACTS, now=at)
+    writes: list[str] = []
+    for name in ("update_one", "update_many"):
+        write = getattr(Collection, name)
+
+        def counted(*given: Any, _write: Any = write, **named: Any) -> Any:
+            writes.append("update")
+            return _write(*given, **named)
+
+        monkeypatch.setattr(Collection, name, counted)
+    gone = store.workers.mark_offline(silent_since=NOW + timedelta(seconds=3), now=NOW + HOLD)
+    assert gone == ["w0", "w1", "w2"]
+    assert len(writes) == 1
+    reasons = [store.workers.get(worker_id).health_reason for worker_id in ("w1", "w3")]
+    assert reasons == ["no heartbeat since 2026-11-23 12:00:01 UTC", None]
 
 
 def test_who_goes_offline_in_a_cooldown_is_offline_for_that_reason(any_store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,7 +9,6 @@ from taskyard import events
 from taskyard.clock import RESYNC_SECONDS
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus, Verb
 from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
@@ -98,17 +96,7 @@ def _expire(store: Store, settings: Settings, now: datetime) -> list[Transition]
     decided = [lifecycle.expire(job, at=at) for job in overdue]
     expired = store.jobs.apply_all([transition for transition in decided if transition])
     # A worker that was heard of all the time, and did not end a job in time, is not lost.
-    _suspend(store, [t.job for t in expired if t.verb is Verb.EXPIRE], now)
+    lost = [t.job for t in expired if t.verb is Verb.EXPIRE]
+    if lost:
+        store.workers.suspend(lost, now=now)
     return expired
-
-
-def _suspend(store: Store, lost: Sequence[Job], now: datetime) -> None:
-    """Let nothing new come to those who lost these jobs, in the life in which they had them."""
-    held_since: dict[str, datetime] = {}
-    for job in lost:
-        assert job.assigned_agent_id is not None
-        assert job.assigned_at is not None
-        last = held_since.get(job.assigned_agent_id, job.assigned_at)
-        held_since[job.assigned_agent_id] = max(last, job.assigned_at)
-    for worker_id, since in held_since.items():
-        store.workers.suspend(worker_id, held_since=since, now=now)

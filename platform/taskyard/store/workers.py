@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from pymongo.errors import BulkWriteError
 from taskyard import events
 from taskyard.documents import to_record
 from taskyard.errors import Gone, NotFound, StaleAttempt
+from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
 from taskyard.workers.model import Worker
 
@@ -157,17 +158,17 @@ class WorkerStore:
         )
         events.warn("worker.cooling_down", worker=worker_id, seconds=cooldown.total_seconds())
 
-    def suspend(self, worker_id: str, *, held_since: datetime, now: datetime) -> None:
-        """A lease that it had since then expired: nothing new until it heartbeats.
+    def suspend(self, lost: Sequence[Job], *, now: datetime) -> None:
+        """The leases of these jobs expired: nothing new for who had them until it heartbeats.
 
-        Who registered meanwhile is another life of it, and did not lose the job.
+        Who registered since is another life of it, and did not lose them.
         """
+        holders = {(job.assigned_agent_id, job.assigned_at) for job in lost}
         silent = {
-            "_id": worker_id,
-            "registeredAt": {"$lte": held_since},
             "lastHeartbeat": {"$lt": now},
+            "$or": [{"_id": worker, "registeredAt": {"$lte": at}} for worker, at in holders],
         }
-        self._workers.update_one(silent, {"$set": {"suspendedAt": now}})
+        self._workers.update_many(silent, {"$set": {"suspendedAt": now}})
 
     def mark_fenced(self, worker_id: str) -> None:
         """Note that the worker names attempt or lease in what it writes."""
@@ -180,14 +181,19 @@ class WorkerStore:
             "lastHeartbeat": {"$lt": silent_since},
             "health": {"$ne": "OFFLINE"},
         }
-        gone: list[str] = []
-        for worker in self._workers.find(silent, {"_id": 1, "lastHeartbeat": 1}):
-            reason = f"no heartbeat since {worker['lastHeartbeat']:%Y-%m-%d %H:%M:%S} UTC"
-            changes = {"health": "OFFLINE", "healthReason": reason, "updatedAt": now}
-            marked = self._workers.update_one({**silent, "_id": worker["_id"]}, {"$set": changes})
-            if marked.modified_count:
-                gone.append(worker["_id"])
-        return gone
+        heard_of = {"$dateToString": {"date": "$lastHeartbeat", "format": "%Y-%m-%d %H:%M:%S"}}
+        changes = {
+            "health": "OFFLINE",
+            "healthReason": {"$concat": ["no heartbeat since ", heard_of, " UTC"]},
+            "updatedAt": now,
+        }
+        if not (found := [worker["_id"] for worker in self._workers.find(silent, {"_id": 1})]):
+            return []
+        # In one write: after an outage they may be all that there are, and the sweep waits.
+        among = {"_id": {"$in": found}}
+        self._workers.update_many({**silent, **among}, [{"$set": changes}])
+        gone = {**among, "health": "OFFLINE", "updatedAt": now}
+        return [worker["_id"] for worker in self._workers.find(gone, {"_id": 1})]
 
     def end_cooldowns(self, *, now: datetime) -> int:
         """Clear the cooldowns that are over; who went offline meanwhile is so for that reason."""
