@@ -70,6 +70,21 @@ def test_a_user_who_may_not_is_a_setting_that_is_wrong(
     assert "secret" not in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["newest", "by_hand"])
+def test_an_index_that_somebody_made_is_named(
+    mongod: EmbeddedServer, store: store_client.Store, name: str
+) -> None:
+    """Of the same keys by another name, as MongoDB's advisers make them, or of other keys."""
+    database = store.client["tests_other_index"]
+    keys = [("createdAt", -1), ("_id", -1)] if name == "by_hand" else [("createdAt", 1)]
+    database["jobs"].create_index(keys, name=name)
+    try:
+        with pytest.raises(ConfigurationError, match=f"drop it: .*{name}"):
+            store_client.connect(Settings(mongodb_uri=mongod.uri, database=database.name))
+    finally:
+        store.client.drop_database(database)
+
+
 def test_a_server_that_is_no_set_is_told_from_one_that_is_none_yet(
     start_mongod: Callable[..., str],
 ) -> None:

@@ -48,6 +48,9 @@ Document = dict[str, Any]
 #: The server's codes for a user that may not: Unauthorized, AuthenticationFailed, and Atlas's own.
 _NOT_ALLOWED = frozenset({13, 18, 8000})
 
+#: The server's codes for an index that is there by another name, or with other options.
+_OTHER_INDEX = frozenset({85, 86})
+
 #: How long a health check looks for one: whoever asks has a time-out of its own.
 PRIMARY_LOOK_SECONDS = 2.0
 
@@ -149,6 +152,11 @@ def _refusal(error: PyMongoError) -> TaskyardError | PyMongoError:
         return ConfigurationError(
             "MongoDB does not let the user of MONGODB_URI in, or not write to TASKYARD_DATABASE: "
             f"{first_sentence(error)}"
+        )
+    if isinstance(error, OperationFailure) and error.code in _OTHER_INDEX:
+        return ConfigurationError(
+            "An index that somebody made in TASKYARD_DATABASE is in the way of one of Taskyard's; "
+            f"drop it: {first_sentence(error)}"
         )
     if isinstance(error, OperationFailure) and not is_unavailable(error):
         return error
