@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from taskyard import events
 from taskyard.jobs.transition import Moment, Transition
@@ -33,8 +32,7 @@ class Platform:
 
     def moment(self) -> Moment:
         """Now, by the database's clock, with how long an ended job is kept."""
-        keep = timedelta(days=self.settings.job_retention_days)
-        return Moment(now=self.store.clock.now(), keep=keep)
+        return Moment(now=self.store.clock.now(), keep=self.settings.job_retention)
 
     def run_pass(self, trigger: str) -> PassReport:
         """Run a pass at once and tell the agents what it assigned.

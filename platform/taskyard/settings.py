@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,11 @@ class Settings:
     log_level: str = "INFO"
     #: ``json`` or ``text``; empty means text on a terminal and JSON elsewhere.
     log_format: str = ""
+
+    @property
+    def job_retention(self) -> timedelta:
+        """How long an ended job is kept."""
+        return timedelta(days=self.job_retention_days)
 
 
 def load() -> Settings:

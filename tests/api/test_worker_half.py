@@ -8,17 +8,20 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
+from taskyard import operations
 from taskyard.api.app import create_app
 from taskyard.context import Platform
 from taskyard.errors import StoreUnavailable
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import lease_of
+from taskyard.jobs.states import JobStatus
 from taskyard.scheduler import assignment
 from taskyard.store.jobs import JobStore
 from taskyard.workers.model import NOTHING
@@ -629,6 +632,22 @@ def test_a_job_that_was_cancelled_before_its_worker_heard_of_it_is_not_handed_ou
     assert running.poll().status_code == 202
     running.submit(0)
     assert status_of(api, job_id)["status"] == "CANCELLED"
+
+
+def test_one_that_is_taken_back_after_a_cancel_is_kept_for_as_long_as_any_other(
+    with_settings: Callable[..., Platform],
+) -> None:
+    here = with_settings(job_retention_days=90)
+    facts = {"kind": "http", "bootId": "b", "cpuCount": 1, "ramTotalMb": 1024}
+    worker = here.store.workers.register("w1", facts, now=here.store.clock.now())
+    (job_id,) = operations.submit(here, [{"command": "true"}], by="app")
+    assert assignment.poll(here.store, here.settings, worker)
+    operations.cancel(here, job_id, by="op", reason=None)
+    assert assignment.poll(here.store, here.settings, worker) is None
+    job = here.store.jobs.get(job_id)
+    assert job.status is JobStatus.CANCELLED
+    assert job.completed_at is not None
+    assert job.expire_at == job.completed_at + timedelta(days=90)
 
 
 def test_a_job_that_outlasts_its_timeout_on_a_lively_worker_timed_out(

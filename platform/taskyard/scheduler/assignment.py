@@ -178,7 +178,7 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     A job that it was handed in this life and never showed life of is handed to it again, under
     the same lease: its answer was lost on the way. Not one that was cancelled meanwhile.
     """
-    if again := _unheard(store, worker):
+    if again := _unheard(store, settings, worker):
         return again
     now = store.clock.now()
     usage = store.live.usage([worker.worker_id])
@@ -198,11 +198,11 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
             )
         )
         if claimed is not None:
-            return claimed if _fits_beside(store, worker, claimed) else None
+            return claimed if _fits_beside(store, settings, worker, claimed) else None
     return None
 
 
-def _unheard(store: Store, worker: Worker) -> Job | None:
+def _unheard(store: Store, settings: Settings, worker: Worker) -> Job | None:
     """The job that this life of the worker was handed and has not heard of, if it is to run."""
     for job in store.live.held_by(worker.worker_id):
         if job.agent_boot == worker.boot and job.last_seen_at is None:
@@ -211,11 +211,11 @@ def _unheard(store: Store, worker: Worker) -> Job | None:
             if held and held.last_seen_at is None and lease_of(job).covers(held):
                 if not held.cancel_requested:
                     return held
-                _take_back(store, held, "no worker had heard of it")
+                _take_back(store, settings, held, "no worker had heard of it")
     return None
 
 
-def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
+def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job) -> bool:
     """Whether the job fits beside all else that the worker holds; it is given back if not.
 
     Two polls of one worker at the same time have both seen its place free; which of them is
@@ -227,12 +227,13 @@ def _fits_beside(store: Store, worker: Worker, claimed: Job) -> bool:
             spot.take(job)
     if places.fits(spot, claimed) is None:
         return True
-    _take_back(store, claimed, "another poll of this worker took its place")
+    _take_back(store, settings, claimed, "another poll of this worker took its place")
     return False
 
 
-def _take_back(store: Store, job: Job, reason: str) -> None:
-    at = Moment(now=store.clock.now())
+def _take_back(store: Store, settings: Settings, job: Job, reason: str) -> None:
+    """Back to the queue, or CANCELLED if that was asked for meanwhile."""
+    at = Moment(now=store.clock.now(), keep=settings.job_retention)
     store.jobs.apply(lifecycle.release(job, lease_of(job), reason=reason, at=at, told=False))
 
 

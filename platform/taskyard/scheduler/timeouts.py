@@ -91,7 +91,7 @@ def _expire(store: Store, settings: Settings, now: datetime) -> list[Transition]
     ``now`` is the instant at which the sweep was found not to be held back, and no later one: a
     scheduler that is paused between the two must not judge by what it finds when it wakes.
     """
-    at = Moment(now=now, keep=timedelta(days=settings.job_retention_days))
+    at = Moment(now=now, keep=settings.job_retention)
     overdue = store.live.overdue(now, limit=AT_ONCE)
     decided = [lifecycle.expire(job, at=at) for job in overdue]
     expired = store.jobs.apply_all([transition for transition in decided if transition])
