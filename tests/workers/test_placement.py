@@ -133,6 +133,17 @@ def test_what_is_in_use_counts() -> None:
     assert why(job, [worker()], usage) == "all workers that could hold it are busy, 3 ahead"
 
 
+def test_a_worker_that_is_free_and_lost_the_job_before_is_not_told_to_be_busy() -> None:
+    """An agent of the earlier system that is alone: nothing but its own restart will help."""
+    alone = worker(kind="http")
+    job = queued_job(lost_on=(alone.boot,))
+    expected = "every worker that could hold it lost it before, and has not registered anew"
+    assert why(job, [alone]) == expected
+    assert why(job, [alone, worker("w2", reserved_for="another")]) == (
+        "all workers that could hold it are busy, 3 ahead"
+    )
+
+
 def test_nobody_there_is_told_first() -> None:
     assert why(queued_job(), []) == "no worker is registered"
 

@@ -66,6 +66,8 @@ class Sight:
                 f"larger than every worker ({job.required_cpu:g} CPUs, "
                 f"{job.required_ram_mb} MB asked for)"
             )
+        if all(refuses(spot.worker, job) for spot in large):
+            return "every worker that could hold it lost it before, and has not registered anew"
         if any(_obstacle(spot, job, needed) is None for spot in large):
             return "about to be placed"
         count = "" if ahead is None else f", {ahead} ahead"
