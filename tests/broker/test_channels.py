@@ -327,6 +327,35 @@ def test_broadcast_reaches_each_of_its_queues(site: Site, queue: Queue) -> None:
     assert sorted(got) == [(0, "hello"), (1, "hello")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "bound", "key"), [("fanout", "", "any"), ("topic", "news.*", "news.today")]
+)
+def test_who_publishes_need_not_say_of_what_kind_the_exchange_is(
+    site: Site, queue: Queue, kind: str, bound: str, key: str
+) -> None:
+    """Celery does not for a ``Broadcast`` queue, and nobody got the task."""
+    got: list[Body] = []
+    with connect(site) as reader, connect(site) as writer:
+        bound_queue = Queue(
+            f"{queue.name}.reader",
+            Exchange(queue.name, type=kind),
+            routing_key=bound,
+            auto_delete=True,
+        )
+        with writer.Producer() as producer:
+            producer.publish("nobody reads yet", exchange=queue.name, routing_key=key)
+            consumer = Consumer(
+                reader,
+                [bound_queue],
+                callbacks=[lambda body, _: got.append(body)],
+                no_ack=True,
+            )
+            consumer.consume()
+            producer.publish("hello", exchange=queue.name, routing_key=key)
+        drain(reader)
+    assert got == ["hello"]
+
+
 def test_a_paused_reader_of_a_fanout_loses_nothing(site: Site, queue: Queue) -> None:
     exchange = Exchange(queue.name, type="fanout")
     got: list[Body] = []

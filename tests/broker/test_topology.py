@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskyard.broker.messages import Messages
-from taskyard.broker.topology import QueueOptions, Topology
+from taskyard.broker.topology import Binding, QueueOptions, Topology
 from taskyard.store.client import Store
 
 #: Beyond the year 9999, which is the last that a driver reads.
@@ -18,8 +18,8 @@ def topology(store: Store) -> Topology:
 
 
 def test_bindings_whose_names_run_together_are_two(topology: Topology) -> None:
-    topology.bind("a|b", "c", None, "q", QueueOptions())
-    topology.bind("a", "b|c", None, "q", QueueOptions())
+    topology.bind(Binding("a|b", "c", None, "direct"), "q", QueueOptions())
+    topology.bind(Binding("a", "b|c", None, "direct"), "q", QueueOptions())
     assert topology.bound("a|b") == {("c", None, "q")}
     topology.unbind("a|b", "c", "q")
     assert (topology.bound("a|b"), topology.bound("a")) == (set(), {("b|c", None, "q")})
@@ -32,7 +32,7 @@ def test_a_binding_of_an_earlier_version_is_one_until_it_is_taken_back(
     binding = {"exchange": "e", "routingKey": "k", "pattern": None, "queue": "q"}
     store.database["broker.bindings"].insert_one({"_id": "e|k|q", **binding})
     if again:
-        topology.bind("e", "k", None, "q", QueueOptions())
+        topology.bind(Binding("e", "k", None, "direct"), "q", QueueOptions())
     assert topology.bound("e") == {("k", None, "q")}
     topology.unbind("e", "k", "q")
     assert topology.bound("e") == set()
@@ -41,7 +41,7 @@ def test_a_binding_of_an_earlier_version_is_one_until_it_is_taken_back(
 def test_what_is_to_end_beyond_all_calendars_can_be_read(store: Store, topology: Topology) -> None:
     """Who cannot read it reads nothing of what is claimed or listed along with it."""
     topology.declare("q", QueueOptions(TOO_LATE_MS, 10**30))
-    topology.bind("e", "k", None, "q", QueueOptions(TOO_LATE_MS))
+    topology.bind(Binding("e", "k", None, "direct"), "q", QueueOptions(TOO_LATE_MS))
     messages = Messages(store.database, "broker")
     messages.publish("q", "lasts", ttl_ms=topology.message_ttl_ms("q"))
     messages.publish("q", "lasts, too", ttl_ms=TOO_LATE_MS)

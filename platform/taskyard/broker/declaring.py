@@ -42,6 +42,7 @@ class Declaring(virtual.Channel):
         #: By queue, what was bound here: to be bound again when it had expired meanwhile.
         self._bindings: dict[str, set[Binding]] = {}
         self._tables: dict[str, tuple[float, set[Any]]] = {}
+        self._kinds: dict[str, tuple[float, str | None]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
         super().__init__(connection, **options)
 
@@ -104,9 +105,9 @@ class Declaring(virtual.Channel):
             self._queue_bind(exchange, *kind.prepare_bind(queue, exchange, routing_key, arguments))
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
-        options = self._options.get(queue)
-        self.broker.topology.bind(exchange, routing_key, pattern, queue, options)
-        self._bindings.setdefault(queue, set()).add((exchange, routing_key, pattern))
+        binding = Binding(exchange, routing_key, pattern, self.typeof(exchange).type)
+        self.broker.topology.bind(binding, queue, self._options.get(queue))
+        self._bindings.setdefault(queue, set()).add(binding)
         self._tables.pop(exchange, None)
 
     def queue_unbind(
@@ -146,6 +147,18 @@ class Declaring(virtual.Channel):
         self.broker.messages.drop(queue)
         self.state.queue_bindings_delete(queue)
         self._tables.clear()
+
+    def typeof(self, exchange: str, default: str = "direct") -> Any:
+        """The exchange's kind. Celery declares none that it publishes to for a ``Broadcast``
+        queue: then it is what it was where a queue was bound to it.
+        """
+        if exchange in self.state.exchanges:
+            return super().typeof(exchange, default)
+        until, kind = self._kinds.get(exchange, (0.0, None))
+        if kind is None or until < time.monotonic():
+            kind = self.broker.topology.kind(exchange)
+            self._kinds[exchange] = time.monotonic() + _BINDINGS_SECONDS, kind
+        return self.exchange_types[kind or default]
 
     def get_table(self, exchange: str) -> set[Any]:
         """Bindings of the exchange, ours and others'."""

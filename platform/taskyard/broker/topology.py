@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo.database import Database
 
@@ -13,11 +13,18 @@ from taskyard.broker.stored import MOST_MS, later
 
 Document = dict[str, Any]
 
-#: (exchange, routing key, pattern)
-Binding = tuple[str, str, str | None]
-
 #: What is in a queue that expires lives so long at most: nobody may ever come to read it.
 ORPHAN_MS = 24 * 60 * 60 * 1000
+
+
+class Binding(NamedTuple):
+    """What of an exchange reaches a queue."""
+
+    exchange: str
+    routing_key: str
+    pattern: str | None
+    #: The kind of the exchange: ``direct``, ``topic`` or ``fanout``.
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -67,20 +74,14 @@ class Topology:
         ttl: int | None = found["messageTtlMs"]
         return ORPHAN_MS if ttl is None and "expireAt" in found else ttl
 
-    def bind(
-        self,
-        exchange: str,
-        routing_key: str,
-        pattern: str | None,
-        queue: str,
-        options: QueueOptions | None,
-    ) -> None:
+    def bind(self, binding: Binding, queue: str, options: QueueOptions | None) -> None:
         """Have messages of the exchange reach the queue, of which nothing may be known."""
-        identity = json.dumps([exchange, routing_key, queue])
+        identity = json.dumps([binding.exchange, binding.routing_key, queue])
         fields: Document = {
-            "exchange": {"$literal": exchange},
-            "routingKey": {"$literal": routing_key},
-            "pattern": {"$literal": pattern},
+            "exchange": {"$literal": binding.exchange},
+            "routingKey": {"$literal": binding.routing_key},
+            "pattern": {"$literal": binding.pattern},
+            "kind": binding.kind,
             "queue": {"$literal": queue},
             **_expiry(options),
         }
@@ -91,6 +92,11 @@ class Topology:
         found = self._bindings.find({"exchange": exchange})
         return {(d["routingKey"], d["pattern"], d["queue"]) for d in found}
 
+    def kind(self, exchange: str) -> str | None:
+        """The kind of the exchange, as whoever bound a queue to it declared it."""
+        found = self._bindings.find_one({"exchange": exchange, "kind": {"$exists": True}})
+        return found["kind"] if found else None
+
     def unbind(self, exchange: str, routing_key: str, queue: str) -> None:
         """Take a binding back."""
         # Not by identity: earlier versions had another.
@@ -100,8 +106,8 @@ class Topology:
     def keep(self, queue: str, options: QueueOptions, bindings: Iterable[Binding]) -> None:
         """The queue has a consumer: it and its bindings live on, or again after an outage."""
         self.declare(queue, options)
-        for exchange, routing_key, pattern in bindings:
-            self.bind(exchange, routing_key, pattern, queue, options)
+        for binding in bindings:
+            self.bind(binding, queue, options)
 
     def drop(self, queue: str) -> None:
         """Remove the queue with its bindings."""

@@ -15,12 +15,14 @@ from pymongo.errors import PyMongoError
 
 from taskyard.broker.deliveries import Claimed
 from taskyard.broker.messages import MAX_DELIVERIES, Messages
-from taskyard.broker.topology import QueueOptions, Topology
+from taskyard.broker.topology import Binding, QueueOptions, Topology
 from tests.broker.faults.conftest import DATABASE, Document, Fail
 from tests.helpers import eventually
 
 #: So long that nothing comes back by the end of a lease.
 LEASE_MS = 600_000
+
+BINDING = Binding("e", "key", None, "direct")
 
 FAULTS: dict[str, Document] = {
     "closed": {"closeConnection": True},
@@ -208,8 +210,8 @@ def bind(world: World, broken: Callable[[], None]) -> None:
     options = QueueOptions(expires_ms=LEASE_MS)
     broken()
     world.again(lambda: world.topology.declare("q", options))
-    world.again(lambda: world.topology.bind("e", "key", None, "q", options))
-    world.again(lambda: world.topology.keep("q", options, [("e", "key", None)]))
+    world.again(lambda: world.topology.bind(BINDING, "q", options))
+    world.again(lambda: world.topology.keep("q", options, [BINDING]))
     assert world.again(lambda: world.topology.exists("q"))
     assert world.again(lambda: world.topology.bound("e")) == {("key", None, "q")}
     world.again(lambda: world.topology.drop("q"))
