@@ -74,14 +74,14 @@ HARD_CASES = (
     ),
     HardCase(
         name="a poll whose answer was lost gets the same lease again",
-        module="scheduler/assignment.py",
+        module="scheduler/polling.py",
         rule="if job.agent_boot == worker.boot and job.last_seen_at is None:",
         without="if False:",
         test="api/test_worker_half.py::test_a_repeated_poll_after_a_lost_answer_gives_the_same_job_and_lease",
     ),
     HardCase(
         name="but not in another life of the worker",
-        module="scheduler/assignment.py",
+        module="scheduler/polling.py",
         rule="if job.agent_boot == worker.boot and job.last_seen_at is None:",
         without="if job.last_seen_at is None:",
         test="api/test_worker_half.py::test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker",

@@ -21,7 +21,7 @@ from taskyard.jobs.refusal import Write
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Outcome, Transition, shortened
-from taskyard.scheduler import assignment
+from taskyard.scheduler import polling
 from taskyard.store.output import Chunk, cut, pieces
 from taskyard.workers.model import Worker
 
@@ -87,7 +87,7 @@ def poll(platform: Platform, worker_id: str) -> Job | None:
     Raises NotFound, Gone.
     """
     worker = platform.store.workers.get(worker_id)
-    return assignment.poll(platform.store, platform.settings, worker)
+    return polling.poll(platform.store, platform.settings, worker)
 
 
 def stream(platform: Platform, lease: Lease, *, stream: str, data: str, seq: int | None) -> None:

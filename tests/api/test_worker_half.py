@@ -22,7 +22,7 @@ from taskyard.errors import StoreUnavailable
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import lease_of
 from taskyard.jobs.states import JobStatus
-from taskyard.scheduler import assignment
+from taskyard.scheduler import polling
 from taskyard.store.jobs import JobStore
 from taskyard.workers.model import NOTHING
 from tests.api.agents import HttpAgent, status_of, submit_job
@@ -589,7 +589,7 @@ def test_a_job_that_two_polls_have_given_back_is_handed_out_again(
     """Neither poll was answered with it: the worker has lost nothing."""
     worker = platform.store.workers.get("w1")
     job_id = submit_job(api)
-    claimed = assignment.poll(platform.store, platform.settings, worker)
+    claimed = polling.poll(platform.store, platform.settings, worker)
     assert claimed is not None
     back = lifecycle.release(
         claimed, lease_of(claimed), reason="beside", at=platform.moment(), told=False
@@ -606,7 +606,7 @@ def test_two_polls_at_once_leave_no_job_that_the_worker_cannot_have(
     worker = platform.store.workers.get("w1")
     for _ in range(5):
         job_ids = [submit_job(api) for _ in range(2)]
-        racing(lambda: assignment.poll(platform.store, platform.settings, worker), 2)
+        racing(lambda: polling.poll(platform.store, platform.settings, worker), 2)
         while agent.poll().status_code == 200:
             agent.submit(0)
         assert {status_of(api, job_id)["status"] for job_id in job_ids} == {"COMPLETED"}
@@ -641,9 +641,9 @@ def test_one_that_is_taken_back_after_a_cancel_is_kept_for_as_long_as_any_other(
     facts = {"kind": "http", "bootId": "b", "cpuCount": 1, "ramTotalMb": 1024}
     worker = here.store.workers.register("w1", facts, now=here.store.clock.now())
     (job_id,) = operations.submit(here, [{"command": "true"}], by="app")
-    assert assignment.poll(here.store, here.settings, worker)
+    assert polling.poll(here.store, here.settings, worker)
     operations.cancel(here, job_id, by="op", reason=None)
-    assert assignment.poll(here.store, here.settings, worker) is None
+    assert polling.poll(here.store, here.settings, worker) is None
     job = here.store.jobs.get(job_id)
     assert job.status is JobStatus.CANCELLED
     assert job.completed_at is not None

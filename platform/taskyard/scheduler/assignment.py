@@ -14,13 +14,13 @@ from datetime import timedelta
 from taskyard import events, ids
 from taskyard.jobs import lifecycle
 from taskyard.jobs.counters import Counter
-from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.model import Job
 from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.live import queue_order
 from taskyard.workers import placement, places
-from taskyard.workers.model import Requirement, Worker
+from taskyard.workers.model import Requirement
 from taskyard.workers.places import Place
 
 LOCK = "pass"
@@ -170,71 +170,6 @@ def write(store: Store, decision: Decision) -> list[Transition]:
     won = store.jobs.apply_all(decision.transitions)
     store.workers.reserve(decision.reservations, decision.reserved_before)
     return won
-
-
-def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
-    """Hand the best queued job that fits to an HTTP agent that asks, in one write.
-
-    A job that it was handed in this life and never showed life of is handed to it again, under
-    the same lease: its answer was lost on the way. Not one that was cancelled meanwhile.
-    """
-    if again := _unheard(store, settings, worker):
-        return again
-    now = store.clock.now()
-    usage = store.live.usage([worker.worker_id])
-    spots = places.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
-    shapes = store.live.waiting_shapes() if spots else []
-    suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
-    for job in store.live.heads(dict.fromkeys(suitable, SPARE)):
-        if places.refuses(worker, job) or places.fits(spots[0], job):
-            continue
-        claimed = store.jobs.apply(
-            lifecycle.claim(
-                job,
-                worker=worker,
-                lease_id=ids.lease(),
-                at=Moment(now=now),
-                lease_until=now + timedelta(seconds=settings.http_lease_seconds),
-            )
-        )
-        if claimed is not None:
-            return claimed if _fits_beside(store, settings, worker, claimed) else None
-    return None
-
-
-def _unheard(store: Store, settings: Settings, worker: Worker) -> Job | None:
-    """The job that this life of the worker was handed and has not heard of, if it is to run."""
-    for job in store.live.held_by(worker.worker_id):
-        if job.agent_boot == worker.boot and job.last_seen_at is None:
-            # Told only when a majority has it: what one member alone has may never have been.
-            held = store.jobs.confirmed(job.job_id)
-            if held and held.last_seen_at is None and lease_of(job).covers(held):
-                if not held.cancel_requested:
-                    return held
-                _take_back(store, settings, held, "no worker had heard of it")
-    return None
-
-
-def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job) -> bool:
-    """Whether the job fits beside all else that the worker holds; it is given back if not.
-
-    Two polls of one worker at the same time have both seen its place free; which of them is
-    first cannot be told, so both may go away empty, and the next poll gets the job.
-    """
-    spot = places.Place(worker=worker)
-    for job in store.live.held_by(worker.worker_id):
-        if job.job_id != claimed.job_id:
-            spot.take(job)
-    if places.fits(spot, claimed) is None:
-        return True
-    _take_back(store, settings, claimed, "another poll of this worker took its place")
-    return False
-
-
-def _take_back(store: Store, settings: Settings, job: Job, reason: str) -> None:
-    """Back to the queue, or CANCELLED if that was asked for meanwhile."""
-    at = Moment(now=store.clock.now(), keep=settings.job_retention)
-    store.jobs.apply(lifecycle.release(job, lease_of(job), reason=reason, at=at, told=False))
 
 
 def _record(store: Store, report: PassReport) -> None:
