@@ -72,6 +72,28 @@ def test_every_page_fits_a_phone(opens: Opens, scene: Scene) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
 
 
+def test_names_of_any_length_and_what_is_unfolded_fit_a_phone(opens: Opens, scene: Scene) -> None:
+    name = "w" * 200
+    as_agent = {"Authorization": f"Bearer {scene.token}"}
+    facts = {"workerId": name, "hostname": "h" * 255, "cpuCount": 1, "ramTotalMb": 256}
+    httpx2.post(
+        f"{scene.url}/api/workers/register", headers=as_agent, json=facts
+    ).raise_for_status()
+    waits = scene.submit("long label", "true", labels=["l" * 64])
+    page = opens("/", viewport={"width": 390, "height": 800})
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    for path in ("/overview", "/workers", f"/worker?id={name}", f"/jobs/{waits}"):
+        page.goto(scene.url + path)
+        page.locator("details").evaluate_all("all => all.forEach((each) => { each.open = true; })")
+        expect(page.locator("main")).to_contain_text(re.compile("www|lll"))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    page.goto(f"{scene.url}/workers")
+    # What is beside a long name is there without a way to the side.
+    expect(page.get_by_role("cell", name="Idle").last).to_be_in_viewport(ratio=1)
+    scene.client.cancel(waits)
+    httpx2.delete(f"{scene.url}/api/workers/{name}", headers=as_agent).raise_for_status()
+
+
 def test_a_new_job_comes_and_changes_without_a_reload(page: Page, scene: Scene) -> None:
     expect(page.locator("#live")).to_have_text("Live")
     mark(page)
