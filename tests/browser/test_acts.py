@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.chromium import NAMED
 from tests.browser.conftest import Opens
@@ -269,3 +269,18 @@ def test_who_signs_out_in_one_tab_is_asked_to_sign_in_in_the_others(
     # That the part was refused is for the console, and no fault.
     assert all("401" in said for said in complaints)
     complaints.clear()
+
+
+def test_a_second_click_does_nothing_twice(opens: Opens, scene: Scene) -> None:
+    page = opens(f"/jobs/{scene.jobs['failed']}")
+    sent: list[str] = []
+
+    def leave_the_page_as_it_is(route: Route) -> None:
+        sent.append(route.request.url)
+        route.fulfill(status=204)
+
+    page.route("**/retry", leave_the_page_as_it_is)
+    button = page.get_by_role("button", name="Run again", exact=True)
+    button.click()
+    button.click()
+    assert len(sent) == 1

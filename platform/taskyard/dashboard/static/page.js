@@ -105,6 +105,19 @@ function prepare() {
 }
 prepare();
 
+// --- forms: what is on its way is not sent once more by a second click
+const SENT_MS = 10_000;
+const sent = new Set();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (sent.has(form)) event.preventDefault();
+  sent.add(form);
+  // Who broke it off may send it again.
+  setTimeout(() => sent.delete(form), SENT_MS);
+});
+window.addEventListener("pageshow", () => sent.clear());
+
 // --- work of several requests: the next begins by itself, unless its reader leaves
 document.querySelector("form[data-goes-on]")?.requestSubmit();
 
