@@ -6,9 +6,11 @@ import io
 import stat
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.http import parse_options_header
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
@@ -136,6 +138,26 @@ def test_an_upload_without_a_file_names_the_field(api: FlaskClient) -> None:
     answer = api.post("/api/files/upload", data={"other": "x"})
     assert answer.status_code == 422
     assert {entry["field"] for entry in answer.get_json()["errors"]} >= {"file"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("отчёт за май.zip", "отчёт за май.zip"),
+        ("../../Grüße.txt", "Grüße.txt"),
+        ("C:\\Prüfung\\é.txt", "é.txt"),
+        ("ü\u202egpj.exe", "ügpj.exe"),
+    ],
+)
+def test_a_name_of_any_letters_comes_down_with_its_file(
+    api: FlaskClient, platform: Platform, name: str, shown: str
+) -> None:
+    stored = platform.store.files.save(
+        io.BytesIO(b"x"), filename=name, cap_bytes=10, keep=timedelta(days=1)
+    )
+    sent = api.get(f"/api/files/download/{stored.file_id}").headers["Content-Disposition"]
+    _, names = parse_options_header(sent)
+    assert names["filename"] == shown
 
 
 MULTIPART = "multipart/form-data; boundary=x"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any, BinaryIO, cast
+from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import FileStorage
@@ -63,7 +65,7 @@ def download(file_id: str) -> Any:
     response.content_length = stop - start
     response.accept_ranges = "bytes"
     response.set_etag(stored.sha256)
-    response.headers.set("Content-Disposition", "attachment", filename=_shown(stored))
+    response.headers.set("Content-Disposition", "attachment", **_names(stored))
     if wanted:
         response.status_code = 206
         response.content_range.set(start, stop, stored.size_bytes)
@@ -114,5 +116,12 @@ def _range(size: int) -> tuple[int, int] | None:
     return wanted
 
 
-def _shown(stored: StoredFile) -> str:
-    return secure_filename(stored.filename) or "file"
+def _names(stored: StoredFile) -> dict[str, str]:
+    """The file's name for a header; with letters that are not ASCII, as RFC 6266 writes them."""
+    names = {"filename": secure_filename(stored.filename) or "file"}
+    if not stored.filename.isascii():
+        last = re.split(r"[/\\]", stored.filename)[-1]
+        # What hides or turns text around is no part of a name.
+        shown = "".join(character for character in last if character.isprintable())
+        names["filename*"] = f"UTF-8''{quote(shown or 'file', safe='')}"
+    return names
