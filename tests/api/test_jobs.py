@@ -205,11 +205,12 @@ class BrokenBody(io.RawIOBase):
 def test_a_body_whose_chunks_are_broken_is_400(
     api: FlaskClient, path: str, kind: str, mistake: Exception
 ) -> None:
-    answer = api.post(
-        path,
-        content_type=kind,
-        environ_overrides={"wsgi.input": BrokenBody(mistake), "wsgi.input_terminated": True},
-    )
+    chunked = {
+        "wsgi.input": BrokenBody(mistake),
+        "wsgi.input_terminated": True,
+        "CONTENT_LENGTH": "",
+    }
+    answer = api.post(path, content_type=kind, environ_overrides=chunked)
     assert answer.status_code == 400, answer.text
     assert answer.mimetype == "application/problem+json"
 
