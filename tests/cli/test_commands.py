@@ -258,6 +258,17 @@ def test_a_result_that_cannot_be_saved_does_not_hide_how_the_job_ended(
     assert "not saved: /dev/full: No space left" in ran.stderr
 
 
+def test_a_result_that_cannot_be_fetched_leaves_no_file_of_its_name(
+    cli: Cli, platform: Platform
+) -> None:
+    left = {"resultFileId": "file-gone", "resultFilename": "gone.zip"}
+    job = factories.job_in(JobStatus.COMPLETED, now=platform.store.clock.now(), left=left)
+    platform.store.jobs.submit([job])
+    assert cli("fetch", job.job_id).returncode == 6
+    assert cli("fetch", job.job_id, "/dev/null").returncode == 6
+    assert list(cli.home.glob("*.zip")) == []
+
+
 def test_a_result_that_was_not_kept_is_said_by_each_command_that_would_show_it(
     cli: Cli, platform: Platform
 ) -> None:

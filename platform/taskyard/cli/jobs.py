@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -311,10 +312,21 @@ def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
     # An agent may give its archive any name, one of our user's own files too.
     target = target or Path(f"{job['jobId']}-result.zip")
     try:
-        with target.open("wb") as file:
+        with target.open("wb") as file, _whole_or_gone(target):
             client.download(job["resultFileUrl"], file)
     except OSError as error:
         raise click.ClickException(f"{target}: {error.strerror}") from None
     cut = " (cut: it was larger than the limit)" if job["resultTruncated"] else ""
     show.progress(f"saved {target}{cut}")
     return target
+
+
+@contextmanager
+def _whole_or_gone(target: Path) -> Iterator[None]:
+    """Leave no file of that name with nothing or half in it of what was to be fetched."""
+    try:
+        yield
+    except BaseException:
+        if target.is_file():
+            target.unlink(missing_ok=True)
+        raise
