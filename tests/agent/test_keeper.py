@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -253,6 +255,29 @@ def test_a_keeper_that_does_not_answer_is_replaced_and_what_it_kept_is_ended(
     eventually(renew)
     assert "its keeper process died" in (bench.ended(lease).error_message or "")
     assert sleepers("4113") == []
+    assert bench.run("true").status == "COMPLETED"
+
+
+def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that has no process or no file left has them again when jobs have ended."""
+    lease = bench.offer("sleep 4114", max_retries=0)
+    eventually(lambda: sleepers("4114"))
+    start, refused = subprocess.Popen, list[object]()
+
+    def starts(*arguments: Any, **options: Any) -> Any:
+        if len(refused) < 2:
+            refused.append(arguments)
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", starts)
+    monkeypatch.setattr(processes, "AGAIN_SECONDS", 0.01)
+    (keeper,) = keepers()
+    keeper.kill()
+    assert "its keeper process died" in (bench.ended(lease).error_message or "")
+    eventually(keepers)
     assert bench.run("true").status == "COMPLETED"
 
 

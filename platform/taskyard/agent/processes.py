@@ -9,9 +9,10 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ _SILENCE_SECONDS = 10.0
 _ASKED_TIMES = 3
 
 _END_SECONDS = 5.0
+
+#: Between two tries to start a keeper on a host that has no room for it.
+AGAIN_SECONDS = 1.0
 
 #: The longest message of a keeper: an end with what was printed, each byte an escape.
 _HEARD_BYTES = 64 * 1024
@@ -68,6 +72,7 @@ class Processes:
         self._asked = 0
         #: Lines that were started and not heard of since, in that order.
         self._running: dict[str, None] = {}
+        self._stopped = False
 
     def start(self) -> None:
         """Start the keeper. Raises OSError."""
@@ -75,7 +80,7 @@ class Processes:
         tree.become_subreaper()
         open_files.raise_limit()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, _closed_on_error(ours):
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
             self._keeper = subprocess.Popen(
@@ -137,6 +142,10 @@ class Processes:
 
     def stop(self) -> None:
         """End the keeper with all that it still keeps."""
+        self._stopped = True
+        self._drop_keeper()
+
+    def _drop_keeper(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             self._loop.unwatch(channel.fileno())
@@ -190,12 +199,24 @@ class Processes:
         """The keeper died: end what it kept, say so, and start another."""
         # What was to follow a line fails before that: it has not begun.
         lost, self._running = [*reversed(self._running)], {}
-        self.stop()
+        self._drop_keeper()
         killed = tree.kill_what_was_kept()
         events.warn("agent.keeper_died", lines=len(lost), killed=killed)
-        self.start()
+        self._start_again()
         for key in lost:
             self._ends.failed(key, "its keeper process died")
+
+    def _start_again(self) -> None:
+        """Start another keeper: at once, or when the host has a process and files left for it."""
+        if self._stopped:
+            return
+        try:
+            self.start()
+        except OSError as error:
+            events.warn("agent.keeper_missing", error=str(error))
+            later = threading.Timer(AGAIN_SECONDS, self._loop.post, [self._start_again])
+            later.daemon = True
+            later.start()
 
     def _end_keeper(self) -> None:
         if self._keeper is None:
@@ -219,3 +240,12 @@ class Processes:
         """A keeper that is gone is noticed, and what it kept ended, by the loop."""
         with contextlib.suppress(OSError):
             self._say(**message)
+
+
+@contextlib.contextmanager
+def _closed_on_error(channel: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        channel.close()
+        raise
