@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskyard import settings
+from taskyard.embedded import running_uri
 from taskyard.errors import ConfigurationError
 from taskyard.scheduler.schedule import TICKS
 
@@ -103,3 +104,13 @@ def test_one_that_cannot_work_with_another_is_refused(
 def test_every_setting_can_be_read() -> None:
     known = {str(field.type) for field in dataclasses.fields(settings.Settings)}
     assert known <= set(settings._READERS)
+
+
+def test_a_user_without_a_home_needs_none_beside_a_mongodb(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: str) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_data_dir", fails)
+    monkeypatch.setenv("MONGODB_URI", "mongodb://db1/")
+    assert settings.load().mongodb_uri == "mongodb://db1/"
+    assert running_uri(settings.load().data_dir) is None

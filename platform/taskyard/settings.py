@@ -62,7 +62,7 @@ class Settings:
     bind: str = "127.0.0.1:8000"
     #: Tokens are asked for unless this is off, which only a loopback address may be.
     auth: bool = True
-    data_dir: Path = field(default_factory=lambda: Path(platformdirs.user_data_dir("taskyard")))
+    data_dir: Path = field(default_factory=lambda: _own_data_dir())
 
     # Leases and ticks
     lease_seconds: float = 15
@@ -114,6 +114,16 @@ class Settings:
     def job_retention(self) -> timedelta:
         """How long an ended job is kept."""
         return timedelta(days=self.job_retention_days)
+
+
+def _own_data_dir() -> Path:
+    """Where this user's data is. One without a home needs no such folder where MONGODB_URI is set,
+    and is told of one that cannot be used where it is not.
+    """
+    try:
+        return Path(platformdirs.user_data_dir("taskyard"))
+    except RuntimeError:
+        return Path("/nonexistent/taskyard")
 
 
 def load() -> Settings:
