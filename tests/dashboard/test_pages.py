@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 from flask.testing import FlaskClient
+from pymongo.errors import AutoReconnect
 
 from taskyard import bulk
 from taskyard.api.app import create_app
@@ -496,6 +497,28 @@ def test_an_open_page_of_who_was_signed_out_is_led_to_sign_in_and_back(
     part = anonymous.get("/workers", headers={"HX-Request": "true"})
     assert part.status_code == 401
     assert part.headers["HX-Redirect"] == "/sign-in?next=/workers?"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [(AutoReconnect("away"), 503, "MongoDB does not answer"), (KeyError("x"), 500, "went wrong")],
+)
+def test_an_outage_and_a_defect_are_pages_too(
+    operator: FlaskClient,
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+    said: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(platform.store.workers, "listed", fail)
+    page = operator.get("/workers")
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert said in page.text
+    assert page.headers.get("Retry-After") == ("2" if status == 503 else None)
 
 
 @pytest.mark.parametrize("path", ["/theme", "/sign-in"])

@@ -33,11 +33,22 @@ class Invalid(InvalidRequest):
 
 def install(app: Flask) -> None:
     """Answer every error of ``app`` with a problem document."""
-    app.register_error_handler(TaskyardError, _ours)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(ParseException, _broken_off)
-    app.register_error_handler(StoreUnavailable, _unavailable)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, answer)
+
+
+def answer(error: Exception) -> Response:
+    """The problem document of any error; what is no client's doing is logged as well."""
+    match error:
+        case StoreUnavailable():
+            return _unavailable(error)
+        case TaskyardError():
+            return _ours(error)
+        case HTTPException():
+            return _http(error)
+        case ParseException():
+            return _broken_off()
+        case _:
+            return _unexpected(error)
 
 
 def problem(
@@ -84,7 +95,7 @@ def _http(error: HTTPException) -> Response:
     return response
 
 
-def _broken_off(_error: Exception) -> Response:
+def _broken_off() -> Response:
     """Gunicorn finds out what is wrong with a chunked body when the body is read."""
     return problem(HTTPStatus.BAD_REQUEST, "The body cannot be read: its chunks are broken.")
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from flask import Blueprint, g, render_template, request, url_for
+from flask import Blueprint, g, json, render_template, request, url_for
 from werkzeug.urls import iri_to_uri
 from werkzeug.wrappers import Response
 
 from taskyard import __version__
+from taskyard.api import errors
 from taskyard.api.auth import Caller
 from taskyard.api.base import platform
 from taskyard.dashboard import presenters
-from taskyard.errors import TaskyardError
 from taskyard.jobs import search_terms
 from taskyard.store.tokens import Role
 
@@ -75,7 +75,11 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-@blueprint.errorhandler(TaskyardError)
-def explain_error(error: TaskyardError) -> tuple[str, int]:
-    """An error as a page."""
-    return render_template("error.html", error=error), error.status
+@blueprint.errorhandler(Exception)
+def explain_error(error: Exception) -> Response:
+    """Any error as a page: what the API would say of it."""
+    explained = errors.answer(error)
+    problem = json.loads(explained.get_data())
+    explained.set_data(render_template("error.html", problem=problem))
+    explained.mimetype = "text/html"
+    return explained
