@@ -74,7 +74,8 @@ def test_what_was_started_ends_even_when_up_itself_is_killed(
     up = start_up("--ephemeral").await_ready()
     processes = up.everything()
     up.stop(signal.SIGKILL)
-    eventually(lambda: not alive(processes), 20)
+    # Their MongoDB ends with them: each waits for it a few times before it gives up.
+    eventually(lambda: not alive(processes), 60)
 
 
 def test_ephemeral_leaves_nothing_behind(start_up: Callable[..., Up], tmp_path: Path) -> None:
