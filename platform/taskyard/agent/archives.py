@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, BinaryIO
 
 from taskyard import events, packing
@@ -66,5 +65,5 @@ class Archives:
             packed,
             filename=filename,
             cap_bytes=self._settings.result_cap_bytes * 2,
-            keep=timedelta(days=self._settings.job_retention_days),
+            keep=self._settings.job_retention,
         )

@@ -6,7 +6,6 @@ import base64
 import binascii
 import io
 import re
-from datetime import timedelta
 from typing import Any, BinaryIO, cast
 
 import marshmallow as ma
@@ -63,7 +62,7 @@ def _stored_archive(fields: dict[str, Any]) -> dict[str, Any]:
         source,
         filename=fields["result_zip_name"] or f"{fields['job_id']}-result.zip",
         cap_bytes=settings.upload_cap_bytes,
-        keep=timedelta(days=settings.job_retention_days),
+        keep=settings.job_retention,
     )
     return {"resultFileId": stored.file_id, "resultFilename": stored.filename}
 
