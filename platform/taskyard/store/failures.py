@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -43,6 +46,16 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, OperationFailure) and error.code in _NOT_NOW:
         return True
     return isinstance(error, UNAVAILABLE)
+
+
+@contextmanager
+def done_by_another(code: int) -> Iterator[None]:
+    """Take for done what the server refuses with this code: another process was faster."""
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code != code:
+            raise
 
 
 def accept_duplicates(error: BulkWriteError) -> None:

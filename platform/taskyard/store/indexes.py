@@ -7,10 +7,9 @@ from typing import Any
 import pymongo
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.database import Database
-from pymongo.errors import OperationFailure
 
 from taskyard.store import passes
-from taskyard.store.failures import INDEX_NOT_FOUND
+from taskyard.store.failures import INDEX_NOT_FOUND, done_by_another
 
 _NEWEST = [("createdAt", DESCENDING), ("_id", DESCENDING)]
 
@@ -78,13 +77,5 @@ def ensure_indexes(database: Database[dict[str, Any]]) -> None:
             database[collection].create_indexes(models)
         for collection, names in REPLACED.items():
             for name in set(names) & set(database[collection].index_information()):
-                _drop(database, collection, name)
-
-
-def _drop(database: Database[dict[str, Any]], collection: str, name: str) -> None:
-    """Drop an index, unless another process that starts just now was faster."""
-    try:
-        database[collection].drop_index(name)
-    except OperationFailure as error:
-        if error.code != INDEX_NOT_FOUND:
-            raise
+                with done_by_another(INDEX_NOT_FOUND):
+                    database[collection].drop_index(name)

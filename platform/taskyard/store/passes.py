@@ -10,11 +10,11 @@ from typing import Any
 import pymongo
 from pymongo import WriteConcern
 from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 
 from taskyard import events
 from taskyard.documents import to_record
-from taskyard.store.failures import NAMESPACE_EXISTS
+from taskyard.store.failures import NAMESPACE_EXISTS, done_by_another
 
 COLLECTION = "passes"
 
@@ -84,14 +84,10 @@ def ensure_collection(database: Database[dict[str, Any]]) -> None:
     """Make the capped collection, if it is not there."""
     if COLLECTION in database.list_collection_names():
         return
-    try:
+    with done_by_another(NAMESPACE_EXISTS):
         database.create_collection(
             COLLECTION, check_exists=False, capped=True, size=KEPT_BYTES, max=KEPT
         )
-    except OperationFailure as error:
-        # Another process may have been faster.
-        if error.code != NAMESPACE_EXISTS:
-            raise
 
 
 def _note(document: dict[str, Any]) -> PassNote:
