@@ -281,6 +281,28 @@ def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
     assert bench.run("true").status == "COMPLETED"
 
 
+def test_an_agent_that_has_no_keeper_takes_nothing_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It claimed what it had given back, and gave that back, as fast as MongoDB could write."""
+
+    def refuse(*_arguments: Any, **_options: Any) -> Any:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        patched.setattr(processes, "AGAIN_SECONDS", 0.01)
+        (keeper,) = keepers()
+        keeper.kill()
+        eventually(lambda: not keepers())
+        back = bench.await_status(bench.offer("echo hi"), "QUEUED")
+        assert "its keeper process could not be started: [Errno 11]" in back.history[-1]["reason"]
+        worker = bench.store.workers.get("w1")
+        assert "could not be started" in str(worker.trouble(bench.store.clock.now()))
+    eventually(keepers)
+    assert bench.run("true").status == "COMPLETED"
+
+
 def test_what_is_asked_for_after_its_lease_is_not_started(agent: subprocess.Popen[bytes]) -> None:
     tell(agent, -0.1, "sleep 4110")
     assert heard(agent) == "started 0"
@@ -353,7 +375,11 @@ def test_a_running_job_costs_the_keeper_nothing_while_nothing_happens(bench: Ben
     lease = bench.offer("sleep 60")
     bench.await_status(lease, "RUNNING")
     (keeper,) = keepers()
-    before = sum(keeper.cpu_times()[:2])
-    began = time.monotonic()
-    eventually(lambda: time.monotonic() - began > 1)
-    assert sum(keeper.cpu_times()[:2]) - before < 0.1
+
+    def rests() -> bool:
+        """Whether it does nothing for a second; on a slow machine it may be starting still."""
+        before, began = sum(keeper.cpu_times()[:2]), time.monotonic()
+        eventually(lambda: time.monotonic() - began > 1)
+        return sum(keeper.cpu_times()[:2]) - before < 0.1
+
+    eventually(rests)

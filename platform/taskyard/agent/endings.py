@@ -51,10 +51,10 @@ class Endings:
         else:
             self._helpers.submit(self._wind_up, held, attempt)
 
-    def send_back(self, held: Held, reason: str) -> None:
-        """Give back a job of which nothing was spawned."""
+    def send_back(self, held: Held, reason: str, *, rest: str = "") -> None:
+        """Give back what was not spawned; ``rest`` is why nothing can be spawned here now."""
         if not held.abandoned:
-            self._helpers.submit(self._stages.release, held.lease, reason)
+            self._helpers.submit(self._stages.release, held.lease, reason, rest)
         self.discard(held)
 
     def miss(self, held: Held, outcome: Outcome) -> None:

@@ -70,6 +70,8 @@ class Processes:
         #: When the keeper last said anything, and how often it was asked since.
         self._said_at = 0.0
         self._asked = 0
+        #: Why there is no keeper, while another could not be started.
+        self.missing = ""
         #: Lines that were started and not heard of since, in that order.
         self._running: dict[str, None] = {}
         self._stopped = False
@@ -98,6 +100,7 @@ class Processes:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = ours
         self._said_at, self._asked = time.monotonic(), 0
+        self.missing = ""
         self._loop.watch(ours.fileno(), self._hear)
 
     def spawn(
@@ -213,6 +216,7 @@ class Processes:
         try:
             self.start()
         except OSError as error:
+            self.missing = f"its keeper process could not be started: {error}"
             events.warn("agent.keeper_missing", error=str(error))
             later = threading.Timer(AGAIN_SECONDS, self._loop.post, [self._start_again])
             later.daemon = True

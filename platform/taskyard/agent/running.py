@@ -94,7 +94,8 @@ class Running:
         except (OSError, ValueError) as error:
             if isinstance(error, ConnectionError) and not attempt.has_run:
                 # Its keeper is gone before it heard of it: no attempt is used up by that.
-                self._endings.send_back(held, "its keeper process died")
+                missing = self.processes.missing
+                self._endings.send_back(held, missing or "its keeper process died", rest=missing)
             else:
                 self._cannot_run(held, attempt, str(error))
             return False

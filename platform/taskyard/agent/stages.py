@@ -79,8 +79,11 @@ class Stages:
 
     # --- instead of it
 
-    def release(self, lease: Lease, reason: str) -> None:
-        """Give back what was not spawned."""
+    def release(self, lease: Lease, reason: str, rest: str = "") -> None:
+        """Give back what was not spawned; with ``rest``, for which this host takes no other yet."""
+        if rest:
+            # Before the job is anybody's again: else it would come back here at once.
+            self.reporter.insist(lambda: self._cool_down(lease.worker_id, rest))
         self.reporter.release(lease, reason)
         self._platform.nudge("release")
 
