@@ -8,8 +8,9 @@ import io
 import os
 import stat
 import struct
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,38 @@ def test_names_that_are_no_text_are_packed_and_kept_apart(tmp_path: Path) -> Non
     with zipfile.ZipFile(target) as packed:
         assert sorted(packed.namelist()) == ["caf%E8", "caf%E9", "café"]
         assert packed.read("caf%E9") == b"caf\xe9"
+
+
+@contextlib.contextmanager
+def _without_privileges(folder: Path) -> Iterator[None]:
+    """As a user who may not read everything; root may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.chown(folder, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("secret", ["f", "d"])
+def test_what_may_not_be_read_is_missed_in_the_archive(secret: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "d").mkdir()
+        for path in ("d/inner", "f", "g"):
+            (folder / path).write_text("text")
+        (folder / secret).chmod(0)
+        target = io.BytesIO()
+        with _without_privileges(folder):
+            report = packing.pack(folder, target, cap_bytes=1000, cap_entries=100)
+        (folder / secret).chmod(0o700)
+    with zipfile.ZipFile(target) as packed:
+        assert sorted(packed.namelist()) == (["d/inner", "g"] if secret == "f" else ["f", "g"])
+        assert b"cut by taskyard" in packed.comment
+    assert (report.entries, report.cut) == (2, True)
 
 
 @pytest.mark.parametrize(("cap_bytes", "cap_entries"), [(25, 100), (1000, 2)])

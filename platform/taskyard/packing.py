@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ _NOT_TEXT = re.compile("[\udc80-\udcff]")
 
 @dataclass(frozen=True, kw_only=True)
 class PackReport:
-    """What was packed; ``cut`` when not everything fitted.
+    """What was packed; ``cut`` when not everything fitted or could be read.
 
     ``left_out`` names what of a whole folder is no file in it.
     """
@@ -35,15 +35,16 @@ def pack(
 ) -> PackReport:
     """Pack the regular files below ``folder``, in order, up to the caps.
 
-    Links are not followed; what vanishes or cannot be read meanwhile is left out. The ``whole``
-    folder is with its empty folders and with what links name inside it; what cannot be read
-    raises OSError.
+    Links are not followed; what vanishes meanwhile is left out, and what may not be read is cut.
+    The ``whole`` folder is with its empty folders and with what links name inside it; what cannot
+    be read raises OSError.
     """
     entries = taken = 0
-    cut = False
+    unread: list[OSError] = []
     left_out: list[str] = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path, name in _regular_files(folder, whole=whole):
+        cut = False
+        for path, name in _regular_files(folder, _fail if whole else unread.append, whole=whole):
             if entries >= cap_entries or taken >= cap_bytes:
                 cut = True
                 break
@@ -51,7 +52,7 @@ def pack(
                 continue
             try:
                 size = _add(archive, path, name, cap_bytes - taken, whole=whole)
-            except _NoRoom:
+            except _NotKept:
                 cut = True
                 continue
             if size is not None:
@@ -59,23 +60,26 @@ def pack(
                 entries += 1
             elif whole:
                 left_out.append(name)
+        cut = cut or any(isinstance(error, PermissionError) for error in unread)
         if cut:
-            archive.comment = b"cut by taskyard: more was left than may be kept"
+            archive.comment = b"cut by taskyard: more was left than could be kept"
     return PackReport(entries=entries, packed_bytes=taken, cut=cut, left_out=tuple(left_out))
 
 
-class _NoRoom(Exception):
-    """The file is larger than what is left."""
+class _NotKept(Exception):
+    """The file is larger than what is left, or may not be read."""
 
 
-def _regular_files(folder: Path, *, whole: bool) -> Iterator[tuple[Path, str]]:
+def _regular_files(
+    folder: Path, failed: Callable[[OSError], None], *, whole: bool
+) -> Iterator[tuple[Path, str]]:
     """The regular files below, in a stable order, each with its name in the archive; of the
-    ``whole`` folder all that is to be kept, or told of.
+    ``whole`` folder all that is to be kept, or told of. ``failed`` is told of unread folders.
     """
     # A job may have put one in the place of its folder.
     if not whole and folder.is_symlink():
         return
-    for here, below, names in os.walk(folder, onerror=_fail if whole else None, followlinks=False):
+    for here, below, names in os.walk(folder, onerror=failed, followlinks=False):
         below.sort()
         if whole:
             names += [name for name in below if Path(here, name).is_symlink()]
@@ -111,7 +115,7 @@ def _is_itself(path: Path, target: BinaryIO) -> bool:
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: bool) -> int | None:
-    """Add one file; returns its bytes, or None for what is no regular file. Raises _NoRoom."""
+    """Add one file; returns its bytes, or None for what is no regular file. Raises _NotKept."""
     if whole and not stat.S_ISREG(kind := path.lstat().st_mode):
         if not stat.S_ISDIR(kind):
             return None
@@ -120,16 +124,18 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: b
     try:
         # A FIFO would block without NONBLOCK, and a link is not what the job left.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except OSError as error:
         if whole:
             raise
+        if isinstance(error, PermissionError):
+            raise _NotKept from None
         return None
     with os.fdopen(handle, "rb") as source:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             return None
         if status.st_size > room:
-            raise _NoRoom
+            raise _NotKept
         entry = zipfile.ZipInfo(name)
         entry.compress_type = zipfile.ZIP_DEFLATED
         entry.external_attr = stat.S_IMODE(status.st_mode) << 16

@@ -316,7 +316,7 @@ def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
             client.download(job["resultFileUrl"], file)
     except OSError as error:
         raise click.ClickException(f"{target}: {error.strerror}") from None
-    cut = " (cut: it was larger than the limit)" if job["resultTruncated"] else ""
+    cut = " (cut: more was left than could be kept)" if job["resultTruncated"] else ""
     show.progress(f"saved {target}{cut}")
     return target
 
