@@ -129,6 +129,24 @@ def test_what_was_missed_in_the_background_comes_then(opens: Opens, scene: Scene
     expect(page.locator(ROWS).nth(1)).to_contain_text("line 2")
 
 
+def test_a_page_that_lost_its_stream_says_so_until_it_has_it_again(
+    opens: Opens, scene: Scene, complaints: list[str]
+) -> None:
+    job_id = scene.client.submit("echo first; sleep 600")
+    page = opens()
+    page.route("**/api/jobs/events?*", lambda route: route.abort())
+    page.goto(f"{scene.url}/jobs/{job_id}")
+    expect(page.locator("#line")).to_have_text("Connection lost, trying again")
+    page.unroute_all()
+    expect(page.locator(".row.stdout")).to_contain_text("first")
+    expect(page.locator("#line")).to_be_hidden()
+    page.route("**/api/jobs/events?*", lambda route: route.fulfill(status=404))
+    page.reload()
+    expect(page.locator("#line")).to_have_text("Not followed any more: load the page again")
+    complaints.clear()
+    scene.client.cancel(job_id)
+
+
 def test_why_it_waits_is_said_for_each_worker(opens: Opens, scene: Scene) -> None:
     page = opens(f"/jobs/{scene.jobs['waits']}")
     expect(page.locator(".reason")).to_contain_text("no healthy worker has label gpu")

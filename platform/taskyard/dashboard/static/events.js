@@ -3,13 +3,15 @@
 const AGAIN_MS = 1000;
 const BREATH_MS = 12;
 
-export async function follow(url, signal, handle, lost) {
+// `heard` is told of each answer's status, and of 0 when there was none or it has ended.
+export async function follow(url, signal, handle, heard) {
   let last = "";
   while (!signal.aborted) {
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
       const answer = await fetch(url, { headers, signal, credentials: "same-origin" });
-      if (answer.status >= 400 && answer.status < 500) return lost(answer.status);
+      heard(answer.status);
+      if (answer.status >= 400 && answer.status < 500) return undefined;
       if (answer.ok) {
         for await (const event of events(answer.body, signal)) {
           last = event.id || last;
@@ -20,7 +22,7 @@ export async function follow(url, signal, handle, lost) {
     } catch (error) {
       if (signal.aborted) return undefined;
     }
-    lost(0);
+    heard(0);
     await new Promise((done) => setTimeout(done, AGAIN_MS));
   }
   return undefined;

@@ -10,6 +10,7 @@ const MATCHES = 10_000;
 // Of one letter two thousand times over, not each needs an element of its own.
 const MARKS = 100;
 const MOVING_MS = 5000;
+const SILENCE_MS = 3000;
 
 const byId = (id) => document.getElementById(id);
 const viewer = byId("viewer");
@@ -301,12 +302,27 @@ let stopping = null;
 function stop() {
   stopping?.abort();
   stopping = null;
+  say("");
 }
 function start() {
   stop();
   anew(null);
   stopping = new AbortController();
-  follow(viewer.dataset.events, stopping.signal, handle, () => {});
+  follow(viewer.dataset.events, stopping.signal, handle, heard);
+}
+
+// A stream that the server ended after a while is there again before anybody need know.
+let silence = 0;
+function heard(status) {
+  if (status === 200) say("");
+  else if (status >= 400 && status < 500) say("Not followed any more: load the page again");
+  else silence ||= setTimeout(say, SILENCE_MS, "Connection lost, trying again");
+}
+function say(text) {
+  clearTimeout(silence);
+  silence = 0;
+  byId("line").textContent = text;
+  byId("line").hidden = !text;
 }
 setFollowing(viewer.dataset.over === undefined && !ENDED.includes(viewer.dataset.state.split(" ")[0]) && chosen < 0);
 document.addEventListener("visibilitychange", () => {
