@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from taskyard.agent.stages import Stages
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
+from taskyard.jobs.model import Lease
 from taskyard.jobs.states import JobStatus
 from tests.agent.conftest import Bench, keepers
 from tests.helpers import eventually
@@ -183,6 +186,28 @@ def test_a_drain_past_the_grace_puts_the_job_back(bench: Bench) -> None:
     assert (job.status, job.attempts) == ("QUEUED", 1)
     assert "its agent was stopped" in job.history[-1]["reason"]
     assert not _runs(pid)
+
+
+def test_a_drain_waits_until_what_was_not_spawned_is_given_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, release = threading.Event(), Stages.release
+
+    def slow(stages: Stages, lease: Lease, reason: str) -> None:
+        may_write.wait()
+        release(stages, lease, reason)
+
+    monkeypatch.setattr(Stages, "release", slow)
+    first, *waiting = bench.take("sleep 1", *["true"] * 20, required_cpu=8)
+    drain = threading.Thread(target=bench.runner.drain, args=[20])
+    drain.start()
+    bench.await_status(first, "COMPLETED")
+    # Nothing runs, and nothing is written yet: more are to be given back than there are helpers.
+    drain.join(0.3)
+    may_write.set()
+    drain.join()
+    jobs = [bench.store.jobs.get(lease.job_id) for lease in waiting]
+    assert {(job.status, job.attempts) for job in jobs} == {(JobStatus.QUEUED, 0)}
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,15 @@ class Endings:
             self._helpers.submit(self._wind_up, held, attempt)
 
     def send_back(self, held: Held, reason: str, *, rest: str = "") -> None:
-        """Give back what was not spawned; ``rest`` is why nothing can be spawned here now."""
-        if not held.abandoned:
-            self._helpers.submit(self._stages.release, held.lease, reason, rest)
-        self.discard(held)
+        """Give back what was not spawned; it is held until that is written. ``rest`` is why
+        nothing can be spawned here now.
+        """
+        if held.abandoned:
+            self.discard(held)
+            return
+        self._drop(held)
+        self._left(held)
+        self._helpers.submit(self._release, held, reason, rest)
 
     def miss(self, held: Held, outcome: Outcome) -> None:
         """Have it reported how a job ended whose input had not come."""
@@ -65,11 +70,7 @@ class Endings:
 
     def discard(self, held: Held) -> None:
         """Drop an attempt of which nothing is written any more."""
-        held.drop_input()
-        attempt, held.attempt = held.attempt, None
-        if attempt is not None:
-            self._pump.close(attempt)
-            self._helpers.submit(self._stages.clear, attempt)
+        self._drop(held)
         self._forget(held)
 
     def reported(self, held: Sequence[Held]) -> None:
@@ -80,6 +81,23 @@ class Endings:
                 self._forget(each)
 
         self._loop.post(forget)
+
+    def _drop(self, held: Held) -> None:
+        held.drop_input()
+        attempt, held.attempt = held.attempt, None
+        if attempt is not None:
+            self._pump.close(attempt)
+            self._helpers.submit(self._stages.clear, attempt)
+
+    def _release(self, held: Held, reason: str, rest: str) -> None:
+        """On a helper."""
+        try:
+            self._stages.release(held.lease, reason, rest)
+        except Exception as error:
+            # Not given back: its lease ends.
+            events.error("agent.report_failed", error, job=held.job.job_id)
+        finally:
+            self.reported([held])
 
     def _wind_up(self, held: Held, attempt: Attempt) -> None:
         """On a helper: store the rest of its output and what it left."""
