@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -260,3 +261,22 @@ def test_characters_are_stored_whole_and_in_chunks_that_are_bounded(yard: Yard) 
     yard.store_thread.run()
     assert "".join(chunk.data for chunk in yard.stored) == text
     assert all(len(chunk.data.encode()) <= CHUNK_BYTES for chunk in yard.stored)
+
+
+def test_a_piece_that_cannot_be_stored_is_told_of_and_the_next_is_stored(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("a defect")
+
+    attempt = yard.attempt()
+    with monkeypatch.context() as broken:
+        broken.setattr(yard, "stored", SimpleNamespace(extend=fail))
+        yard.pump.take(attempt, [b"lost", b""])
+        yard.pump.flush(attempt, now=float("inf"))
+        yard.store_thread.run()
+    assert "agent.output_failed" in capsys.readouterr().err
+    yard.pump.take(attempt, [b"kept", b""])
+    yard.pump.flush(attempt, now=float("inf"))
+    yard.store_thread.run()
+    assert [chunk.data for chunk in yard.stored] == ["kept"]

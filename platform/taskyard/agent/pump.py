@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
+from taskyard import events
 from taskyard.agent.attempt import Attempt
 from taskyard.agent.line import waiting_bytes
 from taskyard.agent.loop import Loop
@@ -136,5 +137,7 @@ class Pump:
         """On a helper."""
         try:
             self._store(attempt, chunks)
+        except Exception as error:
+            events.error("agent.output_failed", error, job=attempt.job.job_id)
         finally:
             self._loop.post(lambda: setattr(attempt, "flushing", False))
