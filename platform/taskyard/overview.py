@@ -91,7 +91,7 @@ def overview(
     jobs = store.queries.tally(in_states({*counted, JobStatus.QUEUED}))
     oldest = _oldest(platform, jobs, now)
     workers, usage = store.workers.listed(), store.live.usage()
-    offline_after = timedelta(seconds=platform.settings.offline_seconds)
+    offline_after = platform.settings.offline_after
     online = [worker for worker in workers if not worker.is_offline(now, offline_after)]
     return Overview(
         at=now,
@@ -148,7 +148,7 @@ def _facts(
     return Facts(
         now=now,
         workers=workers,
-        offline_after=timedelta(seconds=settings.offline_seconds),
+        offline_after=settings.offline_after,
         waiting=store.live.queue(per_shape=1, shapes=SHAPES),
         oldest_queued_at=oldest,
         scheduler_seen_at=store.locks.last_sign_of_life("scheduler"),

@@ -111,6 +111,11 @@ class Settings:
     log_format: str = ""
 
     @property
+    def offline_after(self) -> timedelta:
+        """The silence after which a worker is OFFLINE."""
+        return timedelta(seconds=self.offline_seconds)
+
+    @property
     def job_retention(self) -> timedelta:
         """How long an ended job is kept."""
         return timedelta(days=self.job_retention_days)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from datetime import timedelta
 
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
@@ -44,7 +43,7 @@ def _look(here: Platform) -> Sight:
         here.store.workers.listed(),
         here.store.live.usage(),
         now=here.store.clock.now(),
-        offline_after=timedelta(seconds=here.settings.offline_seconds),
+        offline_after=here.settings.offline_after,
     )
 
 

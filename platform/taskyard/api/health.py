@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from flask import Blueprint
@@ -60,8 +60,7 @@ def _parts(here: Platform) -> dict[str, dict[str, Any]]:
         words = f"ran {_ago(ran, now)}"
         checks[f"tick.{name}"] = _check(fresh, words if fresh else f"{missing}: {words}")
     workers = here.store.workers.listed()
-    offline_after = timedelta(seconds=settings.offline_seconds)
-    online = sum(1 for worker in workers if not worker.is_offline(now, offline_after))
+    online = sum(1 for worker in workers if not worker.is_offline(now, settings.offline_after))
     # No agent is no fault of the platform: jobs are taken and wait.
     checks["agents"] = _check(True, f"{online} of {len(workers)} online")
     return checks

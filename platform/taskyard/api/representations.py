@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from taskyard.api import schemas
@@ -85,9 +85,8 @@ def job_in_full(found: Job) -> dict[str, Any]:
 
 def workers() -> list[dict[str, Any]]:
     """All workers with status, reason and what they have in use, derived now."""
-    store, settings = platform().store, platform().settings
+    store, offline_after = platform().store, platform().settings.offline_after
     usage, now = store.live.usage(), store.clock.now()
-    offline_after = timedelta(seconds=settings.offline_seconds)
     shown = []
     for worker in store.workers.listed():
         used = usage.get(worker.worker_id, NOTHING).of(worker)

@@ -112,9 +112,8 @@ def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decis
     """
     workers = [w for w in store.workers.listed() if w.kind == "celery"]
     now = store.clock.now()
-    offline_after = timedelta(seconds=settings.offline_seconds)
     usage = store.live.usage() if workers else {}
-    available = places.places(workers, usage, now, offline_after)
+    available = places.places(workers, usage, now, settings.offline_after)
     if not reserving and all(spot.is_full for spot in available):
         return Decision()
     kept = store.live.queued_among([w.reserved_for for w in workers if w.reserved_for])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from taskyard import events
 from taskyard.settings import Settings
@@ -24,8 +23,7 @@ def tick(store: Store, settings: Settings) -> HealthReport:
     What such a worker holds is the expiry sweep's: its leases end, and only then.
     """
     now = store.clock.now()
-    silent_since = now - timedelta(seconds=settings.offline_seconds)
-    gone = store.workers.mark_offline(silent_since=silent_since, now=now)
+    gone = store.workers.mark_offline(silent_since=now - settings.offline_after, now=now)
     for worker_id in gone:
         events.warn("worker.offline", worker=worker_id)
     return HealthReport(offline=len(gone), cooled_down=store.workers.end_cooldowns(now=now))

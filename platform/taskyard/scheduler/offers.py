@@ -58,8 +58,7 @@ class Offers:
 
     def look(self, store: Store, settings: Settings) -> None:
         """See which agents there are, and what they have in use."""
-        now = store.clock.now()
-        offline_after = timedelta(seconds=settings.offline_seconds)
+        now, offline_after = store.clock.now(), settings.offline_after
         listed = [worker for worker in store.workers.listed() if worker.kind == "celery"]
         workers = [w for w in listed if places.unavailable(w, now, offline_after) is None]
         usage = store.live.usage([worker.worker_id for worker in workers])

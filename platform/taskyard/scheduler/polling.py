@@ -25,7 +25,7 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
         return again
     now = store.clock.now()
     usage = store.live.usage([worker.worker_id])
-    spots = places.places([worker], usage, now, timedelta(seconds=settings.offline_seconds))
+    spots = places.places([worker], usage, now, settings.offline_after)
     shapes = store.live.waiting_shapes() if spots else []
     suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
     for job in store.live.heads(dict.fromkeys(suitable, SPARE)):

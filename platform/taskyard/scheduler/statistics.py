@@ -58,11 +58,10 @@ def _merge(
 
 
 def _look(store: Store, settings: Settings, now: datetime) -> int:
-    offline_after = timedelta(seconds=settings.offline_seconds)
     online = {
         worker.worker_id: worker
         for worker in store.workers.listed()
-        if not worker.is_offline(now, offline_after)
+        if not worker.is_offline(now, settings.offline_after)
     }
     usage = store.live.usage()
     queue = store.live.depth()
