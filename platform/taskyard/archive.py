@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from taskyard.errors import BadArchive
+from taskyard.settings import Settings
 
 _PIECE_BYTES = 256 * 1024
 _NAME_BYTES = 255
@@ -62,6 +63,11 @@ class ArchiveLimits:
 
     max_entries: int
     max_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> ArchiveLimits:
+        """What the settings allow."""
+        return cls(max_entries=settings.archive_cap_entries, max_bytes=settings.archive_cap_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,6 @@ from taskyard.jobs.model import Job
 from taskyard.settings import Settings
 
 
-def limits(settings: Settings) -> ArchiveLimits:
-    """What an archive may unpack to here."""
-    return ArchiveLimits(
-        max_entries=settings.archive_cap_entries, max_bytes=settings.archive_cap_bytes
-    )
-
-
 def bring(job: Job, workspace: Workspace, platform: Platform, fetch: Fetch) -> None:
     """Unpack the job's file, for as long as it is wanted.
 
@@ -47,7 +40,7 @@ def _download(url: str, workspace: Workspace, settings: Settings, fetch: Fetch) 
 
 def _unpack(source: BinaryIO, workspace: Workspace, settings: Settings, fetch: Fetch) -> None:
     wanted = cast(BinaryIO, _Wanted(source, fetch))
-    archive.extract(wanted, workspace.folder, limits(settings))
+    archive.extract(wanted, workspace.folder, ArchiveLimits.of(settings))
 
 
 class _Wanted:

@@ -79,10 +79,10 @@ def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFi
     begins = source.read(len(_ZIP_BEGINS[0]))
     source.seek(0)
     is_archive = must_be_archive or begins in _ZIP_BEGINS or name.lower().endswith(".zip")
-    if is_archive:
-        archive.check(source, archive_limits())
-        source.seek(0)
     settings = platform().settings
+    if is_archive:
+        archive.check(source, ArchiveLimits.of(settings))
+        source.seek(0)
     return platform().store.files.save(
         source,
         filename=name,
@@ -90,14 +90,6 @@ def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFi
         keep=timedelta(days=settings.upload_retention_days),
         content_type="application/zip" if is_archive else "application/octet-stream",
         is_archive=is_archive,
-    )
-
-
-def archive_limits() -> ArchiveLimits:
-    """What an archive may hold here."""
-    settings = platform().settings
-    return ArchiveLimits(
-        max_entries=settings.archive_cap_entries, max_bytes=settings.archive_cap_bytes
     )
 
 

@@ -14,7 +14,8 @@ from flask import request
 from taskyard import archive
 from taskyard.api import errors, worker_schemas
 from taskyard.api.base import platform, read_json
-from taskyard.api.files import allow_uploads, archive_limits
+from taskyard.api.files import allow_uploads
+from taskyard.archive import ArchiveLimits
 from taskyard.errors import InvalidRequest
 from taskyard.worker_half import Result
 
@@ -50,14 +51,14 @@ def _stored_archive(fields: dict[str, Any]) -> dict[str, Any]:
     source, field = _archive(fields)
     if source is None:
         return {}
+    settings = platform().settings
     try:
         # An agent of old always sends its folder's ZIP, which may be empty or hold links.
-        archive.check_readable(source, archive_limits())
+        archive.check_readable(source, ArchiveLimits.of(settings))
     except InvalidRequest as error:
         error.field = field
         raise
     source.seek(0)
-    settings = platform().settings
     stored = platform().store.files.save(
         source,
         filename=fields["result_zip_name"] or f"{fields['job_id']}-result.zip",
