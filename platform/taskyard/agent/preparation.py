@@ -8,8 +8,7 @@ from concurrent.futures import Executor
 from taskyard import events
 from taskyard.agent.held import Held
 from taskyard.agent.results import Results
-from taskyard.agent.stages import Refused, Stages
-from taskyard.jobs.model import Lease
+from taskyard.agent.stages import Stages
 
 
 class Preparation:
@@ -28,26 +27,19 @@ class Preparation:
         self._results = results
         self._reported = reported
 
-    def look_up(self, lease: Lease) -> Held | None:
-        """The job of a hint, if it is still assigned to this agent; may block."""
-        try:
-            return Held(job=self._stages.assigned(lease))
-        except Refused:
-            return None
-
     def start(self, held: Held) -> bool:
         """Have it RUNNING; whether it is. May block."""
         try:
-            held.job = self._stages.start(held.lease)
-            held.until = self._stages.until(held.job)
-        except Refused as refusal:
-            events.emit("agent.job_refused", job=held.job.job_id, reason=str(refusal))
-            self._reported([held])
-            return False
+            started = self._stages.reporter.start(held.lease)
+            if started is not None:
+                held.job, held.until = started, self._stages.until(started)
+                return True
         except Exception as error:
             self.report(held, error)
             return False
-        return True
+        events.emit("agent.job_refused", job=held.job.job_id)
+        self._reported([held])
+        return False
 
     def lay_out(self, held: Held) -> bool:
         """Give a running job without input its workspace; whether that could be done."""

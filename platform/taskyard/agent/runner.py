@@ -166,8 +166,8 @@ class Runner:
 
     def _look_up(self, lease: Lease) -> None:
         """On a helper: the job of a hint waits for its place."""
-        if held := self._preparation.look_up(lease):
-            self._loop.post(lambda: self._join(held))
+        if job := self._stages.assigned(lease):
+            self._loop.post(lambda: self._join(Held(job=job)))
 
     def _join(self, held: Held) -> None:
         if held.key in self._held:

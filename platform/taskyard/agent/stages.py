@@ -26,10 +26,6 @@ from taskyard.jobs.transition import Moment, Outcome, shortened
 from taskyard.store.output import SMALL_BYTES, Chunk
 
 
-class Refused(Exception):
-    """The attempt is not run: it is another's by now."""
-
-
 class Stages:
     """Prepares attempts and winds them up."""
 
@@ -43,19 +39,11 @@ class Stages:
 
     # --- before the first line
 
-    def assigned(self, lease: Lease) -> Job:
-        """The job that a hint is about. Raises Refused."""
+    def assigned(self, lease: Lease) -> Job | None:
+        """The job that a hint is about, if it is still assigned under this lease."""
         job = self.reporter.insist(lambda: self._platform.store.jobs.find(lease.job_id))
-        if job is None or job.status is not JobStatus.ASSIGNED or not lease.covers(job):
-            raise Refused("it is not assigned to this agent any more")
-        return job
-
-    def start(self, lease: Lease) -> Job:
-        """Have the assigned job RUNNING. Raises Refused."""
-        started = self.reporter.start(lease)
-        if started is None:
-            raise Refused("it is not assigned to this agent any more")
-        return started
+        ours = job and job.status is JobStatus.ASSIGNED and lease.covers(job)
+        return job if ours else None
 
     def until(self, job: Job) -> float:
         """The monotonic instant past which nothing of a running job may live."""
