@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from taskyard import events
+from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
-from taskyard.agent.results import Results
 from taskyard.agent.stages import Stages
 
 
 class Preparation:
     """Prepares for the runner."""
 
-    def __init__(
-        self,
-        helpers: Executor,
-        stages: Stages,
-        results: Results,
-        reported: Callable[[Sequence[Held]], None],
-    ) -> None:
-        """``reported`` is told of jobs of which nothing more will be written."""
+    def __init__(self, helpers: Executor, stages: Stages, endings: Endings) -> None:
         self._helpers = helpers
         self._stages = stages
-        self._results = results
-        self._reported = reported
+        self._endings = endings
 
     def start(self, held: Held) -> bool:
         """Have it RUNNING; whether it is. May block."""
@@ -38,7 +29,7 @@ class Preparation:
             self.report(held, error)
             return False
         events.emit("agent.job_refused", job=held.job.job_id)
-        self._reported([held])
+        self._endings.reported([held])
         return False
 
     def lay_out(self, held: Held) -> bool:
@@ -57,7 +48,7 @@ class Preparation:
     def _report(self, held: Held, error: Exception) -> None:
         events.warn("agent.prepare_failed", job=held.job.job_id, error=repr(error))
         try:
-            self._results.add(self._stages.failed(held, error))
+            self._endings.results.add(self._stages.failed(held, error))
         except Exception as failure:
             events.error("agent.report_failed", failure, job=held.job.job_id)
-            self._reported([held])
+            self._endings.reported([held])

@@ -70,10 +70,8 @@ class Runner:
             flush_seconds=settings.output_flush_seconds,
         )
         self._endings = Endings(self._loop, self._helpers, stages, pump, self._held, self._leave)
-        self._preparation = Preparation(
-            self._helpers, stages, self._endings.results, self._endings.reported
-        )
-        arrivals = Arrivals(self._loop, self._fetchers, self._helpers, stages, self._preparation)
+        preparation = Preparation(self._helpers, stages, self._endings)
+        arrivals = Arrivals(self._loop, self._fetchers, self._helpers, stages, preparation)
         self._running = Running(
             self._loop,
             stages,
@@ -88,7 +86,7 @@ class Runner:
             self._helpers,
             turns,
             admission,
-            self._preparation,
+            preparation,
             arrivals,
             self._endings,
             self._running,
