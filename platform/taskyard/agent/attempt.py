@@ -11,7 +11,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from taskyard.agent.output import OutputBuffer
-from taskyard.agent.process import KillSequence
 from taskyard.agent.workspace import Workspace
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
@@ -54,7 +53,8 @@ class Attempt:
     waits: bool = False
     #: Why Taskyard ends it, once it does: time out, cancel, stop.
     stopping: Outcome | None = None
-    kill: KillSequence | None = None
+    #: When SIGKILL follows on SIGTERM, once it is being stopped.
+    kill_at: float | None = None
     last_signal: str | None = None
     #: Of the line before, until the next is asked for.
     exit_code: int | None = None
@@ -88,7 +88,7 @@ class Attempt:
         """Begin to end it: SIGTERM to the group, a grace, SIGKILL. The first reason stays."""
         if self.stopping is None and self.drained_by is None:
             self.stopping = outcome
-            self.kill = KillSequence(started_at=now, grace_seconds=grace_seconds)
+            self.kill_at = now + grace_seconds
 
     def outcome(self) -> Outcome:
         """How it ended; an exit code 0 that was there before any signal is success.
@@ -111,10 +111,11 @@ class Attempt:
         return Outcome(cause=Cause.EXIT, detail=f"exit code {code}", exit_code=code)
 
     def signal_due(self, now: float) -> int | None:
-        """The signal that is to be sent now, once it is being stopped."""
-        if self.kill is None or not self.running:
+        """The signal that is to be sent now, once it is being stopped; each is sent once."""
+        if self.kill_at is None or not self.running:
             return None
-        number = self.kill.due(now, self.last_signal)
-        if number is not None:
-            self.last_signal = signal.Signals(number).name
-        return number
+        due = signal.SIGTERM if now < self.kill_at else signal.SIGKILL
+        if self.last_signal in (due.name, signal.SIGKILL.name):
+            return None
+        self.last_signal = due.name
+        return due

@@ -10,10 +10,10 @@ from datetime import timedelta
 from taskyard.agent import inputs
 from taskyard.agent.archives import Archives
 from taskyard.agent.attempt import Attempt, fence
+from taskyard.agent.environment import clean_environment, inherited
 from taskyard.agent.fetch import Fetch, Unreachable
 from taskyard.agent.held import Held
 from taskyard.agent.output import OutputBuffer
-from taskyard.agent.process import clean_environment, inherited
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot

@@ -1,11 +1,9 @@
-"""What a job's processes see, and how they are asked to end."""
+"""The environment of a job's processes."""
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from taskyard.agent import job_python, tree
 from taskyard.agent.workspace import Workspace
@@ -38,17 +36,3 @@ def clean_environment(
         "TASKYARD_ATTEMPT": str(attempt),
         **wanted,
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class KillSequence:
-    """SIGTERM, a grace, SIGKILL: what is due when, by the monotonic clock."""
-
-    started_at: float
-    grace_seconds: float
-
-    def due(self, now: float, last_sent: str | None) -> int | None:
-        """The signal to send now, or None; ``last_sent`` is the one before."""
-        if now >= self.started_at + self.grace_seconds:
-            return None if last_sent == "SIGKILL" else signal.SIGKILL
-        return signal.SIGTERM if last_sent is None else None
