@@ -57,10 +57,10 @@ class Running:
         raise AssertionError(reason)
 
 
-@pytest.fixture
-def world() -> Iterator[tuple[Set, Running, Bridge]]:
+@pytest.fixture(params=[0.02])
+def world(request: pytest.FixtureRequest) -> Iterator[tuple[Set, Running, Bridge]]:
     settings = dataclasses.replace(
-        Settings(), lease_seconds=1.0, renewal_seconds=0.1, cancel_poll_seconds=0.02
+        Settings(), lease_seconds=1.0, renewal_seconds=0.1, cancel_poll_seconds=request.param
     )
     members, running = Set(), Running()
     bridge = Bridge(cast(Store, cast(Any, members)), settings, running)
@@ -75,6 +75,15 @@ def test_jobs_are_extended_while_nobody_can_write(world: tuple[Set, Running, Bri
     eventually(lambda: len(running.until) > 5)
     assert running.until == sorted(running.until)
     assert running.until[-1] <= time.monotonic() + 1.0
+
+
+@pytest.mark.parametrize("world", [3600], indirect=True)
+def test_so_they_are_where_cancels_are_looked_for_rarely(
+    world: tuple[Set, Running, Bridge],
+) -> None:
+    members, running, _ = world
+    members.reaches = Reach.ELECTION
+    eventually(lambda: running.until)
 
 
 @pytest.mark.parametrize("reach", [Reach.PRIMARY, Reach.CUT_OFF])

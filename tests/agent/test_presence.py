@@ -71,7 +71,7 @@ def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
     """Starts agents with a short lease; two under one id are two boots of one worker."""
     hosts: list[Host] = []
 
-    def make(worker_id: str = "w1") -> Host:
+    def make(worker_id: str = "w1", cancel_poll_seconds: float = 0.1) -> Host:
         found = re.search(r":(\d+)/", platform.settings.mongodb_uri)
         assert found
         network = Proxy(int(found[1])).__enter__()
@@ -81,7 +81,7 @@ def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
             mongodb_uri=uri,
             lease_seconds=LEASE_SECONDS,
             renewal_seconds=LEASE_SECONDS / 3,
-            cancel_poll_seconds=0.1,
+            cancel_poll_seconds=cancel_poll_seconds,
             kill_grace_seconds=0.2,
             cpu_count=8,
             workspace_dir=tmp_path / f"agent{len(hosts)}",
@@ -118,6 +118,16 @@ def test_an_agent_that_is_cut_off_ends_its_jobs_before_their_leases(
 
 def test_a_job_lives_as_long_as_its_agent_renews_it(start: Callable[..., Host]) -> None:
     host = start()
+    job = host.run(f"sleep {2 * LEASE_SECONDS}; echo done")
+    eventually(lambda: host.get(job.job_id).is_terminal, 5 * LEASE_SECONDS)
+    ended = host.get(job.job_id)
+    assert (ended.status, ended.attempts) == (JobStatus.COMPLETED, 1)
+
+
+def test_an_agent_that_looks_for_cancels_rarely_renews_its_leases_all_the_same(
+    start: Callable[..., Host],
+) -> None:
+    host = start(cancel_poll_seconds=3 * LEASE_SECONDS)
     job = host.run(f"sleep {2 * LEASE_SECONDS}; echo done")
     eventually(lambda: host.get(job.job_id).is_terminal, 5 * LEASE_SECONDS)
     ended = host.get(job.job_id)

@@ -15,6 +15,10 @@ from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.reach import Reach
 
+#: How soon a renewal that failed is tried again, and jobs are extended without one, however rarely
+#: cancels are looked for.
+RETRY_SECONDS = 0.5
+
 #: How old the monitors' knowledge of the members may be.
 _MONITOR_SECONDS = 2.0
 
@@ -32,6 +36,7 @@ class Bridge:
         self._jobs = jobs
         self._renewed_at = time.monotonic()
         self._bridging = False
+        self._pace_seconds = min(RETRY_SECONDS, settings.cancel_poll_seconds)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
 
@@ -49,9 +54,9 @@ class Bridge:
         self._bridging = False
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._settings.cancel_poll_seconds):
+        while not self._stopped.wait(self._pace_seconds):
             overdue = time.monotonic() - self._renewed_at - self._settings.renewal_seconds
-            if overdue > self._settings.cancel_poll_seconds and self._jobs.leases():
+            if overdue > self._pace_seconds and self._jobs.leases():
                 self._extend_if_nobody_can_write()
 
     def _extend_if_nobody_can_write(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from taskyard import __version__, events
 from taskyard.agent.admission import Capacity
 from taskyard.agent.attempt import fence
-from taskyard.agent.bridge import Bridge
+from taskyard.agent.bridge import RETRY_SECONDS, Bridge
 from taskyard.agent.host import Host
 from taskyard.agent.jobs import Jobs
 from taskyard.context import Platform
@@ -98,7 +98,7 @@ class Presence:
             events.warn("agent.leave_failed", error=type(error).__name__)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._settings.cancel_poll_seconds):
+        while not self._stopped.wait(self._pause()):
             try:
                 self._step()
             except Exception as error:
@@ -107,6 +107,11 @@ class Presence:
                     events.error("agent.presence_failed", error)
                 else:
                     events.warn("agent.store_unavailable", error=type(error).__name__)
+
+    def _pause(self) -> float:
+        """Until the next look for cancels, or the heartbeat if that is due before."""
+        left = self._beat_due - time.monotonic()
+        return min(self._settings.cancel_poll_seconds, left if left > 0 else RETRY_SECONDS)
 
     def _step(self) -> None:
         """Heartbeat when it is due, and look for cancels in between."""
