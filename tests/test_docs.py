@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from taskyard.api.app import create_app
 from taskyard.api.metrics import PlatformCollector
 from taskyard.context import Platform
+from taskyard.embedded import EmbeddedServer
 from taskyard.jobs.states import Verb
 from taskyard.scheduler import ticks
 from taskyard.settings import Settings
+from taskyard.store.client import Store
 from taskyard.store.jobs import _PAST
 from tests.hard_cases import HARD_CASES, HardCase
 
@@ -70,6 +75,22 @@ def test_every_metric_is_listed_with_its_labels(platform: Platform) -> None:
         label = "".join(f"{{{name}}}" for name in labels)
         served.add(f"{family.name}{suffix}{label}")
     assert listed == served
+
+
+def test_space_is_given_back_by_the_user_and_the_command_of_the_page(
+    mongod: EmbeddedServer, store: Store
+) -> None:
+    section = OPERATIONS.split("## Free space")[1].split("\n## ")[0]
+    (command,) = re.findall(r"`db\.runCommand\((\{.*?\})\)`", section)
+    name = store.database.name
+    roles = [{"role": role, "db": name} for role in ("readWrite", "dbAdmin") if role in section]
+    store.client.admin.command("createUser", "space", pwd="space", roles=roles)
+    try:
+        with MongoClient[dict[str, Any]](re.sub("//.*@", "//space:space@", mongod.uri)) as client:
+            store.database.output.insert_one({})
+            assert client[name].command(json.loads(re.sub(r"(\w+):", r'"\1":', command)))["ok"]
+    finally:
+        store.client.admin.command("dropUser", "space")
 
 
 def test_every_check_of_readiness_is_listed(platform: Platform) -> None:
