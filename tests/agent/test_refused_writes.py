@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.errors import NetworkTimeout
 
+from taskyard.agent import reporting
 from taskyard.agent.admission import Capacity
 from taskyard.agent.host import Host
 from taskyard.agent.presence import Presence
@@ -109,6 +111,34 @@ def test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back(
     late = [Chunk(seq=1, stream="stdout", data="late")]
     assert reporter.output(job, late, total_bytes=11, truncated=False) is None
     assert [c.data for c in platform.store.output.read(job, attempt=1)] == ["in time"]
+    assert kinds(platform, job.job_id) == ["output"]
+
+
+def test_output_of_an_agent_that_was_stopped_before_it_sent_it_is_taken_back(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen in a chaos run: it woke up, sent its chunks, and the driver's time was over, so that
+    the next try found them there.
+    """
+    job = factories.running_job(now=clock.now())
+    platform.store.jobs.submit([job])
+    store, tries = OutputStore.store, list[int]()
+
+    def sleep_and_store(self: OutputStore, *arguments: Any, **named: Any) -> list[Chunk]:
+        tries.append(len(tries))
+        if len(tries) > 1:
+            return store(self, *arguments, **named)
+        gone = lifecycle.expire(job, at=Moment(now=clock.now() + timedelta(hours=1)))
+        assert gone is not None
+        platform.store.jobs.apply(gone)
+        store(self, *arguments, **named)
+        raise NetworkTimeout("timed out")
+
+    monkeypatch.setattr(OutputStore, "store", sleep_and_store)
+    monkeypatch.setattr(reporting, "RETRY_SECONDS", 0.01)
+    assert Reporter(platform).output(job, [CHUNK], total_bytes=4, truncated=False) is None
+    assert tries == [0, 1]
+    assert list(platform.store.output.read(job, attempt=1)) == []
     assert kinds(platform, job.job_id) == ["output"]
 
 

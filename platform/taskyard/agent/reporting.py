@@ -76,13 +76,16 @@ class Reporter:
         when the attempt is over is refused, and takes back what it stored.
         """
         now = self._store.clock.now()
+        notes = itertools.count()
 
         def write() -> bool:
             fresh = self._store.output.store(job.job_id, job.attempts, chunks, now=now)
+            # What is there before a note was tried came of a try whose answer was lost.
+            late = fresh if next(notes) else chunks
             if not self._store.output.progress(
                 job, total_bytes=total_bytes, truncated=truncated, now=now
             ):
-                self._store.output.take_back(job.job_id, job.attempts, fresh)
+                self._store.output.take_back(job.job_id, job.attempts, late)
                 raise StaleAttempt(job.job_id)
             return True
 
