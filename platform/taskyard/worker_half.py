@@ -7,7 +7,7 @@ guard, and a registration is a new boot (design, hard cases).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -45,8 +45,9 @@ class Result:
     exit_code: int
     stdout: str | None = None
     stderr: str | None = None
-    #: Stored fields of the result archive, if there is one.
-    archive: Mapping[str, Any]
+    #: Stores the result archive, if there is one; returns its stored fields. Called once it is seen
+    #: that the result is to be recorded.
+    store_archive: Callable[[], Mapping[str, Any]] = dict
 
 
 def register(platform: Platform, worker_id: str, facts: Mapping[str, Any]) -> Worker:
@@ -111,21 +112,11 @@ def cancel_requested(platform: Platform, lease: Lease) -> bool:
     return job.cancel_requested
 
 
-def check_holder(platform: Platform, lease: Lease) -> None:
-    """See that the asker may report for the job, before its archive is stored.
-
-    Raises NotFound, Forbidden, StaleAttempt.
-    """
-    job = platform.store.jobs.get(lease.job_id)
-    if not _recorded(job, lease):
-        with _noted(platform, lease, Write.RESULT):
-            _require_holder(platform, job, lease)
-
-
 def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
     """Record how a command ended; the same result sent twice is recorded once.
 
-    Raises NotFound, Forbidden for a worker that does not hold the job, StaleAttempt.
+    Raises NotFound, Forbidden for a worker that does not hold the job, StaleAttempt, and what
+    storing its archive raises.
     """
     job = platform.store.jobs.get(lease.job_id)
     if _recorded(job, lease):
@@ -157,7 +148,7 @@ def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
 
 
 def _record(platform: Platform, job: Job, lease: Lease, result: Result) -> Job:
-    fields = {**result.archive, **_replace_output(platform, job, result)}
+    fields = {**result.store_archive(), **_replace_output(platform, job, result)}
     code = result.exit_code
     outcome = Outcome(
         cause=Cause.EXIT if code else None,

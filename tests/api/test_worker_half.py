@@ -257,6 +257,14 @@ def test_a_result_archive_is_stored_and_can_be_fetched(
     assert api.get(ended["resultFileUrl"]).data == content
 
 
+def test_the_archive_of_a_result_that_is_sent_again_is_not_stored_again(
+    platform: Platform, running: HttpAgent
+) -> None:
+    content = base64.b64encode(zipped(report="fine")).decode()
+    assert [running.submit(0, resultZipBase64=content).status_code for _ in range(2)] == [200, 200]
+    assert platform.store.database["files.files"].count_documents({}) == 1
+
+
 def test_a_larger_archive_goes_up_as_multipart(api: FlaskClient, running: HttpAgent) -> None:
     content = zipped(report="fine")
     answer = api.post(

@@ -298,7 +298,7 @@ class Lifecycle(RuleBasedStateMachine):
         if cause == "agent":
             done = self._try(lambda: worker_half.report_failure(self.platform, lease, "broke"))
         else:
-            result = worker_half.Result(exit_code=int(cause == "exit"), stdout="x", archive={})
+            result = worker_half.Result(exit_code=int(cause == "exit"), stdout="x")
             done = self._try(lambda: worker_half.submit_result(self.platform, lease, result))
         if done is not None and before is not None and not before.is_terminal and not fenced:
             # Without attempt and lease the worker is the guard, and its boot.

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import re
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import marshmallow as ma
@@ -38,12 +39,12 @@ def read_result() -> dict[str, Any]:
 
 
 def result_of(fields: dict[str, Any]) -> Result:
-    """The result, with its archive checked and stored."""
+    """The result; its archive is checked when it is stored."""
     return Result(
         exit_code=fields["exit_code"],
         stdout=fields["stdout"],
         stderr=fields["stderr"],
-        archive=_stored_archive(fields),
+        store_archive=partial(_stored_archive, fields),
     )
 
 
