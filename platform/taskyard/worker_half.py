@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from taskyard.context import Platform
-from taskyard.errors import Forbidden, StaleAttempt
+from taskyard.errors import Forbidden, NotFound, StaleAttempt
 from taskyard.jobs import lifecycle, refusal
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.refusal import Write
@@ -67,9 +67,10 @@ def heartbeat(
     Raises Gone for a deleted worker.
     """
     store = platform.store
-    if store.workers.find(worker_id) is None:
-        register(platform, worker_id, facts)
-    worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
+    try:
+        worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
+    except NotFound:
+        worker = register(platform, worker_id, facts)
     lease = timedelta(seconds=platform.settings.http_lease_seconds)
     held = store.jobs.renew_seen(worker, job_ids, now=store.clock.now(), lease=lease)
     lost = sorted(set(job_ids) - {renewed.lease.job_id for renewed in held})
