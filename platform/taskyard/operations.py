@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,19 +78,17 @@ def retry(
     ended = platform.store.jobs.get(job_id)
     if not ended.is_terminal:
         raise Conflict(f"{job_id} has not ended ({ended.status}); only ended jobs are retried.")
-    fresh = anew(platform, ended, job_id=ids.new("job", platform.store.clock.now()), by=by)
-    if edits:
-        fresh = replace(fresh, **edits)
-        fresh = replace(fresh, shape=fresh.requirement.shape)
+    new_id = ids.new("job", platform.store.clock.now())
+    fresh = anew(platform, ended, job_id=new_id, by=by, **(edits or {}))
     platform.store.jobs.submit(platform.offers.made([fresh]))
     platform.nudge("retry")
     return fresh
 
 
-def anew(platform: Platform, ended: Job, *, job_id: str, by: str) -> Job:
-    """A job with the inputs of an ended one, not submitted yet."""
-    fresh = _new_job(job_id, _inputs_of(ended), now=platform.store.clock.now(), by=by)
-    return replace(fresh, retry_of=ended.job_id)
+def anew(platform: Platform, ended: Job, *, job_id: str, by: str, **edits: Any) -> Job:
+    """A job with the inputs of an ended one but for ``edits``, not submitted yet."""
+    inputs = {**_inputs_of(ended), **edits, "retry_of": ended.job_id}
+    return _new_job(job_id, inputs, now=platform.store.clock.now(), by=by)
 
 
 def _input(
