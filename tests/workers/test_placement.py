@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from taskyard.jobs.model import Job
 from taskyard.workers import explanation, placement, places
+from taskyard.workers.explanation import Sight
 from taskyard.workers.model import Requirement, Usage, Worker
 from taskyard.workers.placement import Plan
 from taskyard.workers.places import Place
@@ -49,11 +50,12 @@ def where(plan: Plan) -> dict[str, str]:
     return {job.job_id: worker_id for job, worker_id in plan.placements}
 
 
+def sight(workers: Sequence[Worker], usage: dict[str, Usage] | None = None) -> Sight:
+    return explanation.look(workers, usage or {}, now=NOW, offline_after=OFFLINE_AFTER)
+
+
 def why(job: Job, workers: Sequence[Worker], usage: dict[str, Usage] | None = None) -> str:
-    told = explanation.explain(
-        job, workers, usage or {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=3
-    )
-    return told.reason
+    return sight(workers, usage).reason(job, ahead=3)
 
 
 def test_a_job_goes_to_the_worker_with_the_least_load() -> None:
@@ -115,7 +117,7 @@ def test_a_worker_that_may_not_or_cannot_have_it_is_passed_over_with_a_reason(
     plan = placement.place(
         [job], available, now=NOW, reserve_after=RESERVE_AFTER, still_queued=["another"]
     )
-    told = explanation.explain(job, [one], {}, now=NOW, offline_after=OFFLINE_AFTER, ahead=0)
+    told = sight([one]).explain(job, ahead=0)
     assert plan.placements == []
     assert reason in f"{told.reason} {told.workers}", told
 
@@ -313,9 +315,7 @@ def test_a_suspect_waits_while_another_runs_and_keeps_no_place_from_others() -> 
     usage = {"w1": Usage(cpu=1, ram_mb=1, job_ids=("x",), suspects=1)}
     plan = placed([suspect], [worker(cpu_count=8)], usage)
     assert (plan.placements, plan.reservations) == ([], {})
-    told = explanation.explain(
-        suspect, [worker(cpu_count=8)], usage, now=NOW, offline_after=OFFLINE_AFTER
-    )
+    told = sight([worker(cpu_count=8)], usage).explain(suspect)
     assert told.workers == {"w1": "runs another job that has lost its workers"}
 
 

@@ -108,17 +108,3 @@ def look(
         away=[unavailable(worker, now, offline_after) for worker in workers],
         anyone_online=any(not worker.is_offline(now, offline_after) for worker in workers),
     )
-
-
-def explain(
-    job: Job,
-    workers: Sequence[Worker],
-    usage: Mapping[str, Usage],
-    *,
-    now: datetime,
-    offline_after: timedelta,
-    ahead: int | None = None,
-) -> Waiting:
-    """Say why one queued job waits."""
-    sight = look(workers, usage, now=now, offline_after=offline_after)
-    return sight.explain(job, ahead=ahead)
