@@ -281,7 +281,7 @@ def test_each_job_in_its_turn_gets_the_best_place_that_has_room(
     given_to = where(placed(jobs, workers, reserve_after=timedelta(days=1)))
     spots = places.places(workers, {}, NOW, OFFLINE_AFTER)
     for job in in_order(jobs):
-        fit = [spot for spot in spots if places.fits(spot, job) is None]
+        fit = [spot for spot in spots if places.obstacle(spot, job, job.requirement) is None]
         best = min(fit, key=lambda spot: spot.score, default=None)
         assert given_to.get(job.job_id) == (best and best.worker.worker_id)
         if best:

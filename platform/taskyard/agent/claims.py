@@ -212,7 +212,7 @@ def choose(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) 
     for job in queue:
         if len(chosen) >= AT_ONCE:
             break
-        if places.fits(spot, job) is None:
+        if places.obstacle(spot, job, job.requirement) is None:
             spot.take(job)
             chosen.append(job)
         elif ahead > 0 and _may_wait(job, spot, short):

@@ -29,7 +29,7 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     shapes = store.live.waiting_shapes() if spots else []
     suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
     for job in store.live.heads(dict.fromkeys(suitable, SPARE)):
-        if places.refuses(worker, job) or places.fits(spots[0], job):
+        if places.obstacle(spots[0], job, job.requirement):
             continue
         claimed = store.jobs.apply(
             lifecycle.claim(
@@ -68,7 +68,7 @@ def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job)
     for job in store.live.held_by(worker.worker_id):
         if job.job_id != claimed.job_id:
             spot.take(job)
-    if places.fits(spot, claimed) is None:
+    if places.obstacle(spot, claimed, claimed.requirement) is None:
         return True
     _take_back(store, settings, claimed, "another poll of this worker took its place")
     return False

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from taskyard.jobs.model import Job
-from taskyard.workers.model import Requirement, Usage, Worker
+from taskyard.workers.model import Usage, Worker
 from taskyard.workers.places import (
     DRAINING,
     OFFLINE,
     Place,
-    closed,
     could_never,
+    obstacle,
     place_of,
     refuses,
-    too_full,
     unavailable,
 )
 
@@ -43,8 +42,9 @@ class Sight:
 
     def explain(self, job: Job, *, ahead: int | None = None) -> Waiting:
         """Say why a queued job waits; ``ahead`` jobs come before it, if that was counted."""
+        needed = job.requirement
         workers = {
-            spot.worker.worker_id: away or _obstacle(spot, job, job.requirement) or FITS
+            spot.worker.worker_id: away or obstacle(spot, job, needed) or FITS
             for spot, away in zip(self.spots, self.away, strict=True)
         }
         return Waiting(reason=self.reason(job, ahead=ahead), workers=workers)
@@ -68,7 +68,7 @@ class Sight:
             )
         if all(refuses(spot.worker, job) for spot in large):
             return "every worker that could hold it lost it before, and has not registered anew"
-        if any(_obstacle(spot, job, needed) is None for spot in large):
+        if any(obstacle(spot, job, needed) is None for spot in large):
             return "about to be placed"
         count = "" if ahead is None else f", {ahead} ahead"
         return f"all workers that could hold it are busy{count}"
@@ -80,16 +80,6 @@ class Sight:
         if set(self.away) <= {DRAINING, OFFLINE}:
             return "every worker that is online is draining"
         return "no worker is healthy"
-
-
-def _obstacle(spot: Place, job: Job, needed: Requirement) -> str | None:
-    """What keeps the job off a worker that may be given work, or None."""
-    return (
-        refuses(spot.worker, job)
-        or could_never(spot.worker, needed)
-        or closed(spot, job)
-        or too_full(spot, needed)
-    )
 
 
 def look(

@@ -113,12 +113,15 @@ def place_of(worker: Worker, usage: Mapping[str, Usage]) -> Place:
     )
 
 
-def fits(spot: Place, job: Job) -> str | None:
-    """Why a job does not fit on ``spot`` now, or None when it does."""
+def obstacle(spot: Place, job: Job, needed: Requirement) -> str | None:
+    """Why a job does not fit on ``spot`` now, or None when it does; ``needed`` is its requirement,
+    made once for all the places that it is held against.
+    """
     return (
-        could_never(spot.worker, job.requirement)
+        refuses(spot.worker, job)
+        or could_never(spot.worker, needed)
         or closed(spot, job)
-        or too_full(spot, job.requirement)
+        or too_full(spot, needed)
     )
 
 
