@@ -16,8 +16,7 @@ _Decoder = getincrementaldecoder("utf-8")
 class OutputBuffer:
     """Takes bytes of both streams as they come and gives chunks in one sequence.
 
-    Keeps at most ``cap_bytes`` of a job; what comes after is counted and dropped, and one mark
-    says so.
+    Keeps at most ``cap_bytes`` of a job; what comes after is dropped, and one mark says so.
     """
 
     def __init__(self, *, cap_bytes: int) -> None:
@@ -28,12 +27,8 @@ class OutputBuffer:
         #: Memory that waits to be taken.
         self.pending_bytes = 0
         self.kept_bytes = 0
-        self.dropped_bytes = 0
-
-    @property
-    def truncated(self) -> bool:
-        """Whether something was dropped."""
-        return self.dropped_bytes > 0
+        #: Whether something was dropped.
+        self.truncated = False
 
     @property
     def given_out(self) -> bool:
@@ -46,10 +41,9 @@ class OutputBuffer:
         kept = data[: max(0, room)]
         self.kept_bytes += len(kept)
         self._wait(stream, self._decoders[stream].decode(kept))
-        if len(kept) < len(data):
-            if not self.truncated:
-                self._wait("stderr", f"\n[taskyard: output cut at {self._cap_bytes} bytes]\n")
-            self.dropped_bytes += len(data) - len(kept)
+        if len(kept) < len(data) and not self.truncated:
+            self.truncated = True
+            self._wait("stderr", f"\n[taskyard: output cut at {self._cap_bytes} bytes]\n")
 
     def finish(self) -> None:
         """Give out what the decoders still hold of characters that never ended."""
