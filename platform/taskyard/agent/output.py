@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from codecs import getincrementaldecoder
 
-from taskyard.store.output import Chunk, pieces
+from taskyard.store.output import Chunk, cut_mark, pieces
 
 #: In the order of a process's descriptors.
 STREAMS = ("stdout", "stderr")
@@ -43,7 +43,7 @@ class OutputBuffer:
         self._wait(stream, self._decoders[stream].decode(kept))
         if len(kept) < len(data) and not self.truncated:
             self.truncated = True
-            self._wait("stderr", f"\n[taskyard: output cut at {self._cap_bytes} bytes]\n")
+            self._wait("stderr", cut_mark(self._cap_bytes))
 
     def finish(self) -> None:
         """Give out what the decoders still hold of characters that never ended."""

@@ -214,7 +214,12 @@ def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
 
 def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
     """The text's first ``room_bytes`` and the mark that more was printed."""
-    return f"{_beginning(text, room_bytes)}\n[taskyard: output cut at {cap_bytes} bytes]\n"
+    return _beginning(text, room_bytes) + cut_mark(cap_bytes)
+
+
+def cut_mark(cap_bytes: int) -> str:
+    """That more was printed than is kept."""
+    return f"\n[taskyard: output cut at {cap_bytes} bytes]\n"
 
 
 def _beginning(text: str, limit_bytes: int) -> str:
