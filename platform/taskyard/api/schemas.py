@@ -82,7 +82,7 @@ class JobRequest(ApiSchema):
 
 
 class JobName(ApiSchema):
-    """Names a job in a body."""
+    """Names a job."""
 
     job_id = f.Text(required=True, validate=ID)
 
@@ -93,17 +93,15 @@ class CancelRequest(JobName):
     reason = f.Text(validate=validate.Length(max=500), allow_none=True)
 
 
-class StatusQuery(ApiSchema):
+class StatusQuery(JobName):
     """A job, and how many seconds to wait for its end."""
 
-    job_id = f.Text(required=True, validate=ID)
     wait = f.QueryWhole(0, 60, load_default=0)
 
 
-class OutputQuery(ApiSchema):
+class OutputQuery(JobName):
     """Whose output, and which part of it."""
 
-    job_id = f.Text(required=True, validate=ID)
     stream = f.Text(validate=validate.OneOf(["stdout", "stderr"]))
     attempt = f.QueryWhole(1, 10_000)
 

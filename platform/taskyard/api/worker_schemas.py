@@ -17,10 +17,15 @@ def _one_document(text: str) -> None:
         raise ma.ValidationError(f"Longer than {_CHUNK_BYTES} bytes.")
 
 
-class WorkerFacts(Lenient):
-    """What a worker says of itself."""
+class WorkerName(Lenient):
+    """Names a worker."""
 
     worker_id = f.Text(required=True, validate=ID)
+
+
+class WorkerFacts(WorkerName):
+    """What a worker says of itself."""
+
     cpu_usage = f.Number(0, 100_000)
     ram_free_mb = f.Number(0, 2**40)
     ram_total_mb = f.Number(0, 2**40)
@@ -56,12 +61,6 @@ class HeartbeatAnswer(ApiSchema):
     timestamp = ma.fields.Integer(required=True)
     cancel = ma.fields.List(ma.fields.String(), required=True)
     lost = ma.fields.List(ma.fields.String(), required=True)
-
-
-class WorkerName(Lenient):
-    """Names a worker."""
-
-    worker_id = f.Text(required=True, validate=ID)
 
 
 class WorkerQuery(ApiSchema):
