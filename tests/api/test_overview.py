@@ -80,7 +80,7 @@ def test_a_long_queue_is_not_counted_for_each_who_asks(
     clock.advance(4000)
     tick("statistics")
     monkeypatch.setattr(queries, "COUNTED", 3)
-    monkeypatch.setattr(platform.store.live, "depth", None)
+    monkeypatch.setattr(platform.store.live, "oldest_queued", None)
     assert "long_queue" in [alarm.kind for alarm in current_alarms(platform)]
 
 

@@ -16,7 +16,6 @@ from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store import live
 from taskyard.store.client import Store
 from taskyard.store.indexes import ensure_indexes
-from taskyard.store.live import Depth
 from taskyard.store.queries import JobFilter
 from taskyard.store.searches import Position
 from tests import factories
@@ -289,14 +288,14 @@ def test_what_is_in_use_is_the_sum_over_live_jobs(any_store: Store) -> None:
 
 
 def test_the_longest_waiting_job_is_told_whatever_its_shape_and_priority(store: Store) -> None:
-    assert store.live.depth() == Depth()
+    assert store.live.oldest_queued() is None
     for cpu in (1, 2):
         for priority in (1, 9):
             at = NOW - timedelta(seconds=10 * cpu - priority)
             stored(store, factories.queued_job(now=at, required_cpu=cpu, priority=priority))
             stored(store, factories.queued_job(required_cpu=cpu, priority=priority))
     longest = NOW - timedelta(seconds=19)
-    assert store.live.depth() == Depth(jobs=8, oldest_queued_at=longest)
+    assert store.live.oldest_queued() == longest
 
 
 def test_a_look_at_the_queue_is_bounded_in_kinds_and_leaves_none_out_for_good(
@@ -318,7 +317,7 @@ def test_the_jobs_of_a_list_are_ahead_of_each_other_in_order(store: Store) -> No
 def test_counting_what_is_live_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "COUNTED_FIRST", 3)
     store.jobs.submit([factories.queued_job() for _ in range(5)])
-    assert (store.live.depth().jobs, store.live.counts()["QUEUED"]) == (3, 3)
+    assert store.live.counts()["QUEUED"] == 3
 
 
 def test_an_index_that_was_replaced_is_dropped(store: Store) -> None:

@@ -124,7 +124,7 @@ def _queue(here: Platform) -> Iterator[Metric]:
     for status, count in here.store.live.counts().items():
         jobs.add_metric([status], count)
     yield jobs
-    oldest, now = here.store.live.depth().oldest_queued_at, here.store.clock.now()
+    oldest, now = here.store.live.oldest_queued(), here.store.clock.now()
     age = _seconds(oldest, now) if oldest else 0
     yield GaugeMetricFamily(
         "taskyard_oldest_queued_seconds", "How long the longest waiting job is queued.", age

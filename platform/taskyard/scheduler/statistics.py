@@ -64,8 +64,7 @@ def _look(store: Store, settings: Settings, now: datetime) -> int:
         if not worker.is_offline(now, settings.offline_after)
     }
     usage = store.live.usage()
-    queue = store.live.depth()
-    oldest = queue.oldest_queued_at
+    queued, oldest = store.live.counts()["QUEUED"], store.live.oldest_queued()
     store.stats.sample(
         floor(now, MINUTE),
         sums={
@@ -74,8 +73,8 @@ def _look(store: Store, settings: Settings, now: datetime) -> int:
             "totalCpu": sum(worker.cpu_count for worker in online.values()),
         },
         most={
-            "queued": queue.jobs,
+            "queued": queued,
             "oldestWaitMs": round((now - oldest) / timedelta(milliseconds=1)) if oldest else 0,
         },
     )
-    return queue.jobs
+    return queued

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -24,14 +23,6 @@ SHAPES_AT_ONCE = 200
 CREATED_FIRST = 1_000
 
 _CREATED = [("createdAt", 1), ("_id", 1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Depth:
-    """How many jobs are queued, and since when the longest waiting one is."""
-
-    jobs: int = 0
-    oldest_queued_at: datetime | None = None
 
 
 class LiveJobs:
@@ -136,11 +127,6 @@ class LiveJobs:
         """Live jobs by status, each counted up to ``COUNTED_FIRST``."""
         live = [JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING]
         return {str(status): count_in_state(self._jobs, status, COUNTED_FIRST) for status in live}
-
-    def depth(self) -> Depth:
-        """How long the queue is, counted up to ``COUNTED_FIRST``, and since when."""
-        jobs = count_in_state(self._jobs, JobStatus.QUEUED, COUNTED_FIRST)
-        return Depth(jobs=jobs, oldest_queued_at=self.oldest_queued() if jobs else None)
 
     def oldest_queued(self) -> datetime | None:
         """Since when the longest waiting job is queued: of the ``CREATED_FIRST`` queued jobs that
