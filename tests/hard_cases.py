@@ -1,4 +1,4 @@
-"""Each hard case of the design with the rule that decides it, and a test that is red without it.
+"""Each hard case with the rule that decides it, and a test that is red without it.
 
 ``python -m tests.hard_cases`` takes the rules out, one at a time and in a copy, and runs the
 tests: it fails when one of them passes all the same. ``test_docs.py`` holds that every rule is

@@ -1,4 +1,4 @@
-"""The layout's rules (design, section 6), read off the source."""
+"""The layout's rules, read off the source."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """ZIP archives of strangers: checked, and unpacked by hand.
 
 Nothing that an archive says of itself is believed while it is unpacked: bytes are counted as
-they are written (``reliability.md`` section 6: zip slip, links, bombs).
+they are written (``docs/security.md``).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def _settings_module() -> str:
 
 
 app = Celery("taskyard", include=["taskyard.tasks"])
-# Celery does not look for a file of that name by itself (design, section 6).
+# Celery does not look for a file of that name by itself.
 app.config_from_object(_settings_module())
 app.steps["worker"].update([AgentStep, SchedulerStep])
 app.platform = wiring.platform

@@ -53,7 +53,7 @@ _DATABASE = re.compile(r"(?!(?:admin|config|local)\Z)[A-Za-z0-9_-]{1,63}")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings with their defaults (``design.md`` section 3 gives the numbers' reasons)."""
+    """All settings with their defaults."""
 
     #: Holds a password: it is in no log and no error.
     mongodb_uri: str = field(default="", repr=False)

@@ -1,7 +1,7 @@
 """What HTTP agents do: register, heartbeat, take a job, stream, report. Any language can.
 
 Fencing by attempt and lease is for agents that send them; for the others the worker alone is the
-guard, and a registration is a new boot (design, hard cases).
+guard, and a registration is a new boot (``docs/lifecycle.md``).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from taskyard.clock import epoch_ms, from_epoch_ms
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-#: Bounds of the command and the environment: the job document stays small (design, rule 6).
+#: Bounds of the command and the environment: the job document stays small.
 COMMAND_CHARACTERS = 32_768
 ENV_CHARACTERS = 8_192
 

@@ -1,7 +1,7 @@
 """Our own MongoDB: a real ``mongod`` on loopback for as long as ``taskyard up`` runs.
 
 A one-member replica set, so change streams, transactions and majority writes work exactly as in
-production; with access control, because jobs run on the same host (design, section 7).
+production; with access control, because jobs run on the same host.
 """
 
 from taskyard.embedded.binary import find_mongod

@@ -47,9 +47,9 @@ class Job:
     #: Writes of attempts that were over: refused, and told of in the history.
     refused_writes: int = 0
     assigned_agent_id: str | None = None
-    #: ``celery`` or ``http``: how the holder is heard of (design, "renewal names its leases").
+    #: ``celery`` or ``http``: how the holder is heard of (``docs/lifecycle.md``).
     agent_kind: str | None = None
-    #: ``worker/boot`` of an HTTP agent that holds it: another life of the agent is another holder.
+    #: ``worker/boot`` of the agent that claimed it: another life of an agent is another holder.
     agent_boot: str | None = None
     lease_id: str | None = None
     lease_until: datetime | None = None
@@ -127,7 +127,7 @@ class Lease:
     """The right to write for one attempt of one job: every write of an agent names it.
 
     ``attempt`` and ``lease_id`` are None for agents of the earlier system, which send neither;
-    for those the worker alone is the guard (design, hard cases).
+    for those the worker alone is the guard (``docs/lifecycle.md``).
     """
 
     job_id: str

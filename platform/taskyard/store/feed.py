@@ -1,8 +1,8 @@
 """Wake-ups: change streams tell who waits for a job that something changed.
 
 They are hints and never the data: whoever wakes reads the collections, and whoever does not is
-woken by its own time-out (``broker-notes.md``: one stream, on a client of its own). A stream is
-open only while somebody waits, and for a while after that: each change costs it something.
+woken by its own time-out. A stream is open only while somebody waits, and for a while after that:
+each change costs it something.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARED_SECONDS = 0.5
 #: A stream that nobody has waited for so long is closed.
 IDLE_SECONDS = 10.0
 
-#: How long the server waits for news; less than the client waits for the server.
+#: Pause before a stream that broke is opened anew.
 _REOPEN_SECONDS = 0.5
 
 #: News that come closer together than this are taken in groups: an answer costs the server as

@@ -22,6 +22,7 @@ from taskyard.jobs.model import Job
 from taskyard.store.changes import answers
 from taskyard.workers.model import Worker
 
+#: Pause before a stream that broke is opened anew.
 _REOPEN_SECONDS = 0.5
 
 #: After news the stream is left alone for so long: what follows closely comes in one answer.

@@ -1,6 +1,7 @@
 """How far this process reaches into the set, from what the driver's monitors know; no I/O.
 
-An agent asks this when it cannot renew: may it go on running jobs (design, "self-fencing")?
+An agent asks this when it cannot renew: may it go on running jobs
+(``docs/lifecycle.md``, leases)?
 """
 
 from __future__ import annotations

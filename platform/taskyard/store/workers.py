@@ -30,8 +30,8 @@ class WorkerStore:
     def register(self, worker_id: str, facts: Mapping[str, Any], *, now: datetime) -> Worker:
         """Add the worker or begin a new boot of it; clears deletion and cooldown.
 
-        The flag (``bootId``) is written here first; what its earlier boot still holds is
-        requeued afterwards (design, hard cases).
+        From now on nobody renews what its earlier boot still holds: that is requeued when its
+        leases end.
         """
         document = self._workers.find_one_and_update(
             {"_id": worker_id},

@@ -1,6 +1,6 @@
 """What a worker has free, and why a job does not fit there: the one judge of both.
 
-Weights and the CPU limit are the earlier system's (``design.md`` section 5).
+The weights are the earlier system's.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def refuses(worker: Worker, job: Job) -> str | None:
     """Why this worker may not have this job back, or None.
 
     A worker that sends no attempt and lost the job could pass its old result for a new
-    attempt's; it gets the job again once it registers anew (design, hard cases).
+    attempt's; it gets the job again once it registers anew (``docs/lifecycle.md``).
     """
     if worker.kind == "http" and not worker.fenced and worker.boot in job.lost_on:
         return "lost this job before; it may have it again once it registers anew"
