@@ -1,1 +1,3 @@
-"""Jobs as values: states, lifecycle and retry. No I/O and no clock reads in this package."""
+"""Jobs as values: states and the verbs between them (``lifecycle``), retry, late writes
+(``refusal``), and the search language. No I/O and no clock reads in this package.
+"""

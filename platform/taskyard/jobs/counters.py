@@ -33,7 +33,7 @@ class Counter(StrEnum):
 def moved_by(transition: Transition) -> dict[str, float]:
     """What to add once the transition was written.
 
-    Most move nothing. Assignments by a pass are not here: the pass counts them in one write.
+    Assignments by a pass are not here: the pass counts them itself, all at once.
     """
     moved: dict[str, float] = {}
     changes = transition.changes

@@ -1,1 +1,4 @@
-"""Everything that reads or writes MongoDB; the only package that knows pymongo."""
+"""What the platform keeps in MongoDB, a collection a module; beside it, the broker and the embedded
+server alone know pymongo. Jobs are written by ``jobs`` (``statements`` has how), and read by
+``live`` for the scheduler and by ``queries`` for people.
+"""
