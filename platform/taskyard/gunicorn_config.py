@@ -6,6 +6,8 @@ Refuses an address that others can reach while nobody would be asked for a token
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from taskyard import settings as _settings
@@ -31,24 +33,29 @@ control_socket_disable = True
 preload_app = False
 
 
-def on_starting(_server: Any) -> None:
-    """Refuse to listen where strangers could act (the master, before it forks)."""
+def on_starting(server: Any) -> None:
+    """Refuse to listen where strangers could act (the master, before it forks). It is asked where
+    that is: its own options and ``GUNICORN_CMD_ARGS`` go before what is said here.
+    """
     try:
-        _require_tokens()
+        for address in server.cfg.bind:
+            _settings.check(replace(_loaded, bind=address))
+        _require_tokens(server.cfg.bind)
     except TaskyardError as error:
         sys.exit(f"taskyard: {error}")
 
 
-def _require_tokens() -> None:
+def _require_tokens(addresses: Sequence[str]) -> None:
     """Raises ConfigurationError, StoreUnavailable."""
     from taskyard.errors import ConfigurationError
     from taskyard.store.client import connect
 
     store = connect(_loaded)
     try:
-        if not _settings.is_loopback(bind) and not store.tokens.any():
+        open_to_others = [one for one in addresses if not _settings.is_loopback(one)]
+        if open_to_others and not store.tokens.any():
             raise ConfigurationError(
-                f"{bind} can be reached from elsewhere, and there are no tokens yet. "
+                f"{open_to_others[0]} can be reached from elsewhere, and there are no tokens yet. "
                 "Make one first: taskyard tokens create --role operator"
             )
     finally:

@@ -195,7 +195,7 @@ def check(settings: Settings) -> Settings:
         raise ConfigurationError("TASKYARD_LOG_FORMAT must be json or text.")
     if not settings.auth and not is_loopback(settings.bind):
         raise ConfigurationError(
-            f"TASKYARD_AUTH=off is for loopback only, but TASKYARD_BIND is {settings.bind}."
+            f"TASKYARD_AUTH=off is for loopback only, and web would listen on {settings.bind}."
         )
     return settings
 

@@ -1,0 +1,47 @@
+"""A web that strangers could reach, by whichever way it was told where to listen."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from taskyard.embedded import EmbeddedServer
+from tests.helpers import free_port
+from tests.processes.conftest import BIN, user_environment
+
+ANYWHERE = f"0.0.0.0:{free_port()}"
+
+WAYS = [
+    pytest.param([], {"TASKYARD_BIND": ANYWHERE}, id="setting"),
+    pytest.param(["-b", ANYWHERE], {}, id="argument"),
+    pytest.param([], {"GUNICORN_CMD_ARGS": f"-b 127.0.0.1:0 -b {ANYWHERE}"}, id="one of two"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "env"), WAYS)
+@pytest.mark.parametrize(
+    ("auth", "said"), [("on", "there are no tokens yet"), ("off", "is for loopback only")]
+)
+def test_a_web_that_would_ask_nobody_does_not_listen_to_strangers(
+    mongod: EmbeddedServer,
+    tmp_path: Path,
+    arguments: list[str],
+    env: dict[str, str],
+    auth: str,
+    said: str,
+) -> None:
+    config = ["-c", "python:taskyard.gunicorn_config", "taskyard.wsgi:app"]
+    settings = {"TASKYARD_DATABASE": "no_tokens", "TASKYARD_AUTH": auth, **env}
+    ended = subprocess.run(
+        [BIN / "gunicorn", *config, *arguments],
+        env=user_environment(tmp_path, MONGODB_URI=mongod.uri, **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert ANYWHERE in ended.stderr
+    assert "Listening" not in ended.stderr
