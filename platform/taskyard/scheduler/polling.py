@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from datetime import timedelta
 
 from taskyard import ids
@@ -11,8 +13,13 @@ from taskyard.jobs.transition import Moment
 from taskyard.scheduler.assignment import SPARE
 from taskyard.settings import Settings
 from taskyard.store.client import Store
+from taskyard.store.live import queue_order
 from taskyard.workers import places
 from taskyard.workers.model import Requirement, Worker
+from taskyard.workers.places import Place
+
+#: Jobs that one poll tries for. An agent that loses them all asks again soon.
+RACES = 8
 
 
 def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
@@ -28,20 +35,36 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     spots = places.places([worker], usage, now, settings.offline_after)
     shapes = store.live.waiting_shapes() if spots else []
     suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
-    for job in store.live.heads(dict.fromkeys(suitable, SPARE)):
-        if places.obstacle(spots[0], job, job.requirement):
-            continue
-        claimed = store.jobs.apply(
-            lifecycle.claim(
-                job,
-                worker=worker,
-                lease_id=ids.lease(),
-                at=Moment(now=now),
-                lease_until=now + timedelta(seconds=settings.http_lease_seconds),
-            )
+    heads = store.live.heads(dict.fromkeys(suitable, SPARE))
+    claimed = _claim_one(store, settings, spots[0], heads) if spots else None
+    if claimed and _fits_beside(store, settings, worker, claimed):
+        return claimed
+    return None
+
+
+def _claim_one(store: Store, settings: Settings, spot: Place, jobs: Sequence[Job]) -> Job | None:
+    """The first of these jobs that fits and that nobody is faster with.
+
+    Who loses one looks at what is left, and takes one of the first two, then of four: many agents
+    that ask at once would else all try for each job in turn, and most of them for nothing.
+    """
+    lease = timedelta(seconds=settings.http_lease_seconds)
+    for lost in range(RACES):
+        fitting = [job for job in jobs if not places.obstacle(spot, job, job.requirement)]
+        if not fitting:
+            return None
+        now = store.clock.now()
+        claim = lifecycle.claim(
+            random.choice(fitting[: 2**lost]),  # noqa: S311 - it spreads agents, and hides nothing
+            worker=spot.worker,
+            lease_id=ids.lease(),
+            at=Moment(now=now),
+            lease_until=now + lease,
         )
-        if claimed is not None:
-            return claimed if _fits_beside(store, settings, worker, claimed) else None
+        if claimed := store.jobs.apply(claim):
+            return claimed
+        left = store.live.queued_among([job.job_id for job in fitting])
+        jobs = sorted(left, key=queue_order)
     return None
 
 
@@ -64,7 +87,7 @@ def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job)
     Two polls of one worker at the same time have both seen its place free; which of them is
     first cannot be told, so both may go away empty, and the next poll gets the job.
     """
-    spot = places.Place(worker=worker)
+    spot = Place(worker=worker)
     for job in store.live.held_by(worker.worker_id):
         if job.job_id != claimed.job_id:
             spot.take(job)
