@@ -27,7 +27,7 @@ def test_an_idle_worker_asks_little(open_site: OpenSite) -> None:
         site.send("note", "warm")
         site.await_empty()
         site.database.command("profile", 2)
-    look = 1  # one question for its own queue and that of remote control
+    look = 2  # what is due, and what will be, in its own queue and that of remote control
     stream = 1
     keeping = 2 / KEEP_SECONDS
     for site, worker in zip(sites, workers, strict=True):

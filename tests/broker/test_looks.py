@@ -113,6 +113,24 @@ def test_what_expired_hides_nothing_that_becomes_due(
     go_on(turn, lambda: len(got) == 1)
 
 
+def test_what_waits_for_room_hides_nothing_that_becomes_due(
+    connection: Connection, site: Site, consumer: Consumer, turn: Turn, got: list[Any]
+) -> None:
+    """Who has no room looks, too, and finds what he may not have yet before what is due later."""
+    held: list[Any] = []
+    consumer.on_message = held.append
+    for number in range(PREFETCH + 1):
+        site.send("note", number)
+    go_on(turn, lambda: len(held) == PREFETCH)
+    transport, looked = connection.transport, connection.transport._look_at
+    site.send("note", "later", countdown=0.5)
+    go_on(turn, lambda: transport._look_at != looked)
+    consumer.on_message = answering(got)
+    for message in held:
+        message.ack()
+    go_on(turn, lambda: len(got) == 2)
+
+
 def test_what_another_holds_comes_when_its_lease_ends(open_site: OpenSite, got: list[Any]) -> None:
     site = open_site(lease_seconds=LEASE_SECONDS)
     with (

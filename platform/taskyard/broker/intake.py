@@ -130,22 +130,24 @@ class Intake:
         self._return(back)
         return bool(back)
 
-    def due_seconds(self, within_seconds: float) -> float:
-        """When the next message becomes due, of which the stream says nothing; or the limit. It
-        is 0 when there is something to claim now.
+    def look(self, within_seconds: float) -> float:
+        """Mark all queues when there is something to claim in one. Returns in how many seconds
+        the next message becomes due, of which the stream says nothing; or the limit.
         """
         queues = self._inbox.consumed
         self._missed = bool(queues)
         if not queues or not self._broker.may_write():
             return within_seconds
         try:
+            # In this order: what becomes due in between is seen twice, and not missed.
             due = self._broker.messages.next_due_ms(queues, within_ms=round(within_seconds * 1000))
+            ready = self._broker.messages.has_unknown or self._broker.messages.has_ready(queues)
         except PyMongoError as error:
             self._tell(error)
             return within_seconds
         self._missed = False
-        if self._broker.messages.has_unknown or (due is not None and due <= 0):
-            return 0.0
+        if ready:
+            self._inbox.wake(None)
         return within_seconds if due is None else max(due / 1000, _SOONEST_SECONDS)
 
     def _return(self, sources: Iterable[_Source]) -> None:

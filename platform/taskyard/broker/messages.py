@@ -23,6 +23,7 @@ from taskyard.broker.deliveries import Batch, Claimed, Delivery
 from taskyard.broker.stored import (
     ALIVE,
     AT_ONCE,
+    LATER,
     ORDER,
     READY,
     WAITING,
@@ -137,11 +138,16 @@ class Messages:
             self._unknown.setdefault(queue, []).extend([*unknown, lease])
             raise
 
+    def has_ready(self, queues: Iterable[str]) -> bool:
+        """Whether there is something to claim in one of these queues."""
+        ready = {"queue": {"$in": list(queues)}, **READY}
+        return self._all.find_one(ready, {"_id": 1}) is not None
+
     def next_due_ms(self, queues: Iterable[str], *, within_ms: int) -> int | None:
-        """In how many milliseconds the next message of these queues becomes due, or None; not
-        more than 0 when one is due.
+        """In how many milliseconds the next message of these queues becomes due, or None. Those
+        that are due already do not hide it.
         """
-        soon = {"queue": {"$in": list(queues)}, "$and": [due_within(within_ms), ALIVE]}
+        soon = {"queue": {"$in": list(queues)}, "$and": [due_within(within_ms), LATER, ALIVE]}
         left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
         found = self._all.find_one(soon, left, sort=[("visibleAt", 1)])
         return int(found["ms"]) if found else None

@@ -22,6 +22,8 @@ MOST_MS = 36_525 * 24 * 3600 * 1000
 
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
+#: Not due yet, or held.
+LATER: Document = {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}}
 ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
 READY: Document = {"$and": [_VISIBLE, ALIVE]}
 #: Due or not, but nobody's: also what a consumer held that died.

@@ -183,14 +183,11 @@ class Transport(virtual.Transport):
     def _look(self) -> float:
         """Look whether anything can be claimed; returns in how many seconds to do so again.
 
-        One question for all queues: an idle worker asks little.
+        The same questions for all queues: an idle worker asks little.
         """
         self.intake.give_back(older_than_seconds=KEPT_SECONDS)
-        due_seconds = self.intake.due_seconds(self._most_seconds())
-        if due_seconds:
-            return min(due_seconds, self._most_seconds())
-        self.inbox.wake(None)
-        return self._most_seconds()
+        due_seconds = self.intake.look(self._most_seconds())
+        return min(due_seconds, self._most_seconds())
 
     def _most_seconds(self) -> float:
         if self.intake.is_unsettled or not self.broker.watcher.follows:
