@@ -102,3 +102,41 @@ def test_a_parent_that_was_connected_before_the_fork_goes_on(site: Site) -> None
     messages = site.messages()
     assert len([one for one in messages if one["queue"] == "elsewhere"]) == 3
     assert not [one for one in messages if one["queue"] == "forked"]
+
+
+#: A parent that has asked and consumed, as a web server does before it forks its workers. The
+#: child goes on with the connection that it inherited, and so does the parent.
+CONSUMING = f"""
+import os, sys, time
+from {worker_app.__name__} import app
+connection = app.connection_for_read()
+queue = connection.SimpleQueue("forked")
+queue.put("first")
+queue.get(timeout=30).ack()
+connection.transport.broker.leases.flush(30)
+child = os.fork()
+if child == 0:
+    reading = connection.SimpleQueue("of the child") if sys.argv[1] == "another" else queue
+    for number in range(3):
+        reading.put(number)
+        reading.get(timeout=30).ack()
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+queue.put("last")
+queue.get(timeout=30).ack()
+connection.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.parametrize("queue", ["the same", "another"])
+def test_a_child_consumes_with_the_connection_that_it_inherited(site: Site, queue: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", CONSUMING, queue],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not [one for one in site.messages() if one["queue"] in {"forked", "of the child"}]

@@ -70,7 +70,7 @@ class Intake:
 
     def __init__(self, broker: Broker, inbox: Inbox) -> None:
         self._broker = broker
-        self._inbox = inbox
+        self.inbox = inbox
         self._sources: dict[tuple[int, str], _Source] = {}
         self._turn = 0
         self._down = False
@@ -103,7 +103,7 @@ class Intake:
     @property
     def pending(self) -> bool:
         """Whether there is something to deliver or to look at as soon as there is room."""
-        return bool(self._inbox.dirty) or self.is_ahead
+        return bool(self.inbox.dirty) or self.is_ahead
 
     @property
     def is_ahead(self) -> bool:
@@ -134,7 +134,7 @@ class Intake:
         """Mark all queues when there is something to claim in one. Returns in how many seconds
         the next message becomes due, of which the stream says nothing; or the limit.
         """
-        queues = self._inbox.consumed
+        queues = self.inbox.consumed
         self._missed = bool(queues)
         if not queues or not self._broker.may_write():
             return within_seconds
@@ -147,7 +147,7 @@ class Intake:
             return within_seconds
         self._missed = False
         if ready:
-            self._inbox.wake(None)
+            self.inbox.wake(None)
         return within_seconds if due is None else max(due / 1000, _SOONEST_SECONDS)
 
     def _return(self, sources: Iterable[_Source]) -> None:
@@ -157,13 +157,13 @@ class Intake:
 
     def _next(self) -> _Source | None:
         """Whose turn it is. Looks in vain do not count: they would favour some queue for ever."""
-        dirty = self._inbox.dirty
+        dirty = self.inbox.dirty
         sources = (s for s in self._sources.values() if (s.left or s.queue in dirty) and s.room)
         return min(sources, key=lambda source: source.served, default=None)
 
     def _claim(self, source: _Source) -> None:
         # The mark goes first: what comes meanwhile sets it again.
-        announced = self._inbox.look(source.queue)
+        announced = self.inbox.look(source.queue)
         self._missed = True
         if not self._broker.may_write():
             return
@@ -175,7 +175,7 @@ class Intake:
         self._down = self._missed = False
         source.left.extend(raws)
         source.claimed_at, source.answers = time.monotonic(), source.channel.qos.answers
-        if source.queue not in self._inbox.dirty:
+        if source.queue not in self.inbox.dirty:
             self._broker.watcher.resume()
 
     def _one(self, source: _Source, announced: ObjectId) -> list[Raw]:
@@ -183,13 +183,13 @@ class Intake:
         raws = source.channel.claim(source.queue, 1)
         alone = len(raws) == 1 and delivery_of(raws[0]).id == announced
         if raws.more and not alone:
-            self._inbox.mark(source.queue)
+            self.inbox.mark(source.queue)
         return raws
 
     def _several(self, source: _Source) -> list[Raw]:
         raws = source.channel.claim(source.queue, source.limit(time.monotonic()))
         if raws.more:
-            self._inbox.mark(source.queue)
+            self.inbox.mark(source.queue)
         return raws
 
     def _tell(self, error: PyMongoError) -> None:

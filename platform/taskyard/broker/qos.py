@@ -10,6 +10,7 @@ from taskyard.broker.deliveries import Delivery
 
 if TYPE_CHECKING:
     from taskyard.broker.channel import Channel
+    from taskyard.broker.leases import Leases
 
 
 Raw = dict[str, Any]
@@ -39,13 +40,18 @@ class QoS(virtual.QoS):
 
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
-        self._leases = channel.broker.leases
         #: Why, by delivery tag.
         self.undecodable: dict[str, str] = {}
         #: How many messages were answered; their pace is what claims go by.
         self.answers = 0
         #: Whether something was put back that may not be written yet.
         self.put_back = False
+
+    @property
+    def _leases(self) -> Leases:
+        """This process's own, also for a channel that came through a fork."""
+        leases: Leases = self.channel.broker.leases
+        return leases
 
     def ack(self, delivery_tag: str) -> None:
         """Done: the message goes, or is buried when nobody could read it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from dataclasses import fields
@@ -59,8 +60,9 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         self._address = _uri(client), _options(client.transport_options)
-        self.inbox: Inbox
-        self.intake: Intake
+        self._intake: Intake
+        #: The process that it is of.
+        self._pid = 0
         self._loop: Any = None
         self._timer: Any = None
         self._look_at = 0.0
@@ -86,9 +88,28 @@ class Transport(virtual.Transport):
     def establish_connection(self) -> Any:
         """See that MongoDB answers. Raises one of ``connection_errors``."""
         self.broker.check()
-        self.inbox = Inbox()
-        self.intake = Intake(self.broker, self.inbox)
+        self._begin()
         return super().establish_connection()
+
+    def _begin(self) -> None:
+        self._pid, self._look_at = os.getpid(), 0.0
+        self._intake = Intake(self.broker, Inbox())
+        self.consumers_changed()
+
+    @property
+    def intake(self) -> Intake:
+        """This process's own, also for a transport that came through a fork: what its parent
+        took ahead is its parent's.
+        """
+        if self._pid != os.getpid():
+            self._intake.inbox.close()  # this process's ends of it
+            self._begin()
+        return self._intake
+
+    @property
+    def inbox(self) -> Inbox:
+        """This process's own: of a bell that two share either would silence the other's."""
+        return self.intake.inbox
 
     def close_connection(self, connection: Any) -> None:
         """Close the channels; leases of what still runs go on."""
