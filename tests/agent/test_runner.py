@@ -193,9 +193,9 @@ def test_a_drain_waits_until_what_was_not_spawned_is_given_back(
 ) -> None:
     may_write, release = threading.Event(), Stages.release
 
-    def slow(stages: Stages, lease: Lease, reason: str) -> None:
+    def slow(stages: Stages, lease: Lease, *why: str) -> None:
         may_write.wait()
-        release(stages, lease, reason)
+        release(stages, lease, *why)
 
     monkeypatch.setattr(Stages, "release", slow)
     first, *waiting = bench.take("sleep 1", *["true"] * 20, required_cpu=8)
