@@ -193,7 +193,7 @@ def test_a_scheduler_that_dies_after_its_note_leaves_the_hold_to_others(
     sweep(store, settings)
     clock.advance(60)
     gap, hold = timeouts.outage_gap(settings), timedelta(seconds=30)
-    store.locks.note_sweep("timeouts", now=clock.now(), gap=gap, hold=hold)
+    store.locks.note_sweep(now=clock.now(), gap=gap, hold=hold)
     clock.advance(2)
     assert sweep(store, settings).held_back
     assert running.job.status is JobStatus.RUNNING
@@ -223,7 +223,7 @@ def test_a_scheduler_that_wakes_with_an_old_instant_takes_no_hold_away(
     clock.advance(60)
     assert sweep(store, settings).held_back
     gap, hold = timeouts.outage_gap(settings), timedelta(seconds=30)
-    assert store.locks.note_sweep("timeouts", now=before, gap=gap, hold=hold)
+    assert store.locks.note_sweep(now=before, gap=gap, hold=hold)
     assert store.locks.ticks()["timeouts"] > before
     clock.advance(2)
     assert sweep(store, settings).held_back
@@ -241,7 +241,7 @@ def test_a_scheduler_paused_in_the_middle_judges_by_the_instant_it_began_with(
     for _ in range(8):
         clock.advance(2)
         store.locks.note_sweep(
-            "timeouts", now=clock.now(), gap=timedelta(seconds=6), hold=timedelta(seconds=30)
+            now=clock.now(), gap=timedelta(seconds=6), hold=timedelta(seconds=30)
         )
     read = store.live.overdue
 

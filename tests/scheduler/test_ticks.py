@@ -73,7 +73,7 @@ def test_the_sweep_waits_for_one_pass_whoever_asks_for_another_meanwhile(
         now = store.clock.now()
         if len(passes) < 3:
             hold = timedelta(seconds=10)
-            assert not store.locks.acquire(assignment.LOCK, "another", now=now, hold=hold)
+            assert not store.locks.acquire("another", now=now, hold=hold)
         return decision
 
     monkeypatch.setattr(assignment, "decide", decide_and_be_asked)

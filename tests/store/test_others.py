@@ -168,18 +168,18 @@ def test_who_goes_offline_in_a_cooldown_is_offline_for_that_reason(any_store: St
 def test_one_of_many_takes_the_lock_and_the_others_raise_its_flag(
     store: Store, racing: Racing
 ) -> None:
-    took = racing(lambda: store.locks.acquire("pass", secrets.token_hex(4), now=NOW, hold=HOLD), 10)
+    took = racing(lambda: store.locks.acquire(secrets.token_hex(4), now=NOW, hold=HOLD), 10)
     assert took.count(True) == 1
 
 
 def test_a_holder_whose_flag_was_raised_goes_once_more(any_store: Store) -> None:
     locks = any_store.locks
-    assert locks.acquire("pass", "a", now=NOW, hold=HOLD)
-    assert not locks.acquire("pass", "b", now=NOW, hold=HOLD)
-    assert not locks.release("pass", "a")
-    locks.clear_flag("pass", "a")
-    assert locks.release("pass", "a")
-    assert locks.acquire("pass", "b", now=NOW, hold=HOLD)
+    assert locks.acquire("a", now=NOW, hold=HOLD)
+    assert not locks.acquire("b", now=NOW, hold=HOLD)
+    assert not locks.release("a")
+    locks.clear_flag("a")
+    assert locks.release("a")
+    assert locks.acquire("b", now=NOW, hold=HOLD)
 
 
 @pytest.mark.parametrize("late", [timedelta(), timedelta(seconds=5)])
@@ -189,7 +189,7 @@ def test_a_lock_that_is_given_back_before_its_flag_is_up_is_taken(
     """Also by one whose look at the clock was ``late`` before the lock was taken."""
     locks = any_store.locks
     real = locks._locks
-    assert locks.acquire("pass", "a", now=NOW, hold=HOLD)
+    assert locks.acquire("a", now=NOW, hold=HOLD)
 
     class Between:
         """Has the holder release between the two writes of who finds the lock taken."""
@@ -199,20 +199,20 @@ def test_a_lock_that_is_given_back_before_its_flag_is_up_is_taken(
                 return real.update_one(*arguments, **named)
             except DuplicateKeyError:
                 monkeypatch.undo()
-                assert locks.release("pass", "a")
+                assert locks.release("a")
                 raise
 
     monkeypatch.setattr(locks, "_locks", Between())
-    assert locks.acquire("pass", "b", now=NOW - late, hold=HOLD)
-    assert locks.release("pass", "b")
+    assert locks.acquire("b", now=NOW - late, hold=HOLD)
+    assert locks.release("b")
 
 
 def test_a_lock_of_somebody_who_died_runs_out(any_store: Store) -> None:
-    any_store.locks.acquire("pass", "a", now=NOW, hold=HOLD)
+    any_store.locks.acquire("a", now=NOW, hold=HOLD)
     later = NOW + HOLD + timedelta(seconds=1)
-    assert any_store.locks.acquire("pass", "b", now=later, hold=HOLD)
-    assert any_store.locks.release("pass", "a")
-    assert not any_store.locks.acquire("pass", "c", now=later, hold=HOLD)
+    assert any_store.locks.acquire("b", now=later, hold=HOLD)
+    assert any_store.locks.release("a")
+    assert not any_store.locks.acquire("c", now=later, hold=HOLD)
 
 
 def test_the_same_key_and_body_give_the_same_ids(any_store: Store) -> None:

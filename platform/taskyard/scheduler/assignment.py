@@ -23,8 +23,6 @@ from taskyard.workers import placement, places
 from taskyard.workers.model import Requirement
 from taskyard.workers.places import Place
 
-LOCK = "pass"
-
 #: A pass that takes longer than this has died: another may begin.
 LOCK_HOLD = timedelta(seconds=10)
 
@@ -69,7 +67,7 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
     them, and the sweep, which waits for it, would come so late that it holds itself back.
     """
     owner = secrets.token_hex(6)
-    if not store.locks.acquire(LOCK, owner, now=store.clock.now(), hold=LOCK_HOLD):
+    if not store.locks.acquire(owner, now=store.clock.now(), hold=LOCK_HOLD):
         return PassReport(trigger=trigger, ran=False)
     began = time.monotonic()
     assigned: list[Transition] = []
@@ -81,16 +79,16 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
             won = write(store, decision)
             assigned += won
             queued, lost = decision.queued, lost + len(decision.transitions) - len(won)
-            if store.locks.release(LOCK, owner):
+            if store.locks.release(owner):
                 break
             if asked_again := trigger == "tick":
-                store.locks.give_up(LOCK, owner)
+                store.locks.give_up(owner)
                 break
-            store.locks.clear_flag(LOCK, owner)
+            store.locks.clear_flag(owner)
     except Exception:
         # Nobody could run a pass until the lock has run out.
         with suppress(Exception):
-            store.locks.give_up(LOCK, owner)
+            store.locks.give_up(owner)
         raise
     report = PassReport(
         trigger=trigger,

@@ -76,7 +76,7 @@ def outage_hold(settings: Settings) -> timedelta:
 
 def _may_expire(store: Store, settings: Settings, now: datetime) -> bool:
     hold = outage_hold(settings)
-    held_until = store.locks.note_sweep("timeouts", now=now, gap=outage_gap(settings), hold=hold)
+    held_until = store.locks.note_sweep(now=now, gap=outage_gap(settings), hold=hold)
     if held_until == now + hold:
         events.warn("scheduler.outage_over", held_seconds=hold.total_seconds())
     return held_until is None or held_until <= now

@@ -13,6 +13,8 @@ from pymongo import ReturnDocument, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+_PASS = {"_id": "pass"}
+
 #: A lock that is given back is free for whoever asks, however old the instant that it asks with.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,18 +38,18 @@ class TickMark:
 
 
 class LockStore:
-    """Short locks, tick marks and signs of life."""
+    """The pass lock, tick marks and signs of life."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._locks = database["locks"].with_options(write_concern=WriteConcern(w=1))
 
-    def acquire(self, name: str, owner: str, *, now: datetime, hold: timedelta) -> bool:
+    def acquire(self, owner: str, *, now: datetime, hold: timedelta) -> bool:
         """Take the lock, or raise its flag for the holder to see.
 
         One that is given back between the two is tried again: nobody would see its flag.
         """
-        free = {"_id": name, "until": {"$lt": now}}
-        held = {"_id": name, "until": {"$gte": now}}
+        free = {**_PASS, "until": {"$lt": now}}
+        held = {**_PASS, "until": {"$gte": now}}
         taken = {"$set": {"owner": owner, "until": now + hold, "again": False}}
         for _ in range(_TRIES):
             try:
@@ -58,22 +60,22 @@ class LockStore:
                     return False
         return False
 
-    def clear_flag(self, name: str, owner: str) -> None:
+    def clear_flag(self, owner: str) -> None:
         """Clear the flag before the reads, never after: what comes later raises it anew."""
-        self._locks.update_one({"_id": name, "owner": owner}, {"$set": {"again": False}})
+        self._locks.update_one({**_PASS, "owner": owner}, {"$set": {"again": False}})
 
-    def release(self, name: str, owner: str) -> bool:
+    def release(self, owner: str) -> bool:
         """Give the lock back; False when its flag is up and the holder must go once more."""
-        mine = {"_id": name, "owner": owner}
+        mine = {**_PASS, "owner": owner}
         ended = {"$set": {"until": _LONG_AGO}}
         if self._locks.update_one({**mine, "again": False}, ended).matched_count:
             return True
         # The lock may have run out and be somebody else's by now: then we are done as well.
         return self._locks.find_one(mine) is None
 
-    def give_up(self, name: str, owner: str) -> None:
+    def give_up(self, owner: str) -> None:
         """Give the lock back whatever its flag says: its holder cannot go on."""
-        self._locks.update_one({"_id": name, "owner": owner}, {"$set": {"until": _LONG_AGO}})
+        self._locks.update_one({**_PASS, "owner": owner}, {"$set": {"until": _LONG_AGO}})
 
     def note_tick(self, mark: TickMark) -> None:
         """Note that a tick ran to its end."""
@@ -108,10 +110,8 @@ class LockStore:
         mark = self._locks.find_one({"_id": f"alive.{name}"})
         return mark["at"] if mark else None
 
-    def note_sweep(
-        self, name: str, *, now: datetime, gap: timedelta, hold: timedelta
-    ) -> datetime | None:
-        """Note that a sweep begins; returns until when sweeps are held back.
+    def note_sweep(self, *, now: datetime, gap: timedelta, hold: timedelta) -> datetime | None:
+        """Note that an expiry sweep begins; returns until when sweeps are held back.
 
         One that comes more than ``gap`` after the last holds back all sweeps for ``hold``. Note
         and hold are one write: whoever dies, is paused or races with another in between cannot
@@ -127,7 +127,7 @@ class LockStore:
         ]
         held_until = {"$switch": {"branches": cases, "default": "$heldUntil"}}
         mark = self._locks.find_one_and_update(
-            {"_id": f"tick.{name}"},
+            {"_id": "tick.timeouts"},
             [{"$set": {"heldUntil": held_until, "at": _moved_to(now)}}],
             upsert=True,
             return_document=ReturnDocument.AFTER,
