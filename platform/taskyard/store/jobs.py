@@ -215,14 +215,9 @@ class JobStore:
 
     def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> bool:
         """Note a sign of life of the attempt as read; False when it is over."""
-        held = {
-            "_id": job.job_id,
-            "status": str(JobStatus.RUNNING),
-            "attempts": job.attempts,
-            "leaseId": job.lease_id,
-        }
         stages = [{"$set": {"lastSeenAt": now}}, *_extension(now + lease, lease)]
-        return self._jobs.update_one(held, stages).matched_count == 1
+        running = statements.still_running(job)
+        return self._jobs.update_one(running, stages).matched_count == 1
 
     def delete(self, job_ids: Sequence[str]) -> int:
         """Remove ended jobs; what is live stays. Their children go first (retention)."""

@@ -20,8 +20,8 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from taskyard.documents import to_record
 from taskyard.errors import InvalidRequest, StaleAttempt
 from taskyard.jobs.model import Job
-from taskyard.jobs.states import JobStatus
 from taskyard.store.failures import accept_duplicates
+from taskyard.store.statements import still_running
 
 #: Generation of what is streamed while the job runs.
 LIVE = "live"
@@ -71,11 +71,11 @@ class OutputStore:
         try:
             self._output.insert_one(_document(job.job_id, job.attempts, LIVE, chunk, now))
         except DuplicateKeyError:
-            self._jobs.update_one(_held(job), {"$inc": {"outputBytes": -size}})
+            self._jobs.update_one(still_running(job), {"$inc": {"outputBytes": -size}})
             self._require_the_same(job, chunk)
             return
         if size > room:
-            self._jobs.update_one(_held(job), {"$set": {"outputTruncated": True}})
+            self._jobs.update_one(still_running(job), {"$set": {"outputTruncated": True}})
 
     def store(
         self,
@@ -110,7 +110,7 @@ class OutputStore:
             "$set": {"lastStreamedAt": now, "outputTruncated": truncated},
             "$max": {"outputBytes": total_bytes},
         }
-        return self._jobs.update_one(_held(job), update).matched_count == 1
+        return self._jobs.update_one(still_running(job), update).matched_count == 1
 
     def read(
         self, job: Job, *, after: int = -1, attempt: int | None = None, limit: int = 0
@@ -192,7 +192,7 @@ class OutputStore:
     def _count(self, job: Job, size: int, now: datetime) -> Job:
         """Count the chunk in under the attempt's guard, which also orders it."""
         counted = self._jobs.find_one_and_update(
-            _held(job),
+            still_running(job),
             {
                 "$inc": {"outputBytes": size, "outputSeq": 1},
                 "$set": {"lastStreamedAt": now, "lastSeenAt": now},
@@ -230,16 +230,6 @@ def _beginning(text: str, limit_bytes: int) -> str:
 def _small(job: Job) -> Iterator[Chunk]:
     for seq, piece in enumerate(job.small_output):
         yield Chunk(seq=seq, stream=piece["stream"], data=piece["data"])
-
-
-def _held(job: Job) -> dict[str, Any]:
-    """The attempt as it was read, still running."""
-    return {
-        "_id": job.job_id,
-        "status": str(JobStatus.RUNNING),
-        "attempts": job.attempts,
-        "leaseId": job.lease_id,
-    }
 
 
 def _identity(job_id: str, attempt: int, generation: str, seq: int) -> dict[str, Any]:

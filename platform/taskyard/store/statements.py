@@ -1,4 +1,4 @@
-"""Transitions as MongoDB's statements, as few as can be."""
+"""Transitions as MongoDB's statements, as few as can be, and the guard of other writes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from pymongo import UpdateMany, UpdateOne
 
+from taskyard.jobs.model import Job
+from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import HISTORY_KEPT, Transition
 
 Statement = UpdateOne | UpdateMany
@@ -39,6 +41,16 @@ def update(transition: Transition) -> dict[str, Any]:
     if transition.cleared:
         changes["$unset"] = dict.fromkeys(transition.cleared, "")
     return changes
+
+
+def still_running(job: Job) -> dict[str, Any]:
+    """Matches the attempt as it was read, for what is written on it as it runs."""
+    return {
+        "_id": job.job_id,
+        "status": str(JobStatus.RUNNING),
+        "attempts": job.attempts,
+        "leaseId": job.lease_id,
+    }
 
 
 def _are_alike(one: Transition, other: Transition) -> bool:
