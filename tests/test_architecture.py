@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"embedded"},
     "scheduler": {"store", "context", "celery_names"},
     "agent": {"store", "context", "celery_names"},
-    "api": {"store", "context", "scheduler", "operations", "worker_half", "follow", "waiting"}
+    "api": {"store", "context", "operations", "worker_half", "follow", "waiting"}
     | {"bulk", "overview", "system", "dashboard"},
     "dashboard": {"store", "context", "operations", "bulk", "overview", "waiting", "system", "api"},
     "client": set(),

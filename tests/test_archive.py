@@ -105,13 +105,11 @@ def test_what_would_do_harm_is_refused_before_anything_is_written(
 ) -> None:
     target = tmp_path / "inside"
     target.mkdir()
-    for act in (
-        lambda source: archive.check(source, LIMITS),
-        lambda source: archive.extract(source, target, LIMITS),
-    ):
-        with pytest.raises(BadArchive) as refused:
-            act(HARMFUL[kind]())
-        assert refused.value.status == 422
+    with pytest.raises(BadArchive) as checked:
+        archive.check(HARMFUL[kind](), LIMITS)
+    with pytest.raises(BadArchive) as unpacked:
+        archive.extract(HARMFUL[kind](), target, LIMITS)
+    assert (checked.value.status, unpacked.value.status) == (422, 422)
     assert list(tmp_path.rglob("*")) == [target]
 
 
@@ -169,7 +167,7 @@ def test_folders_bytes_and_the_owners_run_bit_are_unpacked(tmp_path: Path) -> No
     script = zipfile.ZipInfo("bin/run")
     script.external_attr = (stat.S_IFREG | 0o6777) << 16
     source = zipped((script, b"#!/bin/sh\n"), ("ä/b.txt", b"text"), ("empty/", b""))
-    assert archive.extract(source, tmp_path, LIMITS) == 14
+    archive.extract(source, tmp_path, LIMITS)
     assert (tmp_path / "ä" / "b.txt").read_bytes() == b"text"
     assert (tmp_path / "empty").is_dir()
     mode = (tmp_path / "bin" / "run").stat().st_mode
@@ -179,7 +177,8 @@ def test_folders_bytes_and_the_owners_run_bit_are_unpacked(tmp_path: Path) -> No
 
 def test_an_archive_with_a_prefix_is_unpacked(tmp_path: Path) -> None:
     source = io.BytesIO(b"#!/usr/bin/python\n" + zipped(("a", b"x")).getvalue())
-    assert archive.extract(source, tmp_path, LIMITS) == 1
+    archive.extract(source, tmp_path, LIMITS)
+    assert (tmp_path / "a").read_bytes() == b"x"
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))

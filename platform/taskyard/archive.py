@@ -70,21 +70,10 @@ class ArchiveLimits:
         return cls(max_entries=settings.archive_cap_entries, max_bytes=settings.archive_cap_bytes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArchiveInfo:
-    """What an archive holds, by its own account."""
-
-    entries: int
-    unpacked_bytes: int
-
-
-def check(source: BinaryIO, limits: ArchiveLimits) -> ArchiveInfo:
+def check(source: BinaryIO, limits: ArchiveLimits) -> None:
     """See that an archive can be read and may be unpacked. Raises BadArchive."""
     with _opened(source, limits) as archive:
-        entries = _entries(archive, limits)
-        return ArchiveInfo(
-            entries=len(entries), unpacked_bytes=sum(entry.file_size for entry in entries)
-        )
+        _entries(archive, limits)
 
 
 def check_readable(source: BinaryIO, limits: ArchiveLimits) -> None:
@@ -96,8 +85,8 @@ def check_readable(source: BinaryIO, limits: ArchiveLimits) -> None:
         pass
 
 
-def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> int:
-    """Unpack into ``destination``, regular files only; returns the bytes written.
+def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> None:
+    """Unpack into ``destination``, regular files only.
 
     Raises BadArchive, with nothing written outside ``destination``.
     """
@@ -110,7 +99,6 @@ def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> int:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             written += _write(archive, entry, target, limits.max_bytes - written)
-        return written
 
 
 @contextmanager

@@ -109,14 +109,6 @@ def overview(
     )
 
 
-def current_alarms(platform: Platform) -> list[Alarm]:
-    """The alarms alone."""
-    now = platform.store.clock.now()
-    jobs = platform.store.queries.tally(in_states([JobStatus.QUEUED]))
-    oldest = _oldest(platform, jobs, now)
-    return alarms.judge(_facts(platform, platform.store.workers.listed(), oldest, now))
-
-
 def _oldest(platform: Platform, jobs: Tally, now: datetime) -> datetime | None:
     """Looked up while the queue is short; a long one was last looked at by the tick."""
     if JobStatus.QUEUED not in jobs.more:

@@ -25,7 +25,6 @@ class PackReport:
     """
 
     entries: int
-    packed_bytes: int
     cut: bool
     left_out: tuple[str, ...] = ()
 
@@ -63,7 +62,7 @@ def pack(
         cut = cut or any(isinstance(error, PermissionError) for error in unread)
         if cut:
             archive.comment = b"cut by taskyard: more was left than could be kept"
-    return PackReport(entries=entries, packed_bytes=taken, cut=cut, left_out=tuple(left_out))
+    return PackReport(entries=entries, cut=cut, left_out=tuple(left_out))
 
 
 class _NotKept(Exception):

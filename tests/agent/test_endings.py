@@ -54,10 +54,10 @@ def test_other_jobs_go_on_while_what_a_job_left_is_removed(
     removing, other_is_over = threading.Event(), threading.Event()
     remove = Workspace.remove
 
-    def slow(workspace: Workspace) -> bool:
+    def slow(workspace: Workspace) -> None:
         removing.set()
         other_is_over.wait(20)
-        return remove(workspace)
+        remove(workspace)
 
     monkeypatch.setattr(Workspace, "remove", slow)
     assert bench.run("touch $TMPDIR/much").status == "COMPLETED"

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from taskyard.context import Platform
-from taskyard.overview import current_alarms
+from taskyard.overview import SPANS, overview
 from taskyard.stats.rollup import HOUR, MINUTE, Rollup, floor
 from taskyard.store import queries
 from tests import factories
@@ -81,7 +81,7 @@ def test_a_long_queue_is_not_counted_for_each_who_asks(
     tick("statistics")
     monkeypatch.setattr(queries, "COUNTED", 3)
     monkeypatch.setattr(platform.store.live, "oldest_queued", None)
-    assert "long_queue" in [alarm.kind for alarm in current_alarms(platform)]
+    assert "long_queue" in [alarm.kind for alarm in overview(platform, SPANS["1h"]).alarms]
 
 
 def test_a_long_wait_that_is_over_is_no_alarm_whatever_range_is_shown(

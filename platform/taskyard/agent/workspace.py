@@ -102,15 +102,14 @@ class Workspace:
         self.base.rename(base)
         return Workspace(base=base, fresh={**self.fresh, ".": _mark(base)})
 
-    def remove(self) -> bool:
-        """Remove all of it, whatever the job did to it; False when something is left."""
+    def remove(self) -> None:
+        """Remove all of it, whatever the job did to it."""
         # Twice, because a process that is being killed may still write while we remove.
         for _ in range(2):
             shutil.rmtree(self.base, onerror=_open_up)
             if not self.base.exists():
-                return True
+                return
         events.warn("agent.workspace_left", folder=self.base.name)
-        return False
 
 
 class WorkspaceRoot:
@@ -153,15 +152,13 @@ class WorkspaceRoot:
         """A file for the agent's own use, in none of a job's folders; it goes when it is closed."""
         return cast(BinaryIO, tempfile.TemporaryFile(dir=self._root))
 
-    def clean_leftovers(self) -> int:
+    def clean_leftovers(self) -> None:
         """Remove the workspaces that earlier boots of this agent left, and nothing else that is
-        there; returns how many there were.
+        there.
         """
-        entries = self._root.iterdir()
-        leftovers = [Workspace(base=entry) for entry in entries if _NAME.fullmatch(entry.name)]
-        for workspace in leftovers:
-            workspace.remove()
-        return len(leftovers)
+        for entry in list(self._root.iterdir()):
+            if _NAME.fullmatch(entry.name):
+                Workspace(base=entry).remove()
 
 
 def _make(root: Path) -> None:

@@ -101,9 +101,9 @@ class TokenStore:
             return None
         return self._noted(found) if found else None
 
-    def any(self, role: str | None = None) -> bool:
-        """Whether there is a token (of that role)."""
-        return self._tokens.find_one({"role": role} if role else {}, {"_id": 1}) is not None
+    def any(self) -> bool:
+        """Whether there is a token."""
+        return self._tokens.find_one({}, {"_id": 1}) is not None
 
     def list(self) -> list[Token]:
         """All tokens, the oldest first."""
