@@ -153,7 +153,7 @@ class Runner:
         self._wait_until_empty(grace_seconds)
         self.give_back("its agent was stopped")
         self._wait_until_empty(LEAVING_KILL_GRACE_SECONDS + DRAIN_SECONDS + 1)
-        self._stages.close()
+        self._stages.reporter.close()
         self._running.processes.stop()
         self._loop.stop()
         self._endings.results.stop()

@@ -142,10 +142,6 @@ class Stages:
         """Now, by the database's clock."""
         return self._platform.moment()
 
-    def close(self) -> None:
-        """Stop trying to write: the process is about to end."""
-        self.reporter.close()
-
     def _workspace(self, job: Job, fetch: Fetch | None) -> Workspace:
         """A workspace with the job's input in it; nothing is left of one that fails."""
         workspace = self._workspaces.create(job.job_id, job.attempts)
