@@ -42,7 +42,7 @@ class Host:
         wanted = {"command": f"echo $$; {command}"}
         (job_id,) = operations.submit(self.platform, [wanted], by="app")
         job = self.get(job_id)
-        self.agent.runner.offer(lease_of(job))
+        self.agent.offer(lease_of(job))
         eventually(lambda: self.printed(job_id))
         return self.get(job_id)
 
@@ -156,6 +156,21 @@ def test_an_agent_that_was_started_anew_elsewhere_gives_up_what_it_ran(
     (gone,) = [entry for entry in back.history if entry["verb"] == "fail"]
     assert "its worker was started anew" in gone["reason"]
     assert later.agent.worker_id == earlier.agent.worker_id
+
+
+def test_an_agent_that_was_started_anew_elsewhere_takes_no_hint_of_the_other_ones_jobs(
+    start: Callable[..., Host], capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = start()
+    later = start()
+    eventually(lambda: "agent.gave_up" in capsys.readouterr().err)
+    now = later.platform.store.clock.now()
+    job = factories.assigned_job("w1", now=now, command=f"sleep {LEASE_SECONDS / 2}")
+    later.platform.store.jobs.submit([job])
+    # Both consume the queue of their id.
+    earlier.agent.offer(lease_of(job))
+    ended = eventually(lambda: later.ended(job.job_id))
+    assert [entry["verb"] for entry in ended.history] == ["assign", "start", "complete"]
 
 
 def test_an_agent_that_is_stopped_leaves_the_one_that_took_its_place_as_it_is(

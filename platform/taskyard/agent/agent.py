@@ -13,6 +13,7 @@ from taskyard.agent.stages import Stages
 from taskyard.agent.turns import Turns
 from taskyard.agent.workspace import WorkspaceRoot, root_of
 from taskyard.context import Platform
+from taskyard.jobs.model import Lease
 
 
 class Agent:
@@ -42,6 +43,11 @@ class Agent:
         self._claims.start()
         self._stop_offers = self._platform.store.offers.listen(self.worker_id, self._claims)
         events.emit("agent.started", worker=self.worker_id)
+
+    def offer(self, lease: Lease) -> None:
+        """Run an assigned job, unless this life of the agent is over: then it is another's."""
+        if not self._presence.is_over:
+            self.runner.offer(lease)
 
     def drain(self, grace_seconds: float | None = None) -> None:
         """Take no more, finish what runs within the grace, then leave."""

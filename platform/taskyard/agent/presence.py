@@ -40,6 +40,8 @@ class Presence:
         self._jobs = jobs
         self._stopped = threading.Event()
         self._beat_due = 0.0
+        #: This boot is over: its worker was deleted, or another process registered under its id.
+        self.is_over = False
         self._bridge = Bridge(self._store, self._settings, jobs)
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -140,6 +142,7 @@ class Presence:
         except StaleAttempt:
             self._give_up("was started anew")
             return
+        self.is_over = False
         self._renew()
         for job in self._store.live.held_by(self.worker_id, JobStatus.ASSIGNED):
             self._jobs.offer(lease_of(job))
@@ -167,9 +170,8 @@ class Presence:
             self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _give_up(self, reason: str) -> None:
-        """This boot is over: deleted, or another process registered under its id. What it runs
-        is stopped and given back at once, not only when its leases end.
-        """
+        """What it runs is stopped and given back at once, not only when its leases end."""
+        self.is_over = True
         events.warn("agent.gave_up", worker=self.worker_id, reason=reason)
         self._jobs.give_back(f"its worker {reason}")
 
