@@ -10,37 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from taskyard.agent.admission import Admission
 from taskyard.agent.arrivals import Arrivals
-from taskyard.agent.attempt import Attempt
 from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
 from taskyard.agent.loop import Loop
 from taskyard.agent.preparation import Preparation
-from taskyard.agent.processes import Processes
 from taskyard.agent.turns import Turns
 
-
-class Run(Protocol):
-    """What runs jobs, as far as beginnings go; on the loop's thread."""
-
-    processes: Processes
-
-    def is_wanted(self, held: Held) -> bool:
-        """Whether it may still run; else that is its end."""
-
-    def begin(self, held: Held, attempt: Attempt) -> None:
-        """It has a place and is laid out: its first line may be spawned."""
-
-    def spawn(self, held: Held, attempt: Attempt, *, after: str = "") -> bool:
-        """Spawn its next line, now or when the line of ``after`` is over; whether that was asked
-        for.
-        """
-
-    def begun(self, held: Held, attempt: Attempt) -> None:
-        """What was to follow another's line has begun."""
+if TYPE_CHECKING:
+    from taskyard.agent.running import Running
 
 
 class Starts:
@@ -55,7 +36,7 @@ class Starts:
         preparation: Preparation,
         arrivals: Arrivals,
         endings: Endings,
-        run: Run,
+        running: Running,
     ) -> None:
         self._loop = loop
         self._helpers = helpers
@@ -64,7 +45,7 @@ class Starts:
         self._preparation = preparation
         self._arrivals = arrivals
         self._endings = endings
-        self._run = run
+        self._running = running
         #: Those whose last line runs, or is the next to, and which nothing is to follow yet.
         self._leads: dict[str, Held] = {}
 
@@ -72,7 +53,7 @@ class Starts:
         """Let begin what has a place now, and choose what follows what runs."""
         for held in self._turns.admitted(self._admission):
             if held.lead:
-                self._run.processes.start_now(held.key)
+                self._running.processes.start_now(held.key)
                 self._begun(held)
             elif not held.started:
                 self._helpers.submit(self._start, held)
@@ -114,7 +95,7 @@ class Starts:
         """Do not begin what is to follow another's line, unless it has begun by now."""
         held.unwanted = reason
         self._leads.pop(held.key, None)
-        self._run.processes.withdraw(held.key)
+        self._running.processes.withdraw(held.key)
 
     def failed(self, held: Held, reason: str) -> None:
         """What was to follow another's line has not begun and will not."""
@@ -129,12 +110,12 @@ class Starts:
 
     def _lay_out(self, held: Held) -> None:
         """It has its place and is RUNNING: it begins now, or when its input is there."""
-        if not self._run.is_wanted(held):
+        if not self._running.is_wanted(held):
             return
         if held.job.has_input:
-            self._arrivals.expect(held, self._run.begin)
+            self._arrivals.expect(held, self._running.begin)
         elif self._preparation.lay_out(held) and held.attempt:
-            self._run.begin(held, held.attempt)
+            self._running.begin(held, held.attempt)
 
     def _choose(self, lead: Held) -> None:
         """Choose what follows it, and what comes behind that."""
@@ -153,7 +134,7 @@ class Starts:
         if held is None:
             return None
         attempt = held.attempt if self._preparation.lay_out(held) else None
-        if attempt is None or not self._run.spawn(held, attempt, after=lead.key):
+        if attempt is None or not self._running.spawn(held, attempt, after=lead.key):
             # That is its end.
             self._turns.step_aside(held)
             return None
@@ -162,4 +143,4 @@ class Starts:
     def _begun(self, held: Held) -> None:
         self._turns.unbind(held)
         if held.attempt:
-            self._run.begun(held, held.attempt)
+            self._running.begun(held, held.attempt)
