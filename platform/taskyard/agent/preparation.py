@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 
 from taskyard import events
+from taskyard.agent.attempt import Attempt
 from taskyard.agent.endings import Endings
 from taskyard.agent.held import Held
 from taskyard.agent.stages import Stages
@@ -32,14 +33,13 @@ class Preparation:
         self._endings.reported([held])
         return False
 
-    def lay_out(self, held: Held) -> bool:
-        """Give a running job without input its workspace; whether that could be done."""
+    def lay_out(self, held: Held) -> Attempt | None:
+        """A running job without input in its workspace; None where that could not be done."""
         try:
             held.attempt = self._stages.lay_out(held.job)
         except Exception as error:
             self.report(held, error)
-            return False
-        return True
+        return held.attempt
 
     def report(self, held: Held, error: Exception) -> None:
         """Have it reported that it could not be prepared."""

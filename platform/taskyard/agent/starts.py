@@ -114,8 +114,8 @@ class Starts:
             return
         if held.job.has_input:
             self._arrivals.expect(held, self._running.begin)
-        elif self._preparation.lay_out(held) and held.attempt:
-            self._running.begin(held, held.attempt)
+        elif attempt := self._preparation.lay_out(held):
+            self._running.begin(held, attempt)
 
     def _choose(self, lead: Held) -> None:
         """Choose what follows it, and what comes behind that."""
@@ -133,7 +133,7 @@ class Starts:
         held = self._turns.bind(lead)
         if held is None:
             return None
-        attempt = held.attempt if self._preparation.lay_out(held) else None
+        attempt = self._preparation.lay_out(held)
         if attempt is None or not self._running.spawn(held, attempt, after=lead.key):
             # That is its end.
             self._turns.step_aside(held)
