@@ -49,6 +49,24 @@ def test_a_held_message_is_collected_after_its_lease_and_its_time(
     assert held["expireAt"] <= soon
 
 
+def test_one_claim_takes_no_more_than_can_be_read_in_time(
+    messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones that were claimed together were never read: each time that timed out."""
+    monkeypatch.setattr("taskyard.broker.messages.CLAIMED_BYTES", 2500)
+    for payload in ("x" * 1000, "y" * 1000, "z" * 1000, "w" * 5000, "v"):
+        messages.publish("q", payload)
+    claims = [messages.claim("q", 64, LEASE_MS) for _ in range(5)]
+    assert [[one.payload[0] for one in claim] for claim in claims] == [
+        ["x", "y"],
+        ["z"],
+        ["w"],
+        ["v"],
+        [],
+    ]
+    assert [claim.more for claim in claims] == [True, True, True, False, False]
+
+
 def test_a_message_that_is_still_held_is_not_collected(
     messages: Messages, only: Callable[[], dict[str, Any]]
 ) -> None:

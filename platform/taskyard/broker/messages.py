@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 from typing import Any
 
 import pymongo
@@ -50,6 +51,9 @@ DEAD_KEPT_SECONDS = 30 * 24 * 3600
 
 #: Characters of a reason that are kept.
 REASON = 2_000
+
+#: What one claim takes at most, if it is more than a message: it must be read in time.
+CLAIMED_BYTES = 16 * 1024 * 1024
 
 _TRANSIENT = 1
 
@@ -217,7 +221,10 @@ class Messages:
                 ready, mine, sort=ORDER, return_document=ReturnDocument.AFTER
             )
             return Batch([one] if one else [], more=bool(one))
-        ids = [d["_id"] for d in self._all.find(ready, {"_id": 1}).sort(ORDER).limit(limit)]
+        sized = {"bytes": {"$bsonSize": "$$ROOT"}}
+        seen = list(self._all.find(ready, sized).sort(ORDER).limit(limit))
+        totals = zip(seen, accumulate(d["bytes"] for d in seen), strict=True)
+        ids = [d["_id"] for d, total in totals if total <= CLAIMED_BYTES or d is seen[0]]
         if not ids:
             return Batch(more=False)
         # Between the look and the stamp others may have claimed some: the stamp asks again,
@@ -225,7 +232,8 @@ class Messages:
         self._all.update_many({"_id": {"$in": ids}, **READY}, mine)
         won = self._all.find({"_id": {"$in": ids}, "lease": lease})
         order = {identity: place for place, identity in enumerate(ids)}
-        return Batch(sorted(won, key=lambda d: order[d["_id"]]), more=len(ids) >= limit)
+        more = len(seen) >= limit or len(ids) < len(seen)
+        return Batch(sorted(won, key=lambda d: order[d["_id"]]), more=more)
 
     def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> Batch[Document]:
         """What claims took without being told, renewed; not what is over meanwhile."""
