@@ -71,6 +71,8 @@ def test_a_setting_is_read_as_what_it_is(
         ("database", "a.b"),
         ("database", "a b"),
         ("database", "x" * 64),
+        ("worker_id", "x" * 201),
+        ("worker_id", "caf\udce9"),
         ("labels", "big mem"),
         ("labels", "x" * 65),
         ("labels", "gpu,caf\N{LATIN SMALL LETTER E WITH ACUTE}"),

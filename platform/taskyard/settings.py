@@ -180,6 +180,11 @@ def check(settings: Settings) -> Settings:
             "TASKYARD_DATABASE must be letters, digits, _ and -, at most 63 of them, and none of "
             f"MongoDB's own databases, not {settings.database!r}."
         )
+    if len(settings.worker_id) > 200 or not settings.worker_id.isprintable():
+        raise ConfigurationError(
+            "TASKYARD_WORKER_ID must be at most 200 characters that can be shown, "
+            f"not {settings.worker_id!r}."
+        )
     for label in settings.labels:
         if not re.fullmatch(LABEL_PATTERN, label):
             raise ConfigurationError(
