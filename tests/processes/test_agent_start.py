@@ -1,4 +1,4 @@
-"""An agent that is started while MongoDB does not answer."""
+"""An agent that is started while MongoDB does not answer, or that can never start."""
 
 from __future__ import annotations
 
@@ -65,3 +65,22 @@ def test_it_registers_as_soon_as_mongodb_answers(
 def test_a_signal_ends_it_while_it_waits(agent: subprocess.Popen[bytes]) -> None:
     agent.send_signal(signal.SIGTERM)
     assert agent.wait(60) == 0
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/workspaces", "/proc"])
+def test_a_workspace_folder_that_cannot_be_ends_it_with_one_line_that_says_so(
+    mongod: EmbeddedServer, tmp_path: Path, folder: str
+) -> None:
+    env = {"MONGODB_URI": mongod.uri, "TASKYARD_DATABASE": "wrong"}
+    ended = subprocess.run(
+        [BIN / "celery", "-A", "taskyard.celery_app", "worker", "-n", "wrong@test"],
+        cwd=ROOT,
+        env=user_environment(tmp_path, **env, TASKYARD_WORKSPACE_DIR=folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if "TASKYARD_WORKSPACE_DIR" in line]
+    assert "agent.cannot_start" in line
+    assert "Traceback" not in ended.stderr

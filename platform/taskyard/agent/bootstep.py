@@ -13,7 +13,7 @@ from taskyard import events
 from taskyard.agent.agent import Agent
 from taskyard.celery_names import SCHEDULER_QUEUE, queue_of
 from taskyard.context import Platform
-from taskyard.errors import StoreUnavailable, TaskyardError
+from taskyard.errors import ConfigurationError, StoreUnavailable, TaskyardError
 
 _RETRY_SECONDS = 1.0
 
@@ -35,7 +35,10 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
     def start(self, worker: Any) -> None:
         """Begin to consume the agent's own queue, register and heartbeat."""
         platform = _platform(worker)
-        self.agent = Agent(platform, platform.settings.worker_id or worker.hostname)
+        try:
+            self.agent = Agent(platform, platform.settings.worker_id or worker.hostname)
+        except ConfigurationError as error:
+            raise _cannot_start(error) from None
         worker.app.agent = self.agent
         worker.app.amqp.queues.select_add(queue_of(self.agent.worker_id))
         self.agent.start()
@@ -70,5 +73,10 @@ def _platform(worker: Any) -> Platform:
             state.maybe_shutdown()
             time.sleep(_RETRY_SECONDS)
         except TaskyardError as error:
-            events.warn("agent.cannot_start", error=str(error))
-            raise SystemExit(error.exit_code) from None
+            raise _cannot_start(error) from None
+
+
+def _cannot_start(error: TaskyardError) -> SystemExit:
+    """What ends this process, with one line that says why."""
+    events.warn("agent.cannot_start", error=str(error))
+    return SystemExit(error.exit_code)

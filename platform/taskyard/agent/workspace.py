@@ -120,10 +120,17 @@ class WorkspaceRoot:
     """
 
     def __init__(self, root: Path) -> None:
+        """Raises ConfigurationError where there can be none."""
         self._root = root
         #: Each with the monotonic instant since when it is kept.
         self._spares: deque[tuple[Workspace, float]] = deque()
-        _make(root)
+        try:
+            _make(root)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The workspace folder {root} cannot be made ({error.strerror}); "
+                "set TASKYARD_WORKSPACE_DIR to one that can."
+            ) from None
 
     def create(self, job_id: str, attempt: int) -> Workspace:
         """A fresh workspace for one attempt."""
