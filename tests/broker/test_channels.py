@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer, Exchange, Queue
+from kombu import Connection, Consumer, Exchange, Queue, binding
 from kombu.common import Broadcast
 from kombu.exceptions import ChannelError
 from pymongo.errors import AutoReconnect
@@ -210,6 +210,44 @@ def test_a_deleted_queue_is_gone_with_its_messages(
     assert not messages(site, queue)
     with pytest.raises(ChannelError):
         queue_length(connection, queue)
+    with connection.Producer(auto_declare=False) as producer:
+        producer.publish("two", exchange=queue.exchange, routing_key=queue.routing_key)
+    assert not messages(site, queue)
+
+
+def test_what_another_bound_or_unbound_a_moment_ago_counts(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    exchange = Exchange(queue.name, type="topic")
+    first, second = (Queue(f"{queue.name}.{n}", exchange, routing_key="news.#") for n in (1, 2))
+
+    def news(body: Body) -> None:
+        with connection.Producer(auto_declare=False) as producer:
+            producer.publish(body, exchange=exchange, routing_key="news.today")
+
+    first(connection.default_channel).declare()
+    news("one")
+    with connect(site) as other:
+        bound = second(other.default_channel)
+        bound.declare()
+        news("two")
+        bound.unbind_from(exchange, routing_key="news.#")
+        news("three")
+    assert (queue_length(connection, first), queue_length(connection, second)) == (3, 1)
+
+
+def test_an_exchange_that_is_deleted_leaves_the_queues_of_others(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    exchanges = [Exchange(f"{queue.name}.{n}") for n in (1, 2)]
+    both = Queue(queue.name, [binding(exchange, "key") for exchange in exchanges])
+    both(connection.default_channel).declare()
+    with connect(site) as other, other.Producer() as producer:
+        exchanges[0](producer.channel).delete()
+        for exchange in exchanges:
+            producer.publish(exchange.name, exchange=exchange, routing_key="key")
+    (left,) = messages(site, queue)
+    assert exchanges[1].name in left["payload"]
 
 
 @pytest.mark.parametrize("body", ["", b""])

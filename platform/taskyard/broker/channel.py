@@ -67,7 +67,7 @@ class Channel(Declaring):
 
     def _put_fanout(self, exchange: str, message: Raw, _routing_key: str, **_: Any) -> None:
         """A copy for each queue: readers cannot overwrite what another has not read."""
-        for _key, _pattern, queue in self.broker.topology.bound(exchange):
+        for _key, _pattern, queue in self.get_table(exchange):
             self._put(queue, message)
 
     def _ttl_ms(self, queue: str, properties: Raw, headers: Raw) -> int | None:

@@ -17,8 +17,8 @@ from taskyard.broker.topology import Binding, QueueOptions
 
 Raw = dict[str, Any]
 
-#: How long what is known of bindings is relied on when it is enough, and of a queue's options.
-_BINDINGS_SECONDS = 5.0
+#: How long what is known of an exchange's kind and of a queue's options is relied on.
+_KIND_SECONDS = 5.0
 _OPTIONS_SECONDS = 60.0
 
 #: Queues whose options are known: a worker answers each remote control in a queue of its own.
@@ -41,7 +41,6 @@ class Declaring(virtual.Channel):
         self._options: dict[str, QueueOptions] = {}
         #: By queue, what was bound here: to be bound again when it had expired meanwhile.
         self._bindings: dict[str, set[Binding]] = {}
-        self._tables: dict[str, tuple[float, set[Any]]] = {}
         self._kinds: dict[str, tuple[float, str | None]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
         super().__init__(connection, **options)
@@ -94,21 +93,15 @@ class Declaring(virtual.Channel):
         exchange: str | None = None,
         routing_key: str = "",
         arguments: Any = None,
-        **options: Any,
+        **_: Any,
     ) -> None:
         """Bind it, also if this connection did so before: it may have expired since."""
         exchange = exchange or _DEFAULT_EXCHANGE
-        known = self.state.has_binding(queue, exchange, routing_key)
-        super().queue_bind(queue, exchange, routing_key, arguments, **options)
-        if known:
-            kind = self.typeof(exchange)
-            self._queue_bind(exchange, *kind.prepare_bind(queue, exchange, routing_key, arguments))
-
-    def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
-        binding = Binding(exchange, routing_key, pattern, self.typeof(exchange).type)
+        kind = self.typeof(exchange)
+        _, pattern, _ = kind.prepare_bind(queue, exchange, routing_key, arguments)
+        binding = Binding(exchange, routing_key, pattern, kind.type)
         self.broker.topology.bind(binding, queue, self._options.get(queue))
         self._bindings.setdefault(queue, set()).add(binding)
-        self._tables.pop(exchange, None)
 
     def queue_unbind(
         self,
@@ -121,16 +114,27 @@ class Declaring(virtual.Channel):
         """Take a binding back, here and for others."""
         exchange = exchange or _DEFAULT_EXCHANGE
         self.broker.topology.unbind(exchange, routing_key, queue)
-        self.state.binding_delete(queue, exchange, routing_key)
-        table = self.state.exchanges.get(exchange, {}).get("table", [])
-        table[:] = [one for one in table if (one[0], one[2]) != (routing_key, queue)]
         for channel in self.connection.channels:
             channel._unbound(queue, exchange, routing_key)
 
     def _unbound(self, queue: str, exchange: str, routing_key: str) -> None:
         bindings = self._bindings.get(queue, set())
         bindings -= {one for one in bindings if one[:2] == (exchange, routing_key)}
-        self._tables.pop(exchange, None)
+
+    def exchange_delete(
+        self,
+        exchange: str,
+        if_unused: bool = False,
+        nowait: bool = False,  # noqa: ARG002 - kombu's signature
+    ) -> None:
+        """Delete the exchange with its bindings; the queues stay, with what else is theirs."""
+        bound = self.get_table(exchange)
+        if if_unused and bound:
+            return
+        for routing_key, _, queue in bound:
+            self.queue_unbind(queue, exchange, routing_key)
+        self.state.exchanges.pop(exchange, None)
+        self._kinds.pop(exchange, None)
 
     def queue_delete(
         self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any
@@ -145,8 +149,6 @@ class Declaring(virtual.Channel):
             known.pop(queue, None)
         self.broker.topology.drop(queue)
         self.broker.messages.drop(queue)
-        self.state.queue_bindings_delete(queue)
-        self._tables.clear()
 
     def typeof(self, exchange: str, default: str = "direct") -> Any:
         """The exchange's kind. Celery declares none that it publishes to for a ``Broadcast``
@@ -157,24 +159,12 @@ class Declaring(virtual.Channel):
         until, kind = self._kinds.get(exchange, (0.0, None))
         if kind is None or until < time.monotonic():
             kind = self.broker.topology.kind(exchange)
-            self._kinds[exchange] = time.monotonic() + _BINDINGS_SECONDS, kind
+            self._kinds[exchange] = time.monotonic() + _KIND_SECONDS, kind
         return self.exchange_types[kind or default]
 
     def get_table(self, exchange: str) -> set[Any]:
-        """Bindings of the exchange, ours and others'."""
-        known = self._tables.get(exchange)
-        if known is None or known[0] < time.monotonic():
-            local = set(self.state.exchanges.get(exchange, {}).get("table", ()))
-            bound = local | self.broker.topology.bound(exchange)
-            known = self._tables[exchange] = (time.monotonic() + _BINDINGS_SECONDS, bound)
-        return known[1]
-
-    def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
-        """Queues for a message; what is not known is read anew before it is taken to be none."""
-        found: list[str] = super()._lookup(exchange, routing_key, None)
-        if not found and self._tables.pop(exchange, None) is not None:
-            found = super()._lookup(exchange, routing_key, default)
-        return found
+        """Bindings of the exchange, as they are: others bind and unbind, too."""
+        return self.broker.topology.bound(exchange)
 
     def message_ttl_ms(self, queue: str) -> int | None:
         """What messages of the queue live at most."""
