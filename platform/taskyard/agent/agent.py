@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from taskyard import events
 from taskyard.agent.admission import Admission, capacity_of
 from taskyard.agent.claims import Claims
@@ -35,9 +37,13 @@ class Agent:
         boot = f"{worker_id}/{host.boot_id}"
         self._claims = Claims(platform, boot, admission, turns, self.runner, reporter)
         self._presence = Presence(platform, worker_id, host, capacity, self.runner)
+        self._stop_offers: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Register and run what is assigned."""
+        """Register, and run what is assigned. Where MongoDB is away that is raised, and nothing has
+        begun.
+        """
+        self._presence.register()
         self.runner.start(freed=self._claims.freed)
         self._presence.start()
         self._claims.start()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from celery import bootsteps, signals
 from celery.worker import state
@@ -13,7 +14,10 @@ from taskyard import events
 from taskyard.agent.agent import Agent
 from taskyard.celery_names import SCHEDULER_QUEUE, queue_of
 from taskyard.context import Platform
-from taskyard.errors import ConfigurationError, StoreUnavailable, TaskyardError
+from taskyard.errors import TaskyardError
+from taskyard.store.failures import is_unavailable
+
+T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0
 
@@ -34,14 +38,12 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
 
     def start(self, worker: Any) -> None:
         """Begin to consume the agent's own queue, register and heartbeat."""
-        platform = _platform(worker)
-        try:
-            self.agent = Agent(platform, platform.settings.worker_id or worker.hostname)
-        except ConfigurationError as error:
-            raise _cannot_start(error) from None
+        platform: Platform = _answered(worker.app.platform)
+        name = platform.settings.worker_id or worker.hostname
+        self.agent = _answered(lambda: Agent(platform, name))
         worker.app.agent = self.agent
         worker.app.amqp.queues.select_add(queue_of(self.agent.worker_id))
-        self.agent.start()
+        _answered(self.agent.start)
         signals.worker_shutting_down.connect(self._begin_drain)
 
     def stop(self, _worker: Any) -> None:
@@ -62,21 +64,19 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
             self._draining.start()
 
 
-def _platform(worker: Any) -> Platform:
-    """The platform, as soon as MongoDB answers; what is configured wrong ends this process."""
+def _answered(ask: Callable[[], T]) -> T:
+    """The answer, as soon as MongoDB gives one; what is configured wrong ends this process."""
     while True:
         try:
-            return cast(Platform, worker.app.platform())
-        except StoreUnavailable as error:
-            events.warn("agent.waits_for_store", error=str(error))
-            # A signal that came meanwhile ends this wait, as it ends Celery's own for its broker.
-            state.maybe_shutdown()
-            time.sleep(_RETRY_SECONDS)
-        except TaskyardError as error:
-            raise _cannot_start(error) from None
-
-
-def _cannot_start(error: TaskyardError) -> SystemExit:
-    """What ends this process, with one line that says why."""
-    events.warn("agent.cannot_start", error=str(error))
-    return SystemExit(error.exit_code)
+            return ask()
+        except Exception as error:
+            if is_unavailable(error):
+                events.warn("agent.waits_for_store", error=str(error))
+                # A signal that came meanwhile ends this wait, as it ends Celery's for its broker.
+                state.maybe_shutdown()
+                time.sleep(_RETRY_SECONDS)
+            elif isinstance(error, TaskyardError):
+                events.warn("agent.cannot_start", error=str(error))
+                raise SystemExit(error.exit_code) from None
+            else:
+                raise

@@ -46,8 +46,7 @@ class Presence:
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
     def start(self) -> None:
-        """Register, then heartbeat until stopped."""
-        self.register()
+        """Heartbeat until stopped."""
         self._thread.start()
         self._bridge.start()
 
