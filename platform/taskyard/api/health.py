@@ -10,7 +10,7 @@ from flask import Blueprint
 from taskyard import __version__
 from taskyard.api.base import platform
 from taskyard.context import Platform
-from taskyard.stats.alarms import SILENT_INTERVALS
+from taskyard.stats.alarms import is_silent
 from taskyard.store.failures import is_unavailable
 
 #: A scheduler that lives and did not run a tick: which of the two cannot be told from here.
@@ -49,13 +49,13 @@ def _parts(here: Platform) -> dict[str, dict[str, Any]]:
     """What runs beside web: schedulers, the ticks that beat sends them, agents."""
     settings, locks, now = here.settings, here.store.locks, here.store.clock.now()
     seen = locks.last_sign_of_life("scheduler")
-    alive = _is_recent(seen, now, settings.health_tick_seconds)
+    alive = not is_silent(seen, now, settings.health_tick_seconds)
     words = f"last seen {_ago(seen, now)}"
     checks = {"scheduler": _check(alive, words if alive else f"no scheduler is alive: {words}")}
     ticks = locks.ticks()
     for name in ("timeouts", "health", "assignment"):
         ran = ticks.get(name)
-        fresh = _is_recent(ran, now, getattr(settings, f"{name}_tick_seconds"))
+        fresh = not is_silent(ran, now, getattr(settings, f"{name}_tick_seconds"))
         missing = _NO_TICKS if alive else "no scheduler is alive"
         words = f"ran {_ago(ran, now)}"
         checks[f"tick.{name}"] = _check(fresh, words if fresh else f"{missing}: {words}")
@@ -68,10 +68,6 @@ def _parts(here: Platform) -> dict[str, dict[str, Any]]:
 
 def _check(ok: bool, detail: str) -> dict[str, Any]:
     return {"ok": ok, "detail": detail}
-
-
-def _is_recent(at: datetime | None, now: datetime, interval_seconds: float) -> bool:
-    return at is not None and (now - at).total_seconds() <= SILENT_INTERVALS * interval_seconds
 
 
 def _ago(at: datetime | None, now: datetime) -> str:

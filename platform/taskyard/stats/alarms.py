@@ -63,14 +63,14 @@ def judge(facts: Facts) -> list[Alarm]:
 
 def _scheduler(facts: Facts) -> Iterator[Alarm]:
     seen = facts.scheduler_seen_at
-    if _is_silent(seen, facts, facts.life_seconds):
+    if is_silent(seen, facts.now, facts.life_seconds):
         words = f"no scheduler is alive (last seen {_ago(seen, facts.now)}): nothing expires"
         yield Alarm(kind=AlarmKind.SCHEDULER_SILENT, message=words)
         return
     silent = [
         f"{name} ({_ago(facts.ticks.get(name), facts.now)})"
         for name, seconds in facts.tick_seconds.items()
-        if _is_silent(facts.ticks.get(name), facts, seconds)
+        if is_silent(facts.ticks.get(name), facts.now, seconds)
     ]
     if silent:
         words = f"ticks do not come: {', '.join(silent)}; is beat running?"
@@ -107,8 +107,9 @@ def _queue(facts: Facts) -> Iterator[Alarm]:
         yield Alarm(kind=AlarmKind.LONG_QUEUE, message=words, search="status:queued wait>1h")
 
 
-def _is_silent(at: datetime | None, facts: Facts, seconds: float) -> bool:
-    return at is None or (facts.now - at).total_seconds() > SILENT_INTERVALS * seconds
+def is_silent(at: datetime | None, now: datetime, interval_seconds: float) -> bool:
+    """Whether what should be heard of once in each interval was not for several."""
+    return at is None or (now - at).total_seconds() > SILENT_INTERVALS * interval_seconds
 
 
 def _ago(at: datetime | None, now: datetime) -> str:
