@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -20,11 +20,13 @@ from taskyard.api.app import create_app
 from taskyard.context import Platform
 from taskyard.errors import StoreUnavailable
 from taskyard.jobs import lifecycle
-from taskyard.jobs.model import lease_of
+from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.states import JobStatus
 from taskyard.scheduler import polling
 from taskyard.store.jobs import JobStore
+from taskyard.store.live import LiveJobs
 from taskyard.workers.model import NOTHING
+from tests import factories
 from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
 from tests.conftest import Racing
@@ -92,6 +94,25 @@ def test_a_repeated_poll_after_a_lost_answer_gives_the_same_job_and_lease(
     submit_job(api)
     first, again = agent.poll().get_json(), agent.poll().get_json()
     assert first["job"] == again["job"]
+
+
+def test_a_poll_reads_no_more_of_the_queue_than_it_has_to(
+    platform: Platform, agent: HttpAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Job] = []
+    heads = LiveJobs.heads
+
+    def noted(self: LiveJobs, limits: Mapping[str, int]) -> list[Job]:
+        found = heads(self, limits)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(LiveJobs, "heads", noted)
+    now = platform.store.clock.now()
+    kinds = [factories.queued_job(now=now, required_ram_mb=mb) for mb in (1, 2, 3) for _ in "12345"]
+    platform.store.jobs.submit(kinds)
+    assert agent.poll().get_json()["job"]["jobId"] == kinds[0].job_id
+    assert len(read) == 3
 
 
 def test_two_workers_that_poll_at_once_never_get_the_same_job(

@@ -46,11 +46,12 @@ def registered(platform: Platform, worker_id: str) -> Worker:
 
 
 def others_take_meanwhile(platform: Platform, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Whoever has just read the queue finds that others have taken the first of what it read."""
+    """Whoever has read the queue once finds that others have taken the first of it."""
     other, read = registered(platform, "other"), LiveJobs.heads
 
     def heads(self: LiveJobs, limits: Mapping[str, int], **how: Any) -> list[Job]:
-        found = read(self, limits, **how)
+        found, first = (read(self, each, **how) for each in (limits, dict.fromkeys(limits, count)))
+        monkeypatch.setattr(LiveJobs, "heads", read)
         at = platform.moment()
         platform.store.jobs.apply_all(
             [
@@ -61,7 +62,7 @@ def others_take_meanwhile(platform: Platform, monkeypatch: pytest.MonkeyPatch, c
                     at=at,
                     lease_until=at.now + timedelta(seconds=30),
                 )
-                for job in found[:count]
+                for job in first
             ]
         )
         return found

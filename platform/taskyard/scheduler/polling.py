@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from taskyard import ids
@@ -35,37 +35,52 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
     spots = places.places([worker], usage, now, settings.offline_after)
     shapes = store.live.waiting_shapes() if spots else []
     suitable = [s for s in shapes if places.room_on(spots, Requirement.of_shape(s), at_most=1)]
-    heads = store.live.heads(dict.fromkeys(suitable, SPARE))
-    claimed = _claim_one(store, settings, spots[0], heads) if spots else None
+    claimed = _claim_one(store, settings, spots[0], suitable) if suitable else None
     if claimed and _fits_beside(store, settings, worker, claimed):
         return claimed
     return None
 
 
-def _claim_one(store: Store, settings: Settings, spot: Place, jobs: Sequence[Job]) -> Job | None:
-    """The first of these jobs that fits and that nobody is faster with.
+def _claim_one(store: Store, settings: Settings, spot: Place, shapes: Sequence[str]) -> Job | None:
+    """The first queued job of these shapes that fits and that nobody is faster with.
 
-    Who loses one looks at what is left, and takes one of the first two, then of four: many agents
-    that ask at once would else all try for each job in turn, and most of them for nothing.
+    Nearly always that is the first of all: what comes behind it is read where it is not. Who loses
+    one looks at what is left, and takes one of the first two, then of four: many agents that ask
+    at once would else all try for each job in turn, and most of them for nothing.
     """
-    lease = timedelta(seconds=settings.http_lease_seconds)
-    for lost in range(RACES):
-        fitting = [job for job in jobs if not places.obstacle(spot, job, job.requirement)]
-        if not fitting:
-            return None
-        now = store.clock.now()
-        claim = lifecycle.claim(
-            random.choice(fitting[: 2**lost]),  # noqa: S311 - it spreads agents, and hides nothing
+    lost = 0
+    for first in _fitting(spot, store.live.heads(dict.fromkeys(shapes, 1))[:1]):
+        if claimed := _claim(store, settings, spot, first):
+            return claimed
+        lost = 1
+    fitting = _fitting(spot, store.live.heads(dict.fromkeys(shapes, SPARE)))
+    while fitting and lost < RACES:
+        # It spreads agents, and hides nothing.
+        chosen = random.choice(fitting[: 2**lost])  # noqa: S311
+        if claimed := _claim(store, settings, spot, chosen):
+            return claimed
+        lost += 1
+        left = store.live.queued_among([job.job_id for job in fitting])
+        fitting = _fitting(spot, sorted(left, key=queue_order))
+    return None
+
+
+def _fitting(spot: Place, jobs: Iterable[Job]) -> list[Job]:
+    return [job for job in jobs if not places.obstacle(spot, job, job.requirement)]
+
+
+def _claim(store: Store, settings: Settings, spot: Place, job: Job) -> Job | None:
+    """The job as this worker has it now, unless another was faster."""
+    now = store.clock.now()
+    return store.jobs.apply(
+        lifecycle.claim(
+            job,
             worker=spot.worker,
             lease_id=ids.lease(),
             at=Moment(now=now),
-            lease_until=now + lease,
+            lease_until=now + timedelta(seconds=settings.http_lease_seconds),
         )
-        if claimed := store.jobs.apply(claim):
-            return claimed
-        left = store.live.queued_among([job.job_id for job in fitting])
-        jobs = sorted(left, key=queue_order)
-    return None
+    )
 
 
 def _unheard(store: Store, settings: Settings, worker: Worker) -> Job | None:
