@@ -501,6 +501,18 @@ def test_tokens_are_made_listed_and_revoked_in_the_database(cli: Cli, platform: 
     assert cli("tokens", "revoke", identity, **here).returncode == 6
 
 
+@pytest.mark.parametrize(("role", "worker"), [("agent", ""), ("operator", "gpu-1")])
+def test_a_token_is_not_made_with_more_rights_than_were_asked_for(
+    cli: Cli, platform: Platform, role: str, worker: str
+) -> None:
+    """As with a variable that is not set, or a role that no worker binds."""
+    here = {"MONGODB_URI": platform.settings.mongodb_uri, "TASKYARD_DATABASE": "tests"}
+    asked = ["--role", role, "--name", "x", "--worker", worker]
+    made = cli("tokens", "create", *asked, **here)
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "--worker" in made.stderr
+
+
 def test_doctor_names_what_does_not_work(cli: Cli) -> None:
     found = cli("doctor")
     assert found.returncode == 1

@@ -26,6 +26,9 @@ def tokens_command() -> None:
 @show.output_option
 def create(role: str, name: str, worker: str | None, output: str) -> None:
     """Make a token and print it, for the only time."""
+    if worker is not None and (role != "agent" or not worker):
+        # A token that is bound to nothing may do more than whoever made it meant.
+        raise click.BadParameter("names one worker, for role agent alone", param_hint="--worker")
     with _store() as store:
         token = store.tokens.create(role=role, name=name, worker_id=worker)
     if output == "json":
