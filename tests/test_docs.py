@@ -15,6 +15,7 @@ from pymongo import MongoClient
 
 from taskyard.api.app import create_app
 from taskyard.api.metrics import PlatformCollector
+from taskyard.api.worker_schemas import HandedOut
 from taskyard.context import Platform
 from taskyard.embedded import EmbeddedServer
 from taskyard.jobs.states import Verb
@@ -116,6 +117,12 @@ def test_anchors_are_headings(page: Path) -> None:
         text = (page.parent / target if target else page).read_text()
         headings = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
         assert anchor in headings, anchor
+
+
+def test_what_an_agent_is_handed_is_described() -> None:
+    section = API.split("## Writing an agent")[1].split("\n## ")[0]
+    fields = HandedOut().fields.values()
+    assert {field.data_key for field in fields} <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_the_mini_agent_of_the_docs_is_python() -> None:
