@@ -109,6 +109,15 @@ def test_a_line_that_its_keeper_takes_along_does_not_end_as_the_one_before(
     assert (entry["verb"], entry["reason"]) == ("fail", "agent error: its keeper process died")
 
 
+def test_a_timeout_is_in_time_where_output_is_collected_for_long(
+    platform: Platform, tmp_path: Path
+) -> None:
+    bench = Bench(platform, tmp_path / "w", output_flush_seconds=3600.0)
+    job = bench.run("trap '' TERM; sleep 656 & wait; sleep 657", timeout_ms=200, max_retries=0)
+    bench.runner.drain(0)
+    assert "timed out after 0.2 s" in (job.error_message or "")
+
+
 def test_a_timeout_ends_the_whole_group_even_when_it_ignores_sigterm(bench: Bench) -> None:
     job = bench.run(
         "trap '' TERM; sleep 654 & echo $!; wait; sleep 655", timeout_ms=500, max_retries=0

@@ -21,6 +21,9 @@ from taskyard.settings import Settings
 #: What is due by time alone is looked for at most so often.
 _TEND_SECONDS = 0.005
 
+#: And at least so often while something runs, however long output is collected.
+_NAP_SECONDS = 0.05
+
 
 class Tending:
     """Tends what is held, in each round of the loop."""
@@ -54,7 +57,9 @@ class Tending:
         if self._put_off:
             return max(0.0, self._tend_at - now)
         printed = any(h.attempt and h.attempt.output.pending_bytes for h in [*self._held.values()])
-        return LINGER_SECONDS if printed else self._settings.output_flush_seconds / 2
+        if printed:
+            return LINGER_SECONDS
+        return min(_NAP_SECONDS, self._settings.output_flush_seconds / 2)
 
     def tend(self) -> None:
         """Do whatever is due."""
