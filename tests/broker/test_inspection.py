@@ -106,6 +106,16 @@ def test_a_requeue_that_was_interrupted_publishes_nothing_twice(
     assert messages.count("q") == 1
 
 
+def test_of_many_queues_those_with_messages_are_listed(
+    store: Store, messages: Messages, broker: Inspection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "QUEUES", 2)
+    for name in ("answers1", "answers2", "answers3"):
+        Topology(store.database, "broker").declare(name, QueueOptions())
+    messages.publish("waits", PAYLOAD)
+    assert [queue.name for queue in broker.queues()] == ["answers1", "waits"]
+
+
 def test_a_dropped_message_is_gone(messages: Messages, broker: Inspection) -> None:
     bury(messages)
     (letter,) = broker.dead_letters()

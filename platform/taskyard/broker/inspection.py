@@ -71,10 +71,13 @@ class Inspection:
         self._dead = database[f"{prefix}.dead_letters"]
 
     def queues(self) -> list[QueueState]:
-        """All queues that were declared or have messages, by name."""
-        declared = {found["_id"] for found in self._queues.find({}, {"_id": 1}).limit(QUEUES)}
-        names = sorted(declared | set(self._messages.distinct("queue")))
-        return [self._state(name) for name in names[:QUEUES]]
+        """Queues that were declared or have messages, by name. Of more than ``QUEUES`` empty ones
+        are left out first: each asker of remote control has one for its answers.
+        """
+        full = set(self._messages.distinct("queue"))
+        declared = {found["_id"] for found in self._queues.find({}, {"_id": 1})}
+        names = [*sorted(full), *sorted(declared - full)][:QUEUES]
+        return [self._state(name) for name in sorted(names)]
 
     def dead_letters(
         self, *, queue: str | None = None, limit: int = 50, after: str | None = None
