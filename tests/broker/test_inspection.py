@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from bson import ObjectId
+from bson.codec_options import CodecOptions
 
 from taskyard.broker import inspection
 from taskyard.broker.inspection import Inspection
@@ -114,6 +117,16 @@ def test_of_many_queues_those_with_messages_are_listed(
         Topology(store.database, "broker").declare(name, QueueOptions())
     messages.publish("waits", PAYLOAD)
     assert [queue.name for queue in broker.queues()] == ["answers1", "waits"]
+
+
+def test_times_can_be_compared_whatever_the_client_reads(store: Store, messages: Messages) -> None:
+    """As in the documentation: a client without options reads times that have no zone."""
+    bury(messages)
+    naive: CodecOptions[dict[str, Any]] = CodecOptions()
+    plain = store.database.with_options(codec_options=naive)
+    (letter,) = Inspection(plain).dead_letters()
+    assert letter.died_at is not None
+    assert letter.died_at - letter.published_at < timedelta(days=1)
 
 
 def test_a_dropped_message_is_gone(messages: Messages, broker: Inspection) -> None:

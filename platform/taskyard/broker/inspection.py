@@ -65,7 +65,9 @@ class Inspection:
     """Verbs of an operator. Each is safe to send again after an error."""
 
     def __init__(self, database: Database[Document], prefix: str = PREFIX) -> None:
-        database = authoritative(database)
+        # Of its own, ids tell times with a zone: all are to be compared.
+        aware = database.codec_options.with_options(tz_aware=True)
+        database = authoritative(database).with_options(codec_options=aware)
         self._messages = database[f"{prefix}.messages"]
         self._queues = database[f"{prefix}.queues"]
         self._dead = database[f"{prefix}.dead_letters"]
