@@ -131,6 +131,19 @@ def test_what_waits_for_room_hides_nothing_that_becomes_due(
     go_on(turn, lambda: len(got) == 2)
 
 
+def test_who_is_given_more_room_gets_what_waits(
+    site: Site, consumer: Consumer, turn: Turn, got: list[Any]
+) -> None:
+    """As a worker whose pool grows."""
+    consumer.on_message = got.append
+    for number in range(PREFETCH + 1):
+        site.send("note", number)
+    go_on(turn, lambda: len(got) == PREFETCH)
+    turn()
+    consumer.qos(prefetch_count=PREFETCH + 1)
+    go_on(turn, lambda: len(got) == PREFETCH + 1)
+
+
 def test_what_another_holds_comes_when_its_lease_ends(open_site: OpenSite, got: list[Any]) -> None:
     site = open_site(lease_seconds=LEASE_SECONDS)
     with (

@@ -111,6 +111,11 @@ class Channel(Declaring):
         if self.connection is not None:
             self.connection.consumers_changed()
 
+    def basic_qos(self, *args: Any, **options: Any) -> None:
+        """Set how many messages it may be given: more when the pool of a worker grows."""
+        super().basic_qos(*args, **options)
+        self.qos.make_use_of_room()
+
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """One message, or None."""
         try:

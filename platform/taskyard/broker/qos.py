@@ -106,6 +106,9 @@ class QoS(virtual.QoS):
     def _answered(self, delivery_tag: str) -> None:
         self._quick_ack(delivery_tag)
         self.answers += 1
-        # A place is free again: the loop may wait for nothing else.
+        self.make_use_of_room()
+
+    def make_use_of_room(self) -> None:
+        """There is room again or more than before: the loop may wait for nothing else."""
         if self.channel.connection is not None and self.channel.connection.intake.pending:
             self.channel.connection.inbox.ring()
