@@ -30,6 +30,10 @@ from taskyard.scheduler.schedule import TICKS
         ("log_level", "warning", "warning"),
         ("drain_grace_seconds", "0", 0),
         ("database", "Task_yard-2", "Task_yard-2"),
+        *(
+            ("bind", bind, bind)
+            for bind in ("[::1]:0", "localhost", ":8000", "unix:/run/a b.sock", "fd://3")
+        ),
     ],
 )
 def test_a_setting_is_read_as_what_it_is(
@@ -71,6 +75,12 @@ def test_a_setting_is_read_as_what_it_is(
         ("database", "a.b"),
         ("database", "a b"),
         ("database", "x" * 64),
+        ("bind", ""),
+        ("bind", " "),
+        ("bind", "127.0.0.1:port"),
+        ("bind", "127.0.0.1:65536"),
+        ("bind", "[::1:8000"),
+        ("bind", "http://127.0.0.1:8000"),
         ("worker_id", "x" * 201),
         ("worker_id", "caf\udce9"),
         ("labels", "big mem"),

@@ -198,6 +198,11 @@ def check(settings: Settings) -> Settings:
         )
     if settings.log_format not in ("", "json", "text"):
         raise ConfigurationError("TASKYARD_LOG_FORMAT must be json or text.")
+    if not _is_address(settings.bind):
+        raise ConfigurationError(
+            "TASKYARD_BIND must be an address: web listens on a host and a port, such as "
+            f"127.0.0.1:8000, or on unix:PATH, not on {settings.bind!r}."
+        )
     if not settings.auth and not is_loopback(settings.bind):
         raise ConfigurationError(
             f"TASKYARD_AUTH=off is for loopback only, and web would listen on {settings.bind}."
@@ -213,6 +218,17 @@ def _check_number(name: str, value: float) -> None:
     if too_low or (high is not None and value > high):
         most = f" and at most {high}" if high is not None else ""
         raise ConfigurationError(f"TASKYARD_{name.upper()} must be {low}{most}, not {value:g}.")
+
+
+def _is_address(bind: str) -> bool:
+    """Whether gunicorn could listen there; given nothing, it would run and listen nowhere."""
+    if bind.startswith(("unix:", "fd://")):
+        return True
+    try:
+        _ = urlsplit(f"//{bind}").port
+    except ValueError:
+        return False
+    return bool(bind.strip()) and "/" not in bind
 
 
 def is_loopback(bind: str) -> bool:
