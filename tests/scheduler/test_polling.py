@@ -94,3 +94,17 @@ def test_who_loses_one_gets_one_of_the_first_that_are_left(
     assert claimed is not None
     assert claimed.job_id in job_ids[QUEUED // 2 : QUEUED // 2 + 2]
     assert tried == [job_ids[0], claimed.job_id]
+
+
+def test_but_none_of_a_lower_priority_before_it(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [{"command": "true", "priority": priority} for priority in (5, 9, 5, 9)]
+    job_ids = list(operations.submit(platform, wanted, by="app"))
+    worker = registered(platform, "w1")
+    others_take_meanwhile(platform, monkeypatch, 1)
+    # However it falls out.
+    monkeypatch.setattr("random.choice", lambda jobs: jobs[-1])
+    claimed = polling.poll(platform.store, platform.settings, worker)
+    assert claimed is not None
+    assert claimed.job_id == job_ids[3]

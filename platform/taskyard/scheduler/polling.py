@@ -45,8 +45,8 @@ def _claim_one(store: Store, settings: Settings, spot: Place, shapes: Sequence[s
     """The first queued job of these shapes that fits and that nobody is faster with.
 
     Nearly always that is the first of all: what comes behind it is read where it is not. Who loses
-    one looks at what is left, and takes one of the first two, then of four: many agents that ask
-    at once would else all try for each job in turn, and most of them for nothing.
+    one looks at what is left, and takes one of the first two of the same priority, then of four:
+    many agents that ask at once would else all try for each job in turn, and most for nothing.
     """
     lost = 0
     for first in _fitting(spot, store.live.heads(dict.fromkeys(shapes, 1))[:1]):
@@ -55,8 +55,8 @@ def _claim_one(store: Store, settings: Settings, spot: Place, shapes: Sequence[s
         lost = 1
     fitting = _fitting(spot, store.live.heads(dict.fromkeys(shapes, SPARE)))
     while fitting and lost < RACES:
-        # It spreads agents, and hides nothing.
-        chosen = random.choice(fitting[: 2**lost])  # noqa: S311
+        alike = [job for job in fitting[: 2**lost] if job.priority == fitting[0].priority]
+        chosen = random.choice(alike)  # noqa: S311 - it spreads agents, and hides nothing
         if claimed := _claim(store, settings, spot, chosen):
             return claimed
         lost += 1
