@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -277,6 +278,18 @@ def test_a_get_gives_back_what_else_a_claim_took_without_being_told(
             broker.messages.claim(queue.name, 3, broker.lease_ms)
     bound = queue(connection.default_channel)
     assert [bound.get().payload for _ in range(3)] == [0, 1, 2]
+
+
+def test_only_a_task_is_held_or_dropped_by_its_headers(
+    connection: Connection, site: Site, queue: Queue
+) -> None:
+    """To others they may mean anything, such as what HTTP has by the same name."""
+    past, future = "2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
+    publish(connection, queue, "any", headers={"expires": past, "eta": future})
+    assert queue(connection.default_channel).get(no_ack=True).payload == "any"
+    site.send("note", "expired", queue=queue.name, expires=datetime.fromisoformat(past))
+    site.send("note", "later", queue=queue.name, eta=datetime.fromisoformat(future))
+    assert queue(connection.default_channel).get() is None
 
 
 def test_a_connection_that_is_closed_is_told_nothing_more(site: Site, queue: Queue) -> None:

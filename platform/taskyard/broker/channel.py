@@ -53,6 +53,8 @@ class Channel(Declaring):
     def _put(self, queue: str, message: Raw, **_: Any) -> None:
         properties = message["properties"]
         headers = message.get("headers") or {}
+        # Celery's; in a message that is no task the same names may mean anything.
+        task = headers if "task" in headers else {}
         identity = properties.get(_IDENTITY)
         sent = {name: value for name, value in properties.items() if name != _IDENTITY}
         self.broker.messages.publish(
@@ -60,8 +62,8 @@ class Channel(Declaring):
             dumps({**message, "properties": sent}),
             identity=None if identity is None else _copy(identity, queue),
             priority=self._get_message_priority(message),
-            delay_ms=max(0, _until_ms(headers.get("eta")) or 0),
-            ttl_ms=self._ttl_ms(queue, properties, headers),
+            delay_ms=max(0, _until_ms(task.get("eta")) or 0),
+            ttl_ms=self._ttl_ms(queue, properties, task),
             delivery_mode=properties.get("delivery_mode"),
         )
 
@@ -70,13 +72,13 @@ class Channel(Declaring):
         for _key, _pattern, queue in self.get_table(exchange):
             self._put(queue, message)
 
-    def _ttl_ms(self, queue: str, properties: Raw, headers: Raw) -> int | None:
+    def _ttl_ms(self, queue: str, properties: Raw, task: Raw) -> int | None:
         """The shortest of what message, task and queue allow."""
         own = properties.get("expiration")
         limits = [
             self.message_ttl_ms(queue),
             int(own) if own else None,
-            _until_ms(headers.get("expires")),
+            _until_ms(task.get("expires")),
         ]
         return min((max(0, limit) for limit in limits if limit is not None), default=None)
 
