@@ -11,6 +11,7 @@ import pytest
 from taskyard.agent.admission import Admission, Capacity
 from taskyard.agent.claims import Claims, choose
 from taskyard.agent.held import Held
+from taskyard.agent.lookout import HEAD
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import TURN_SECONDS, Turns
 from taskyard.context import Platform
@@ -96,6 +97,16 @@ def test_what_does_not_fit_holds_back_nothing_and_is_not_taken(agent: Agent) -> 
     fits = agent.queue(labels=["gpu"])
     assert agent.claim() == [fits]
     assert {agent.store.jobs.get(job).status for job in (other, large)} == {JobStatus.QUEUED}
+
+
+def test_what_does_not_fit_holds_back_nothing_however_much_there_is_of_it(agent: Agent) -> None:
+    running = agent.queue()
+    assert agent.claim() == [running]
+    now = agent.store.clock.now()
+    large = [factories.queued_job(now=now, required_cpu=2) for _ in range(HEAD)]
+    agent.store.jobs.submit(large)
+    fits = agent.queue(required_ram_mb=17)
+    assert agent.claim() == [fits]
 
 
 def test_what_a_pass_has_assigned_has_its_place(agent: Agent) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -100,19 +100,19 @@ def test_a_poll_reads_no_more_of_the_queue_than_it_has_to(
     platform: Platform, agent: HttpAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Job] = []
-    heads = LiveJobs.heads
+    first = LiveJobs.first
 
-    def noted(self: LiveJobs, limits: Mapping[str, int]) -> list[Job]:
-        found = heads(self, limits)
+    def noted(self: LiveJobs, shapes: Sequence[str], limit: int) -> list[Job]:
+        found = first(self, shapes, limit)
         read.extend(found)
         return found
 
-    monkeypatch.setattr(LiveJobs, "heads", noted)
+    monkeypatch.setattr(LiveJobs, "first", noted)
     now = platform.store.clock.now()
     kinds = [factories.queued_job(now=now, required_ram_mb=mb) for mb in (1, 2, 3) for _ in "12345"]
     platform.store.jobs.submit(kinds)
     assert agent.poll().get_json()["job"]["jobId"] == kinds[0].job_id
-    assert len(read) == 3
+    assert [job.job_id for job in read] == [kinds[0].job_id]
 
 
 def test_two_workers_that_poll_at_once_never_get_the_same_job(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -47,11 +46,11 @@ def registered(platform: Platform, worker_id: str) -> Worker:
 
 def others_take_meanwhile(platform: Platform, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Whoever has read the queue once finds that others have taken the first of it."""
-    other, read = registered(platform, "other"), LiveJobs.heads
+    other, read = registered(platform, "other"), LiveJobs.first
 
-    def heads(self: LiveJobs, limits: Mapping[str, int], **how: Any) -> list[Job]:
-        found, first = (read(self, each, **how) for each in (limits, dict.fromkeys(limits, count)))
-        monkeypatch.setattr(LiveJobs, "heads", read)
+    def first(self: LiveJobs, shapes: Sequence[str], limit: int) -> list[Job]:
+        found, taken = (read(self, shapes, many) for many in (limit, count))
+        monkeypatch.setattr(LiveJobs, "first", read)
         at = platform.moment()
         platform.store.jobs.apply_all(
             [
@@ -62,12 +61,12 @@ def others_take_meanwhile(platform: Platform, monkeypatch: pytest.MonkeyPatch, c
                     at=at,
                     lease_until=at.now + timedelta(seconds=30),
                 )
-                for job in first
+                for job in taken
             ]
         )
         return found
 
-    monkeypatch.setattr(LiveJobs, "heads", heads)
+    monkeypatch.setattr(LiveJobs, "first", first)
 
 
 def test_who_loses_one_to_another_does_not_try_for_all_that_others_have_taken(

@@ -345,6 +345,32 @@ def test_the_live_queries_use_an_index(store: Store) -> None:
         assert "COLLSCAN" not in plan
 
 
+def test_the_first_of_many_shapes_are_read_in_order_and_no_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = [
+        factories.queued_job(
+            now=NOW + timedelta(seconds=number), required_ram_mb=1 + number % 3, priority=number % 2
+        )
+        for number in range(30)
+    ]
+    store.jobs.submit(queued)
+    shapes = store.live.waiting_shapes()
+    best = sorted(queued, key=live.queue_order)
+    assert [job.job_id for job in store.live.first(shapes, 7)] == [job.job_id for job in best[:7]]
+    monkeypatch.setattr(live, "SHAPES_AT_ONCE", 2)
+    assert len({job.shape for job in store.live.first(shapes, 30)}) == 2
+
+
+def test_the_first_of_many_shapes_are_merged_and_not_sorted(store: Store) -> None:
+    shapes = [f"1/{megabytes}/" for megabytes in range(live.SHAPES_AT_ONCE)]
+    query = {"status": "QUEUED", "shape": {"$in": shapes}}
+    in_order = store.database["jobs"].find(query).hint("queue").sort(live.IN_ORDER).limit(64)
+    plan = str(in_order.explain()["queryPlanner"]["winningPlan"])
+    assert "'SORT_MERGE'" in plan
+    assert "'SORT'" not in plan
+
+
 def test_output_of_an_attempt_is_ordered_bounded_and_idempotent(store: Store) -> None:
     job = stored(store, factories.running_job(kind="http"))
     for seq, text in ((0, "a"), (2, "c"), (1, "b"), (1, "b")):

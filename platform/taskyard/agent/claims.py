@@ -27,7 +27,7 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.transition import Moment
 from taskyard.store.failures import is_unavailable
 from taskyard.workers import places
-from taskyard.workers.model import Worker
+from taskyard.workers.model import Requirement, Worker
 from taskyard.workers.places import Place
 
 #: A job that ran no longer than this, or than a few claims take, is short: for each that ended
@@ -167,12 +167,22 @@ class Claims:
             return False
         spot = self._admission.place(seen.worker, [*self._turns.jobs(), *seen.unknown])
         chosen = choose(seen.queue, spot, short, ahead)
+        chosen += self._behind(seen, chosen, spot)
         won = self._won(seen.worker, chosen) if chosen else []
         self._runner.take(won)
         if len(won) == len(chosen) > 0 and not self._keeps_a_place(seen.worker, won):
             # Where others claim of the same queue, it is not what it was.
             self._seen = seen.without(won)
         return bool(chosen)
+
+    def _behind(self, seen: Seen, chosen: Sequence[Job], spot: Place) -> list[Job]:
+        """What has a place beside the chosen, of what stands behind so many that have none."""
+        if spot.is_full or len(chosen) >= AT_ONCE:
+            return []
+        fitting = [s for s in seen.behind if not places.too_full(spot, Requirement.of_shape(s))]
+        had = {job.job_id for job in chosen}
+        found = self._lookout.first(fitting) if fitting else []
+        return choose([job for job in found if job.job_id not in had], spot, (), 0)
 
     def _keeps_a_place(self, worker: Worker, won: Sequence[Job]) -> bool:
         """Whether the place that was kept for one of them still was; it is not any more."""

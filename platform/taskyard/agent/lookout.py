@@ -17,7 +17,7 @@ from taskyard.workers.model import NOTHING, Requirement, Worker
 #: a drain, is heeded that much later; an idle agent looks before each claim.
 SEEN_SECONDS = 0.2
 
-#: Jobs of one kind that are seen at once.
+#: Jobs that are seen at once.
 HEAD = 64
 
 #: How long a worker may be silent before it takes nothing: it is we who speak.
@@ -32,6 +32,8 @@ class Seen:
     #: The head of the queue, in the scheduler's order; nothing in it that this agent never could
     #: hold.
     queue: Sequence[Job] = ()
+    #: Shapes of which more may stand behind those.
+    behind: Sequence[str] = ()
     #: Jobs that are this worker's and not known to its runner.
     unknown: Sequence[Job] = ()
     at: float = field(default_factory=time.monotonic)
@@ -79,11 +81,17 @@ class Lookout:
         if worker is None:
             return None
         able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
+        queue = self.first(able)
         return Seen(
             worker=worker,
-            queue=self._store.live.heads(dict.fromkeys(able, HEAD), to_run=True),
+            queue=queue,
+            behind=able if len(queue) == HEAD else (),
             unknown=self._unknown(worker, known),
         )
+
+    def first(self, shapes: Sequence[str]) -> list[Job]:
+        """The first queued jobs of these shapes."""
+        return self._store.live.first(shapes, HEAD, to_run=True)
 
     def _unknown(self, worker: Worker, known: Collection[str]) -> list[Job]:
         """What a pass has assigned and we have not heard of yet, and what an earlier life of this

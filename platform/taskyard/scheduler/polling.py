@@ -49,11 +49,11 @@ def _claim_one(store: Store, settings: Settings, spot: Place, shapes: Sequence[s
     many agents that ask at once would else all try for each job in turn, and most for nothing.
     """
     lost = 0
-    for first in _fitting(spot, store.live.heads(dict.fromkeys(shapes, 1))[:1]):
+    for first in _fitting(spot, store.live.first(shapes, 1)):
         if claimed := _claim(store, settings, spot, first):
             return claimed
         lost = 1
-    fitting = _fitting(spot, store.live.heads(dict.fromkeys(shapes, SPARE)))
+    fitting = _fitting(spot, store.live.first(shapes, SPARE))
     while fitting and lost < RACES:
         alike = [job for job in fitting[: 2**lost] if job.priority == fitting[0].priority]
         chosen = random.choice(alike)  # noqa: S311 - it spreads agents, and hides nothing

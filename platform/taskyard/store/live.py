@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -23,6 +24,8 @@ SHAPES_AT_ONCE = 200
 CREATED_FIRST = 1_000
 
 _CREATED = [("createdAt", 1), ("_id", 1)]
+#: The scheduler's order; ``queue_order`` is the same.
+IN_ORDER = [("priority", -1), ("queuedAt", 1), ("_id", 1)]
 
 
 class LiveJobs:
@@ -41,24 +44,26 @@ class LiveJobs:
         """The shapes of which there are queued jobs."""
         return self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
 
-    def heads(self, limits: Mapping[str, int], *, to_run: bool = False) -> list[Job]:
+    def heads(self, limits: Mapping[str, int]) -> list[Job]:
         """The first queued jobs of each of these shapes, as many of it as it says; in the
-        scheduler's order. ``to_run`` brings what only their agent needs.
+        scheduler's order.
 
         Of more than ``SHAPES_AT_ONCE`` shapes some are looked at, and others the next time.
         """
-        heads: list[Job] = []
+        found = (self.first([shape], limits[shape]) for shape in _some(list(limits)))
+        return sorted(itertools.chain.from_iterable(found), key=queue_order)
+
+    def first(self, shapes: Sequence[str], limit: int, *, to_run: bool = False) -> list[Job]:
+        """The first queued jobs of all these shapes together, in the scheduler's order: as many
+        of them are read, and one of each shape. ``to_run`` brings what only their agent needs.
+
+        Of more than ``SHAPES_AT_ONCE`` shapes some are looked at, and others the next time.
+        """
         wanted = {"history": 0} if to_run else LISTED
-        shapes = list(limits)
-        if len(shapes) > SHAPES_AT_ONCE:
-            # At random, so that none is left out for good.
-            shapes = random.sample(shapes, SHAPES_AT_ONCE)
-        for shape in shapes:
-            limit = limits[shape]
-            found = self._jobs.find({"status": str(JobStatus.QUEUED), "shape": shape}, wanted)
-            ordered = found.sort([("priority", -1), ("queuedAt", 1), ("_id", 1)]).limit(limit)
-            heads.extend(to_record(Job, document) for document in ordered)
-        return sorted(heads, key=queue_order)
+        queued = {"status": str(JobStatus.QUEUED), "shape": {"$in": _some(shapes)}}
+        # That index alone gives the shapes merged; from another all that is queued were sorted.
+        found = self._jobs.find(queued, wanted).hint("queue").sort(IN_ORDER).limit(limit)
+        return [to_record(Job, document) for document in found]
 
     def ahead_of(self, job: Job, *, at_most: int = 10_000) -> int:
         """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
@@ -141,3 +146,8 @@ class LiveJobs:
 def queue_order(job: Job) -> tuple[int, datetime, str]:
     """Where a queued job stands in the scheduler's order."""
     return (-job.priority, job.queued_at, job.job_id)
+
+
+def _some(shapes: Sequence[str]) -> Sequence[str]:
+    """As many as are looked at; at random, so that none is left out for good."""
+    return random.sample(shapes, SHAPES_AT_ONCE) if len(shapes) > SHAPES_AT_ONCE else shapes
