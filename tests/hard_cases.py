@@ -117,7 +117,7 @@ HARD_CASES = (
     HardCase(
         name="output of an attempt that is over is taken back",
         module="agent/reporting.py",
-        rule="self._store.output.take_back(job.job_id, job.attempts, fresh)",
+        rule="self._store.output.take_back(job.job_id, job.attempts, late)",
         without="pass",
         test="agent/test_refused_writes.py::test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back",
     ),
