@@ -11,6 +11,10 @@ from tests.broker import worker_app
 from tests.broker.celery_process import PATIENCE_SECONDS, wait
 from tests.broker.site import Site
 
+#: All are shown but that of Python 3.12 on, which warns of every fork beside threads: of what is
+#: tested here.
+WARNINGS = ("-W", "default", "-W", "ignore:This process:DeprecationWarning")
+
 
 def complaints(text: str) -> list[str]:
     """What PyMongo and Python say about forks, in whatever words."""
@@ -91,7 +95,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 def test_a_parent_that_was_connected_before_the_fork_goes_on(site: Site) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", FORKING],
+        [sys.executable, *WARNINGS, "-c", FORKING],
         env=site.environment(),
         capture_output=True,
         text=True,
@@ -132,7 +136,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 @pytest.mark.parametrize("queue", ["the same", "another"])
 def test_a_child_consumes_with_the_connection_that_it_inherited(site: Site, queue: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", CONSUMING, queue],
+        [sys.executable, *WARNINGS, "-c", CONSUMING, queue],
         env=site.environment(),
         capture_output=True,
         text=True,
