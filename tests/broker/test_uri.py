@@ -67,3 +67,23 @@ def test_connections_share_one_broker_however_many_are_opened_at_once(
 
     with ThreadPoolExecutor(8) as threads:
         assert len(set(threads.map(broker_of_one, range(8)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("lease_seconds", 0),
+        ("lease_seconds", "30"),
+        ("max_deliveries", 0),
+        ("max_deliveries", True),
+        ("publish_seconds", float("nan")),
+        ("publish_seconds", None),
+    ],
+)
+def test_an_option_that_would_lose_messages_is_refused_by_its_name(
+    option: str, value: object
+) -> None:
+    options = {option: value}
+    connection = Connection(f"{SCHEME}+mongodb://db1/", transport_options=options)
+    with pytest.raises(ValueError, match=f"broker_transport_options: {option} must"):
+        connection.connect()

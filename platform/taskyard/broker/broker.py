@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ LEASE_SECONDS = 30.0
 DATABASE = "celery"
 PREFIX = "broker"
 
+#: What the numbers of ``Options`` are at the least: a lease is renewed three times.
+_LEAST = {"lease_seconds": 0.1, "max_deliveries": 1, "publish_seconds": 0.1}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,6 +38,17 @@ class Options:
     prefix: str = PREFIX
     #: Options of the driver, as pairs.
     client_options: tuple[tuple[str, object], ...] = field(default=(), hash=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number that would lose every lease or bury every message."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not least <= value < math.inf:
+                raise ValueError(
+                    f"broker_transport_options: {name} must be a number of at least {least},"
+                    f" not {value!r}"
+                )
 
 
 class Broker:
