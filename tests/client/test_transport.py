@@ -11,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from taskyard import Client
+from taskyard.errors import ConfigurationError
+
 #: Asks, and asks again in a process that is forked from it, and once more itself.
 FORKS = """
 import os, sys
@@ -59,3 +62,23 @@ def test_a_forked_process_asks_by_a_connection_of_its_own(api: ThreadingHTTPServ
     subprocess.run([sys.executable, "-c", FORKS, url], check=True)
     parent, child, again = Api.asked_by
     assert parent == again != child
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense://x"])
+def test_this_machine_is_asked_past_every_proxy(
+    api: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    for host in ("127.0.0.1", "localhost"):
+        with Client(f"http://{host}:{api.server_port}", "t") as client:
+            assert client.ready()["version"] == "1"
+
+
+def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # There is no SOCKS without a package of its own.
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="ALL_PROXY"):
+        Client("http://taskyard.example", "t")

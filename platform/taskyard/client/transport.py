@@ -13,6 +13,7 @@ import httpx2
 from taskyard import __version__
 from taskyard.client.config import Connection
 from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
+from taskyard.settings import is_loopback
 
 #: Tries of a request that may be sent again. A planned election takes 1 to 3 s, an unplanned one
 #: up to 12 s; the API answers 503 after 5 s and asks for 2 s of patience.
@@ -108,10 +109,14 @@ class Transport:
                 base_url=self.url,
                 headers=self._headers,
                 timeout=httpx2.Timeout(_READ_SECONDS, connect=5),
-                transport=self._transport,
+                transport=self._transport or _direct(self.url),
             )
         except (httpx2.InvalidURL, ValueError) as error:
             raise ConfigurationError(f"{self.url!r} is not an address: {error}") from None
+        except ImportError as error:
+            raise ConfigurationError(
+                f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error}"
+            ) from None
 
     def _check(self, answer: httpx2.Response) -> None:
         """Raise RequestFailed with the words of the problem document."""
@@ -143,6 +148,13 @@ class Transport:
             f"What answers at {self.url} is not Taskyard ({said}). "
             "TASKYARD_URL says where Taskyard is."
         )
+
+
+def _direct(url: str) -> httpx2.BaseTransport | None:
+    """The way to this machine, past every proxy: loopback is another machine to it, and it would
+    be handed the token. None for an address elsewhere, to which the environment says the way.
+    """
+    return httpx2.HTTPTransport() if is_loopback(url.partition("://")[2]) else None
 
 
 def _pause(answer: httpx2.Response) -> float:
