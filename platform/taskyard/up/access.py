@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 from taskyard.client import config
 from taskyard.client.config import Connection
 from taskyard.settings import is_loopback
 from taskyard.store.client import Store
 from taskyard.store.tokens import Role
+
+#: How long a platform beside us has to say that it is there.
+_ANSWER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +36,19 @@ def operator_access(store: Store, url: str) -> Access:
     link = f"{url}/sign-in?code={code}"
     saved = config.load({"TASKYARD_CONFIG_DIR": str(config.path().parent)})
     known = store.tokens.verify(saved.token) if saved.token else None
-    if known is not None and known.role is Role.OPERATOR:
-        mine = Connection(url=url, token=saved.token)
-        return Access(connection=mine, sign_in_link=link, saved_to=config.save(mine))
-    mine = Connection(url=url, token=store.tokens.create(role="operator", name="up"))
-    foreign = saved.token and not is_loopback(saved.url.partition("://")[2])
+    is_known = known is not None and known.role is Role.OPERATOR
+    token = saved.token if is_known else store.tokens.create(role="operator", name="up")
+    mine = Connection(url=url, token=token)
+    elsewhere = not is_known and not is_loopback(saved.url.partition("://")[2])
+    foreign = saved.token and saved.url != url and (elsewhere or _is_up(saved.url))
     saved_to = None if foreign else config.save(mine)
-    return Access(connection=mine, sign_in_link=link, is_new=True, saved_to=saved_to)
+    return Access(connection=mine, sign_in_link=link, is_new=not is_known, saved_to=saved_to)
+
+
+def _is_up(url: str) -> bool:
+    """Whether a platform answers there: this user's commands go to it, and go on to."""
+    try:
+        with build_opener(ProxyHandler({})).open(f"{url}/healthz", None, _ANSWER_SECONDS) as answer:
+            return bool(json.load(answer)["version"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return False
