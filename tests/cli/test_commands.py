@@ -244,6 +244,30 @@ def test_a_result_is_saved_under_no_name_that_an_agent_chose(cli: Cli, agent: Ht
     assert zipfile.is_zipfile(cli.home / f"{job_id}-result.zip")
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
+@pytest.mark.parametrize("to", [subprocess.PIPE, "a file"])
+def test_a_result_that_is_fetched_to_stdout_is_alone_there(
+    cli: Cli, agent: HttpAgent, form: str, to: Any
+) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    agent.poll()
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    agent.submit(0, resultZipBase64=b64encode(packed.getvalue()).decode())
+    with (cli.home / "left.zip").open("w+b") as file:
+        ran = subprocess.run(
+            [BIN / "taskyard", "fetch", job_id, "/dev/stdout", "-o", form],
+            env=cli.env,
+            stdout=file if to == "a file" else to,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        fetched = file.read() if to == "a file" else ran.stdout
+    assert ran.returncode == 0, ran.stderr
+    assert fetched == packed.getvalue()
+
+
 @pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3)])
 def test_a_result_that_cannot_be_saved_does_not_hide_how_the_job_ended(
     cli: Cli, agent: HttpAgent, code: int, expected: int

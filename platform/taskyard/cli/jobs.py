@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from taskyard.cli import show
+from taskyard.cli import show, streams
 from taskyard.cli.bulk import act_on_each, act_on_matching, search_options
 from taskyard.cli.following import (
     NOT_KEPT,
@@ -180,19 +180,19 @@ def list_command(output: str, status: tuple[str, ...], **filters: Any) -> None:
 @show.output_option
 def logs_command(job_id: str, follow: bool, stream: str | None, output: str) -> None:
     """Print what a job printed: its stdout on stdout, its stderr on stderr."""
-    streams = [stream] if stream else ["stdout", "stderr"]
+    names = [stream] if stream else ["stdout", "stderr"]
     with Client() as client:
         if output == "json":
             job = client.wait(job_id) if follow else client.status(job_id)
             # The job itself carries no more than the first MiB of each.
-            printed = {name: "".join(client.output(job_id, stream=name)) for name in streams}
+            printed = {name: "".join(client.output(job_id, stream=name)) for name in names}
             show.as_json({"jobId": job["jobId"], "status": job["status"], **printed})
         elif follow and not stream:
             follow_to_end(client, job_id)
         else:
             if follow:
                 client.wait(job_id)
-            for name in streams:
+            for name in names:
                 target = sys.stderr if name == "stderr" and not stream else sys.stdout
                 for piece in client.output(job_id, stream=name):
                     target.write(piece)
@@ -209,6 +209,8 @@ def fetch_command(job_id: str, target: Path | None, output: str) -> None:
         if not job["resultFileUrl"] and not job["resultTruncated"]:
             raise click.ClickException(f"{job_id} has left no archive.")
         path = _fetch(client, job, target)
+    if streams.is_stdout(path):
+        return  # the archive is all that belongs there
     if output == "json":
         show.as_json({"jobId": job_id, "path": str(path), "truncated": job["resultTruncated"]})
     else:

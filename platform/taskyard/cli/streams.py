@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 
@@ -38,6 +39,14 @@ def lossy(stream: TextIO) -> Iterator[None]:
         stream.flush()
     except OSError:
         silence(stream)
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether this file is where our stdout goes."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except OSError:
+        return False
 
 
 def is_unread(error: OSError) -> bool:
