@@ -290,6 +290,9 @@ def test_a_result_that_cannot_be_fetched_leaves_no_file_of_its_name(
     platform.store.jobs.submit([job])
     assert cli("fetch", job.job_id).returncode == 6
     assert cli("fetch", job.job_id, "/dev/null").returncode == 6
+    (cli.home / "link").symlink_to("left.zip")
+    assert cli("fetch", job.job_id, "link").returncode == 6
+    assert (cli.home / "link").is_symlink()
     assert list(cli.home.glob("*.zip")) == []
 
 

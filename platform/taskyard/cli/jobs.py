@@ -325,10 +325,12 @@ def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
 
 @contextmanager
 def _whole_or_gone(target: Path) -> Iterator[None]:
-    """Leave no file of that name with nothing or half in it of what was to be fetched."""
+    """Leave no file of that name with nothing or half in it of what was to be fetched; a link to
+    it, as /dev/stdout may be, is not it.
+    """
     try:
         yield
     except BaseException:
         if target.is_file():
-            target.unlink(missing_ok=True)
+            target.resolve().unlink(missing_ok=True)
         raise
