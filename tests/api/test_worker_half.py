@@ -432,6 +432,23 @@ def test_a_heartbeat_of_an_unknown_worker_adds_it(api: FlaskClient) -> None:
     assert api.get("/api/workers/list").get_json()["totalWorkers"] == 1
 
 
+@pytest.mark.parametrize("how", ["register", "heartbeat"])
+def test_a_worker_may_begin_by_saying_that_it_is_unhealthy(
+    api: FlaskClient, as_role: As, how: str
+) -> None:
+    agent = HttpAgent(as_role("agent"), "w9")
+    said = getattr(agent, how)(status="UNHEALTHY")
+    assert said.status_code == 200, said.text
+    (worker,) = api.get("/api/workers/list").get_json()["workers"]
+    assert (worker["status"], worker["healthReason"]) == (
+        "UNHEALTHY",
+        "reports that it is unhealthy",
+    )
+    agent.register()
+    (worker,) = api.get("/api/workers/list").get_json()["workers"]
+    assert (worker["status"], worker["healthReason"]) == ("IDLE", None)
+
+
 def test_a_deleted_worker_stays_away_until_it_registers_again(
     api: FlaskClient, agent: HttpAgent
 ) -> None:

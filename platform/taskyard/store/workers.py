@@ -18,7 +18,11 @@ from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
 from taskyard.workers.model import Worker
 
-_FRESH = ("cooldownUntil", "healthReason", "suspendedAt", "reservedFor")
+#: What a new boot of a worker begins without.
+_FRESH = frozenset({"cooldownUntil", "healthReason", "suspendedAt", "reservedFor"})
+
+#: What a worker that has recovered is rid of.
+_RECOVERED = ("cooldownUntil", "healthReason")
 
 
 class WorkerStore:
@@ -46,7 +50,7 @@ class WorkerStore:
                     "lastHeartbeat": now,
                     "updatedAt": now,
                 },
-                "$unset": dict.fromkeys(_FRESH, ""),
+                "$unset": dict.fromkeys(_FRESH - facts.keys(), ""),
             },
             upsert=True,
             return_document=ReturnDocument.AFTER,
@@ -201,7 +205,7 @@ class WorkerStore:
         offline = self._workers.update_many(
             {**over, "health": "OFFLINE"}, {"$unset": {"cooldownUntil": ""}}
         )
-        ended = self._workers.update_many(over, {"$unset": dict.fromkeys(_FRESH[:2], "")})
+        ended = self._workers.update_many(over, {"$unset": dict.fromkeys(_RECOVERED, "")})
         return offline.modified_count + ended.modified_count
 
     def reserve(self, reservations: Mapping[str, str], current: Mapping[str, str | None]) -> None:
