@@ -449,6 +449,23 @@ def test_a_worker_may_begin_by_saying_that_it_is_unhealthy(
     assert (worker["status"], worker["healthReason"]) == ("IDLE", None)
 
 
+def test_a_registration_forgets_what_an_earlier_one_said(api: FlaskClient, as_role: As) -> None:
+    """Else a worker that is started again without a label or a bound would still have it."""
+    client = as_role("agent")
+    HttpAgent(client, "w1").register(
+        labels=["gpu"], maxJobs=1, dockerContainers=1, dockerCpuUsage=2, dockerMemoryMb=3
+    )
+    for worker_id in ("w1", "w2"):
+        body = {"workerId": worker_id, "hostname": "host"}
+        assert client.post("/api/workers/register", json=body).status_code == 200
+    again, new = api.get("/api/workers/list").get_json()["workers"]
+    differ = {"workerId", "lastHeartbeat", "updatedAt"}
+    assert {n: v for n, v in again.items() if n not in differ} == {
+        n: v for n, v in new.items() if n not in differ
+    }
+    assert (again["labels"], again["maxJobs"]) == ([], 0)
+
+
 def test_a_deleted_worker_stays_away_until_it_registers_again(
     api: FlaskClient, agent: HttpAgent
 ) -> None:

@@ -18,8 +18,13 @@ from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
 from taskyard.workers.model import Worker
 
-#: What a new boot of a worker begins without.
-_FRESH = frozenset({"cooldownUntil", "healthReason", "suspendedAt", "reservedFor"})
+#: What a new boot of a worker begins without: what befell the earlier one, and what that said of
+#: itself and this one does not.
+_FRESH = frozenset(
+    {"cooldownUntil", "healthReason", "suspendedAt", "reservedFor"}
+    | {"os", "cpuCount", "cpuUsage", "ramTotalMb", "ramFreeMb", "version", "labels", "maxJobs"}
+    | {"isolation", "dockerContainers", "dockerCpuUsage", "dockerMemoryMb"}
+)
 
 #: What a worker that has recovered is rid of.
 _RECOVERED = ("cooldownUntil", "healthReason")
