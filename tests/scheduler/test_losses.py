@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -10,8 +11,8 @@ from taskyard import operations
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
 from taskyard.jobs.model import Job, lease_of
-from taskyard.jobs.states import JobStatus
-from taskyard.jobs.transition import Outcome
+from taskyard.jobs.states import JobStatus, Verb
+from taskyard.jobs.transition import Outcome, Transition
 from taskyard.scheduler import ticks
 from tests.conftest import TestClock
 
@@ -166,6 +167,28 @@ def test_a_worker_that_lost_a_job_gets_nothing_before_its_next_heartbeat(fleet: 
     fleet.beat()
     later = [fleet.get(job_id).assigned_agent_id for job_id in fleet.submit(20, required_cpu=0.1)]
     assert lost in later
+
+
+def test_a_pass_in_the_middle_of_a_sweep_gives_nothing_back_to_the_worker_that_was_lost(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks free by then: the job stood under a start deadline once more before it ran."""
+    for worker_id in WORKERS[1:]:
+        fleet.delete(worker_id)
+    (job_id,) = fleet.submit(1)
+    fleet.start_assigned()
+    fleet.dead.add("w1")
+    apply_all = fleet.store.jobs.apply_all
+
+    def then_another_pass(transitions: Sequence[Transition]) -> list[Transition]:
+        won = apply_all(transitions)
+        if any(transition.verb is Verb.EXPIRE for transition in won):
+            fleet.platform.run_pass("create")
+        return won
+
+    monkeypatch.setattr(fleet.store.jobs, "apply_all", then_another_pass)
+    job = await_expiry(fleet, job_id)
+    assert (job.status, job.assigned_agent_id) == (JobStatus.QUEUED, None)
 
 
 def test_a_worker_that_was_started_anew_gets_the_job_that_its_earlier_life_lost_at_once(

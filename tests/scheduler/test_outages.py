@@ -182,7 +182,7 @@ def test_a_sweep_writes_once_however_many_agents_are_lost(
 
         monkeypatch.setattr(Collection, name, counted)
     assert sweep(store, settings).requeued == len(lost)
-    assert waited == ["jobs", "workers"]
+    assert waited == ["workers", "jobs"]
     assert {one.job.status for one in lost} == {JobStatus.QUEUED}
     assert renewed.job.status is JobStatus.RUNNING
 

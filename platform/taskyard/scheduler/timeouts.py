@@ -93,10 +93,10 @@ def _expire(store: Store, settings: Settings, now: datetime) -> list[Transition]
     """
     at = Moment(now=now, keep=settings.job_retention)
     overdue = store.live.overdue(now, limit=AT_ONCE)
-    decided = [lifecycle.expire(job, at=at) for job in overdue]
-    expired = store.jobs.apply_all([transition for transition in decided if transition])
-    # A worker that was heard of all the time, and did not end a job in time, is not lost.
-    lost = [t.job for t in expired if t.verb is Verb.EXPIRE]
+    decided = [transition for job in overdue if (transition := lifecycle.expire(job, at=at))]
+    # A worker that was heard of all the time, and did not end a job in time, is not lost. Before
+    # the jobs are free: a pass in between would give them back to it, which looks idle then.
+    lost = [transition.job for transition in decided if transition.verb is Verb.EXPIRE]
     if lost:
         store.workers.suspend(lost, now=now)
-    return expired
+    return store.jobs.apply_all(decided)
