@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -29,12 +30,24 @@ def tick(store: Store, settings: Settings) -> StatisticsReport:
     """Count what ended since the last tick, and note how things stand."""
     now = store.clock.now()
     queued = _look(store, settings, now)
-    begin, end = _due(store, now)
-    minutes = store.stats.count(begin, end)
-    store.stats.save(MINUTE, minutes)
-    _merge(store, begin, end, parts=MINUTE, whole=TEN_MINUTES)
-    _merge(store, begin, end, parts=TEN_MINUTES, whole=HOUR)
-    return StatisticsReport(minutes=len(minutes), queued=queued)
+    counted = 0
+    for begin, end in _parts(*_due(store, now)):
+        minutes = store.stats.count(begin, end)
+        store.stats.save(MINUTE, minutes)
+        _merge(store, begin, parts=MINUTE, whole=TEN_MINUTES)
+        _merge(store, begin, parts=TEN_MINUTES, whole=HOUR)
+        counted += len(minutes)
+    return StatisticsReport(minutes=counted, queued=queued)
+
+
+def _parts(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """At most the ten minutes that are merged into one: before the next are counted, so that a tick
+    that is killed leaves nothing unmerged but what the next one counts again.
+    """
+    while begin < end:
+        ends = min(end, floor(begin, TEN_MINUTES) + TEN_MINUTES)
+        yield begin, ends
+        begin = ends
 
 
 def _due(store: Store, now: datetime) -> tuple[datetime, datetime]:
@@ -45,16 +58,11 @@ def _due(store: Store, now: datetime) -> tuple[datetime, datetime]:
     return begin, min(end, begin + AT_ONCE)
 
 
-def _merge(
-    store: Store, begin: datetime, end: datetime, *, parts: timedelta, whole: timedelta
-) -> None:
+def _merge(store: Store, at: datetime, *, parts: timedelta, whole: timedelta) -> None:
     """Longer spans read few documents: a week of hours, where ten minutes took half a second."""
-    begin = floor(begin, whole)
-    spans = [begin + n * whole for n in range(-((begin - end) // whole))]
-    found = store.stats.read(parts, begin, spans[-1] + whole)
-    store.stats.save(
-        whole, [merge(at, [part for part in found if floor(part.at, whole) == at]) for at in spans]
-    )
+    begin = floor(at, whole)
+    found = store.stats.read(parts, begin, begin + whole)
+    store.stats.save(whole, [merge(begin, found)])
 
 
 def _look(store: Store, settings: Settings, now: datetime) -> int:
