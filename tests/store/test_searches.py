@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import itertools
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 
 from taskyard import ids
 from taskyard.documents import to_document
@@ -14,7 +17,7 @@ from taskyard.jobs.states import JobStatus
 from taskyard.store import queries, searches
 from taskyard.store.client import Store
 from taskyard.store.queries import JobFilter
-from taskyard.store.searches import Position, plan
+from taskyard.store.searches import Position
 from tests import factories
 from tests.factories import NOW
 
@@ -142,6 +145,54 @@ def test_a_search_that_stops_looking_says_so_and_finds_the_rest_page_by_page(
 
 
 @pytest.mark.usefixtures("short_looks")
+@pytest.mark.parametrize("change", ["leave", "arrive"])
+def test_what_leaves_or_arrives_while_a_page_is_looked_for_hides_and_repeats_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """A bulk cancel left out a queued job for each that agents took meanwhile."""
+    bases = [factories.queued_job(command=command) for command in ("pytest", "make")]
+    made: list[str] = []
+
+    def make(at: datetime) -> None:
+        job = replace(bases[len(made) % 2], job_id=ids.new("job", at), created_at=at)
+        store.database["jobs"].insert_one(to_document(job))
+        made.append(job.job_id)
+
+    for n in range(200):
+        make(NOW - timedelta(seconds=n))
+    meant = made[::2]
+
+    def happen(number: int) -> None:
+        """What agents, or apps, do between any two reads."""
+        if change == "arrive":
+            for n in range(6):
+                make(NOW + timedelta(seconds=10 * number + n))
+        else:
+            taken = made[number * 3 : number * 3 + 3]
+            claimed = {"$set": {"status": str(JobStatus.RUNNING)}}
+            store.database["jobs"].update_many({"_id": {"$in": taken}}, claimed)
+
+    happened = itertools.count()
+    aggregate = Collection.aggregate
+
+    def between(collection: Any, *given: Any, **named: Any) -> Any:
+        happen(next(happened))
+        found = list(aggregate(collection, *given, **named))
+        happen(next(happened))
+        return iter(found)
+
+    monkeypatch.setattr(Collection, "aggregate", between)
+    wanted = JobFilter(search=parse("status:queued pytest", now=NOW))
+    page = store.queries.page(wanted, limit=40)
+    seen = [job.job_id for job in page.jobs]
+    while page.next:
+        page = store.queries.page(wanted, limit=40, after=page.next)
+        seen += [job.job_id for job in page.jobs]
+    assert len(seen) == len(set(seen))
+    assert set(meant) - set(seen) <= set(made[:24] if change == "leave" else [])
+
+
+@pytest.mark.usefixtures("short_looks")
 def test_what_an_index_answers_is_never_cut(store: Store, many: list[str]) -> None:
     page = store.queries.page(JobFilter(search=parse("status:failed", now=NOW)), limit=90)
     assert [job.job_id for job in page.jobs] == many[::3][:90]
@@ -168,22 +219,28 @@ def test_what_an_index_answers_is_never_cut(store: Store, many: list[str]) -> No
 )
 @pytest.mark.usefixtures("short_looks", "many")
 def test_a_page_is_read_off_an_index_and_looks_at_a_bounded_number(
-    store: Store, text: str, index: str, keys: int, documents: int
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    index: str,
+    keys: int,
+    documents: int,
 ) -> None:
+    asked: list[dict[str, Any]] = []
+    aggregate = Collection.aggregate
+
+    def noted(collection: Any, pipeline: Any, *, hint: str) -> Any:
+        asked.append({"aggregate": "jobs", "pipeline": pipeline, "cursor": {}, "hint": hint})
+        return aggregate(collection, pipeline, hint=hint)
+
+    monkeypatch.setattr(Collection, "aggregate", noted)
     for after in (None, Position(created_at=NOW - timedelta(seconds=100), job_id="job-x")):
-        chosen = plan(parse(text, now=NOW), after=after)
-        explained = store.database.command(
-            "explain",
-            {
-                "aggregate": "jobs",
-                "pipeline": [*chosen.stages(), {"$limit": 11}],
-                "cursor": {},
-                "hint": chosen.index,
-            },
-            verbosity="executionStats",
-        )
+        wanted = JobFilter(search=parse(text, now=NOW))
+        store.queries.page(wanted, limit=10, after=after)
+        command = asked.pop()
+        explained = store.database.command("explain", command, verbosity="executionStats")
         stages = dict(walk(explained))
-        assert chosen.index == index
+        assert command["hint"] == index
         assert "IXSCAN" in stages
         assert "COLLSCAN" not in stages
         assert "SORT" not in stages

@@ -97,6 +97,11 @@ class JobQueries:
     def page(self, wanted: JobFilter, *, limit: int, after: Position | None = None) -> Page:
         """One page of jobs, newest first."""
         chosen = plan(wanted.whole(), after=after)
+        # Read before the look, which ends there: the next page begins behind what this one has
+        # looked at, whatever comes or leaves meanwhile.
+        reached = self._reached(chosen) if chosen.is_bounded else None
+        if reached:
+            chosen = chosen.above(reached)
         stages = [*chosen.stages(), {"$limit": limit + 1}, {"$project": LISTED}]
         found = self._jobs.aggregate(stages, hint=chosen.index)
         jobs = [to_record(Job, document) for document in found]
@@ -104,7 +109,6 @@ class JobQueries:
             last = jobs[limit - 1]
             position = Position(created_at=last.created_at, job_id=last.job_id)
             return Page(jobs=jobs[:limit], next=position)
-        reached = self._reached(chosen) if chosen.is_bounded else None
         back_to = reached.created_at if reached else None
         return Page(jobs=jobs, next=reached, looked_back_to=back_to)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -94,10 +94,17 @@ class Plan:
         """Whether it looks at a bounded number of jobs, and may therefore have to go on."""
         return bool(self.rest) and self.index != _INDEXES[Field.ID]
 
+    def above(self, position: Position) -> Plan:
+        """The same, of no job behind the position."""
+        behind = {"createdAt": position.created_at, "_id": {"$lt": position.job_id}}
+        above: list[Document] = [
+            {"createdAt": {"$gte": position.created_at}},
+            {"$nor": [behind]},
+        ]
+        return replace(self, bounds=[*self.bounds, *above])
+
     def stages(self) -> list[Document]:
         """The pipeline up to what was found, newest first."""
-        if self.is_bounded:
-            return self.looked_at()
         return [*self._ordered(), *self._filtered()]
 
     def looked_at(self, look_at: int | None = None) -> list[Document]:
