@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +96,49 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def _deep(folder: Path, depth: int) -> None:
+    """Folders in folders, in the last of them a file."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("f", os.O_CREAT, dir_fd=here))
+    os.close(here)
+
+
+def test_an_agent_starts_where_a_job_of_its_earlier_life_left_the_deepest_tree(
+    platform: Platform, tmp_path: Path
+) -> None:
+    own = dataclasses.replace(
+        platform, settings=dataclasses.replace(platform.settings, workspace_dir=tmp_path)
+    )
+    root = root_of("w1", platform.store.identity, below=tmp_path)
+    leftover = WorkspaceRoot(root).create("job-1-a", 1)
+    _deep(leftover.folder, 5000)
+    Agent(own, "w1").runner.drain(0)
+    assert not leftover.base.exists()
+
+
+def test_what_is_mounted_in_a_workspace_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = WorkspaceRoot(tmp_path / "root").create("job-1-a", 1)
+    mounted = workspace.folder / "mounted"
+    mounted.mkdir()
+    (mounted / "precious").touch()
+    rename = os.rename
+
+    def refuse(name: str, *arguments: Any, **options: Any) -> None:
+        if name == mounted.name:
+            # As the kernel does.
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        rename(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    workspace.remove()
+    assert [path.name for path in workspace.base.rglob("*") if path.is_file()] == ["precious"]
+    assert "agent.workspace_left" in capsys.readouterr().err

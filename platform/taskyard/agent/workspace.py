@@ -7,19 +7,18 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import stat
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from taskyard import events
-from taskyard.agent import job_python
+from taskyard.agent import job_python, removal
 from taskyard.errors import ConfigurationError
 
 
@@ -104,12 +103,8 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove all of it, whatever the job did to it."""
-        # Twice, because a process that is being killed may still write while we remove.
-        for _ in range(2):
-            shutil.rmtree(self.base, onerror=_open_up)
-            if not self.base.exists():
-                return
-        events.warn("agent.workspace_left", folder=self.base.name)
+        if not removal.remove(self.base):
+            events.warn("agent.workspace_left", folder=self.base.name)
 
 
 class WorkspaceRoot:
@@ -209,18 +204,3 @@ def _require_ours(root: Path) -> None:
                 f"The workspace folder {folder} is not this user's own; "
                 "set TASKYARD_WORKSPACE_DIR to one that is."
             )
-
-
-def _open_up(remove: Callable[..., Any], name: str, _: object) -> None:
-    """A job may take away its own folders' permissions: give them back, and try once more."""
-    path = Path(name)
-    try:
-        if not path.parent.is_symlink():
-            path.parent.chmod(0o700)
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            remove(name)
-    except OSError:
-        return  # seen afterwards: the workspace is still there
