@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskyard import archive, packing
+from taskyard.agent import removal
 from taskyard.archive import ArchiveLimits
 from taskyard.errors import BadArchive
 
@@ -269,6 +270,29 @@ def test_what_may_not_be_read_is_missed_in_the_archive(secret: str) -> None:
         assert sorted(packed.namelist()) == (["d/inner", "g"] if secret == "f" else ["f", "g"])
         assert b"cut by taskyard" in packed.comment
     assert (report.entries, report.cut) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 255])
+def test_the_deepest_tree_costs_an_archive_nothing_but_what_has_too_long_a_path(
+    name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    (folder / "shallow").write_text("text")
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(2100):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("deep", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    target = io.BytesIO()
+    report = packing.pack(folder, target, cap_bytes=1000, cap_entries=100)
+    assert removal.remove(folder)
+    with zipfile.ZipFile(target) as packed:
+        assert packed.namelist() == ["shallow"]
+    assert report.cut
 
 
 @pytest.mark.parametrize(("cap_bytes", "cap_entries"), [(25, 100), (1000, 2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -34,7 +35,7 @@ def pack(
 ) -> PackReport:
     """Pack the regular files below ``folder``, in order, up to the caps.
 
-    Links are not followed; what vanishes meanwhile is left out, and what may not be read is cut.
+    Links are not followed; what vanishes meanwhile is left out, and what cannot be read is cut.
     The ``whole`` folder is with its empty folders and with what links name inside it; what cannot
     be read raises OSError.
     """
@@ -59,14 +60,19 @@ def pack(
                 entries += 1
             elif whole:
                 left_out.append(name)
-        cut = cut or any(isinstance(error, PermissionError) for error in unread)
+        cut = cut or not all(map(_is_gone, unread))
         if cut:
             archive.comment = b"cut by taskyard: more was left than could be kept"
     return PackReport(entries=entries, cut=cut, left_out=tuple(left_out))
 
 
 class _NotKept(Exception):
-    """The file is larger than what is left, or may not be read."""
+    """The file is larger than what is left, or cannot be read."""
+
+
+def _is_gone(error: OSError) -> bool:
+    """Whether it has vanished meanwhile, or something else is in its place: a link, a socket."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
 def _regular_files(
@@ -78,15 +84,28 @@ def _regular_files(
     # A job may have put one in the place of its folder.
     if not whole and folder.is_symlink():
         return
-    for here, below, names in os.walk(folder, onerror=failed, followlinks=False):
-        below.sort()
-        if whole:
-            names += [name for name in below if Path(here, name).is_symlink()]
-            names += [] if below or names or here == str(folder) else [""]
-        for name in sorted(names):
-            path = Path(here, name)
+    # Not by ``os.walk``, which calls itself for each level in Python 3.11.
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            failed(error)
+            continue
+        below = [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
+        waiting += reversed(below)
+        paths = [Path(e.path) for e in entries if _is_wanted(e, whole=whole)]
+        for path in paths if entries or not whole or here == folder else [here]:
             inside = _readable(path.relative_to(folder))
             yield _named_by(path, folder) if whole else path, inside
+
+
+def _is_wanted(entry: os.DirEntry[str], *, whole: bool) -> bool:
+    if whole:
+        return not entry.is_dir(follow_symlinks=False)
+    return entry.is_file(follow_symlinks=False)
 
 
 def _readable(path: Path) -> str:
@@ -126,9 +145,9 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: b
     except OSError as error:
         if whole:
             raise
-        if isinstance(error, PermissionError):
-            raise _NotKept from None
-        return None
+        if _is_gone(error):
+            return None
+        raise _NotKept from None
     with os.fdopen(handle, "rb") as source:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
