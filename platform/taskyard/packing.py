@@ -40,6 +40,7 @@ def pack(
     be read raises OSError.
     """
     entries = taken = 0
+    names: set[str] = set()
     unread: list[OSError] = []
     left_out: list[str] = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -50,6 +51,10 @@ def pack(
                 break
             if whole and _is_itself(path, target):
                 continue
+            # What is text may look like bytes that are none.
+            while name in names:
+                name += "~"
+            names.add(name)
             try:
                 size = _add(archive, path, name, cap_bytes - taken, whole=whole)
             except _NotKept:
@@ -109,7 +114,7 @@ def _is_wanted(entry: os.DirEntry[str], *, whole: bool) -> bool:
 
 
 def _readable(path: Path) -> str:
-    """A path as text: bytes that are no UTF-8 become ``%E9``, so that no two names become one."""
+    """A path as text: bytes that are no UTF-8 become ``%E9``."""
     text = os.fsencode(path).decode("utf-8", "surrogateescape")
     return _NOT_TEXT.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
 
