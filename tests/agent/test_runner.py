@@ -275,6 +275,19 @@ def test_a_job_sees_a_clean_environment(bench: Bench, monkeypatch: pytest.Monkey
         assert seen[name].startswith(str(bench.folder))
 
 
+def test_a_job_has_a_path_of_its_agent_that_is_no_text(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "there").symlink_to("/bin/echo")
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    bench = Bench(platform, tmp_path / "w")
+    job = bench.run("there hi")
+    bench.runner.drain(0)
+    assert bench.printed(job) == "hi\n"
+
+
 def test_output_that_is_no_text_is_kept_readable(bench: Bench) -> None:
     job = bench.run(r"printf 'a\377b\000c\303\251\n'")
     assert bench.printed(job) == "a�b\0cé\n"

@@ -108,8 +108,7 @@ class Processes:
     ) -> None:
         """Start a line in a shell: at once, or when the line of ``after`` is over.
 
-        ``until`` is the monotonic instant past which it may not live. Raises OSError, and
-        ValueError for text that cannot be sent.
+        ``until`` is the monotonic instant past which it may not live. Raises OSError.
         """
         self._running[key] = None
         try:
@@ -122,7 +121,7 @@ class Processes:
                 until=until,
                 after=after,
             )
-        except (OSError, ValueError):
+        except OSError:
             self._running.pop(key)
             raise
 
@@ -237,8 +236,9 @@ class Processes:
         channel = self._channel
         if channel is None:
             raise BrokenPipeError("the keeper is not there")
-        # A message has to fit the socket: characters as they are, not as escapes.
-        channel.send(json.dumps(message, ensure_ascii=False).encode())
+        # A message has to fit the socket: characters as they are, not as escapes. Surrogates stand
+        # for bytes of the agent's own variables that are no text.
+        channel.send(json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass"))
 
     def _say_if_heard(self, **message: Any) -> None:
         """A keeper that is gone is noticed, and what it kept ended, by the loop."""

@@ -91,7 +91,7 @@ class Running:
                 until=held.until,
                 after=after,
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
             if isinstance(error, ConnectionError) and not attempt.has_run:
                 # Its keeper is gone before it heard of it: no attempt is used up by that.
                 missing = self.processes.missing
