@@ -28,6 +28,8 @@ keepalive = 30
 # Streams and long polls hold their connection: a stop does not wait for them.
 graceful_timeout = 2
 timeout = 60
+# The most that gunicorn takes: a long search of letters that are not ASCII is more than its 4,094.
+limit_request_line = 8190
 accesslog = None
 control_socket_disable = True
 preload_app = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from taskyard.gunicorn_worker import LINGER_MS
 from tests.helpers import eventually, waiting_step
@@ -44,6 +44,16 @@ def test_a_client_that_leaves_is_let_go(start_web: Callable[..., Web]) -> None:
     for client in clients:
         client.close()
     eventually(lambda: held() == 0)
+
+
+def test_a_search_of_any_letters_is_not_too_long(start_web: Callable[..., Web]) -> None:
+    web = start_web(TASKYARD_AUTH="off")
+    # A search may have 1,000 characters, and each of these is six in an address.
+    query = urlencode({"q": "command:" + "\u0436" * 992, "limit": 200})
+    connection = http.client.HTTPConnection(urlsplit(web.url).netloc, timeout=20)
+    connection.request("GET", f"/api/jobs/list?{query}")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def answered(connection: http.client.HTTPConnection) -> int:
