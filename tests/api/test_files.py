@@ -81,6 +81,31 @@ def test_a_range_is_honoured(
     assert content is None or answer.data == content
 
 
+@pytest.mark.parametrize("if_range", ['"another"', 'W/"{}"', "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_range_of_another_file_is_answered_with_this_one_whole(
+    api: FlaskClient, if_range: str
+) -> None:
+    """Else what resumes a download would put the end of one behind the beginning of another."""
+    stored = api.post(
+        "/api/files/upload", data={"file": (io.BytesIO(b"0123456789"), "digits.txt")}
+    ).get_json()
+    headers = {"Range": "bytes=5-", "If-Range": if_range.format(stored["sha256"])}
+    whole = api.get(stored["url"], headers=headers)
+    assert (whole.status_code, whole.data) == (200, b"0123456789")
+    headers["If-Range"] = whole.headers["ETag"]
+    rest = api.get(stored["url"], headers=headers)
+    assert (rest.status_code, rest.data) == (206, b"56789")
+
+
+def test_a_file_that_is_there_already_is_not_sent_again(api: FlaskClient) -> None:
+    stored = api.post("/api/files/upload", data={"file": (io.BytesIO(b"01"), "d.txt")}).get_json()
+    etag = api.get(stored["url"]).headers["ETag"]
+    same = api.get(stored["url"], headers={"If-None-Match": etag})
+    assert (same.status_code, same.data) == (304, b"")
+    other = api.get(stored["url"], headers={"If-None-Match": '"another"'})
+    assert (other.status_code, other.data) == (200, b"01")
+
+
 def test_the_last_bytes_of_an_empty_file_are_not_there(api: FlaskClient) -> None:
     stored = api.post("/api/files/upload", data={"file": (io.BytesIO(b""), "e.txt")}).get_json()
     assert api.get(stored["url"], headers={"Range": "bytes=-5"}).status_code == 416

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from flask import Response, request
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.http import parse_range_header
+from werkzeug.http import parse_range_header, quote_etag
 from werkzeug.utils import secure_filename
 
 from taskyard import archive
@@ -58,7 +58,7 @@ def upload(files: dict[str, Any], _form: dict[str, Any]) -> Any:
 def download(file_id: str) -> Any:
     """The file, streamed; one range of it when that is asked for."""
     stored = platform().store.files.get(file_id)
-    wanted = _range(stored.size_bytes)
+    wanted = _range(stored)
     start, stop = wanted or (0, stored.size_bytes)
     pieces = platform().store.files.pieces(file_id, start, stop - start)
     response = Response(pieces, mimetype=stored.content_type)
@@ -69,7 +69,7 @@ def download(file_id: str) -> Any:
     if wanted:
         response.status_code = 206
         response.content_range.set(start, stop, stored.size_bytes)
-    return response
+    return response.make_conditional(request)
 
 
 def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFile:
@@ -93,10 +93,15 @@ def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFi
     )
 
 
-def _range(size: int) -> tuple[int, int] | None:
-    """The one range that is asked for. Several at once are answered whole, as none is."""
+def _range(stored: StoredFile) -> tuple[int, int] | None:
+    """The one range that is asked for. Several at once are answered whole, as none is; and so is
+    who has the beginning of another file (If-Range).
+    """
+    size, etag = stored.size_bytes, quote_etag(stored.sha256)
     asked = parse_range_header(request.headers.get("Range"))
     if asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return None
+    if request.headers.get("If-Range", etag) != etag:
         return None
     begin, end = asked.ranges[0]
     if size and end is None and begin < -size:
