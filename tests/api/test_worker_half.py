@@ -334,6 +334,19 @@ def test_a_number_in_a_form_is_a_number_or_named(
     assert status_of(api, running.job["jobId"])["status"] == "RUNNING"
 
 
+def test_a_result_archive_that_is_sent_as_text_is_named(
+    api: FlaskClient, running: HttpAgent
+) -> None:
+    """A form's part without a filename is text: its job would end without what it left."""
+    form = {"jobId": running.job["jobId"], "workerId": "w1", "exitCode": "0", "file": "PK"}
+    answer = running.client.post(
+        "/api/jobs/submit-result", data=form, content_type="multipart/form-data"
+    )
+    assert answer.status_code == 422
+    assert answer.get_json()["errors"][0]["field"] == "file"
+    assert status_of(api, running.job["jobId"])["status"] == "RUNNING"
+
+
 def test_a_result_for_a_job_that_is_not_there_is_404(running: HttpAgent) -> None:
     assert running.submit(0, jobId="gone").status_code == 404
 

@@ -26,6 +26,8 @@ def read_result() -> dict[str, Any]:
     if request.mimetype == "multipart/form-data":
         allow_uploads()
         data: Any = dict(request.form.items())
+        if "file" in data:
+            raise InvalidRequest("Is text, and no file: its part has no filename.", field="file")
         for name in ("exitCode", "attempt"):
             if re.fullmatch(r"-?[0-9]{1,19}", data.get(name, "")):
                 data[name] = int(data[name])
