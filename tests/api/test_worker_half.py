@@ -83,6 +83,13 @@ def test_agents_may_poll_by_get(api: FlaskClient, agent: HttpAgent) -> None:
     assert answer.get_json()["job"]["jobId"] == job_id
 
 
+def test_a_poll_whose_answer_has_no_body_takes_no_job(api: FlaskClient, agent: HttpAgent) -> None:
+    job_id = submit_job(api)
+    answer = agent.client.head("/api/jobs/get-job?workerId=w1")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
+    assert status_of(api, job_id)["status"] == "QUEUED"
+
+
 def test_a_worker_that_is_not_known_gets_no_job(api: FlaskClient) -> None:
     assert HttpAgent(api, "stranger").poll().status_code == 404
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from flask import request
+from werkzeug.exceptions import MethodNotAllowed
+
 from taskyard import worker_half
 from taskyard.api import representations, schemas, worker_schemas
 from taskyard.api.auth import caller
@@ -118,6 +121,9 @@ def resume(worker_id: str) -> Any:
 @blueprint.alt_response(202, schema=worker_schemas.HandedOutAnswer)
 def get_job(query: dict[str, Any]) -> Any:
     """Take the best queued job that fits; 202 when there is none. Agents of old use GET."""
+    if request.method == "HEAD":
+        # Its answer has no body: a job that it took nobody would have heard of.
+        raise MethodNotAllowed(["GET", "POST"])
     return _hand_out(_speaking_for(query))
 
 
