@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from taskyard import events, operations
 from taskyard.clock import epoch_ms
 from taskyard.context import Platform
-from taskyard.errors import Conflict, NotFound
+from taskyard.errors import Conflict, InvalidRequest, NotFound
 from taskyard.jobs.model import Job
 from taskyard.jobs.search import Comparison, Search, created, in_states
 from taskyard.jobs.states import LIVE, TERMINAL
@@ -25,6 +25,9 @@ from taskyard.store.searches import Position
 BATCH = 200
 
 CANCELS_AT_ONCE = 16
+
+#: What another web took for the database's time may be ahead of ours by less than this.
+_CLOCKS_DIFFER = timedelta(seconds=5)
 
 
 class Action(StrEnum):
@@ -66,6 +69,13 @@ class Batch:
     #: Jobs that ended, went, or were asked to stop before their turn came.
     skipped: int = 0
     next: Position | None = None
+
+
+def bound(given: datetime | None, *, now: datetime, field: str) -> datetime:
+    """The instant that bounds a task: the dry run's, or now. Raises InvalidRequest."""
+    if given is not None and given > now + _CLOCKS_DIFFER:
+        raise InvalidRequest("What is yet to be created is never meant.", field=field)
+    return given or now
 
 
 def count(platform: Platform, task: Task) -> Count:

@@ -288,6 +288,7 @@ def _hidden(page: str) -> dict[str, str]:
     [
         ({"action": "cancel", "q": " "}, 422),
         ({"action": "cancel", "q": "status:queued", "as_of": "soon"}, 422),
+        ({"action": "cancel", "q": "status:queued", "as_of": "32503680000000"}, 422),
         ({"action": "cancel", "q": "no:thing"}, 422),
         ({"action": "explode", "q": "status:queued"}, 404),
     ],

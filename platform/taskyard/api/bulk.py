@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import marshmallow as ma
@@ -20,9 +20,6 @@ from taskyard.jobs.search import Field, Search, equal
 
 #: Epoch milliseconds of the end of the year 9999.
 _LATEST_MS = 253_402_300_799_999
-
-#: What another web took for the database's time may be ahead of ours by less than this.
-_CLOCKS_DIFFER = timedelta(seconds=5)
 
 blueprint = Blueprint("bulk", __name__, url_prefix="/api/jobs", description="Jobs")
 
@@ -58,10 +55,8 @@ class BulkAnswer(schemas.ApiSchema):
 @blueprint.response(200, BulkAnswer)
 def act(body: dict[str, Any]) -> Any:
     """Cancel or retry all that match: first ``dryRun``, then batch by batch until no ``next``."""
-    now = platform().store.clock.now()
-    as_of = from_epoch_ms(body["as_of"]) if "as_of" in body else now
-    if as_of > now + _CLOCKS_DIFFER:
-        raise InvalidRequest("What is yet to be created is never meant.", field="asOf")
+    given = from_epoch_ms(body["as_of"]) if "as_of" in body else None
+    as_of = bulk.bound(given, now=platform().store.clock.now(), field="asOf")
     task = bulk.Task(
         action=body["action"],
         search=_search(body, as_of),

@@ -62,9 +62,10 @@ def _task() -> Task:
         raise InvalidRequest("A search has no such character.", field="q")
     try:
         given = form.get("as_of")
-        as_of = from_epoch_ms(int(given)) if given else platform().store.clock.now()
+        told = from_epoch_ms(int(given)) if given else None
     except (ValueError, OverflowError, OSError):
         raise InvalidRequest("This is no instant.", field="as_of") from None
+    as_of = bulk.bound(told, now=platform().store.clock.now(), field="as_of")
     search = search_terms.parse(q, now=as_of)
     if not search.conditions:
         raise InvalidRequest("Say which jobs: search, or choose a state.", field="q")
