@@ -619,3 +619,19 @@ def test_what_is_not_there_is_a_page_too(operator: FlaskClient, path: str, statu
     answer = operator.get(path)
     assert answer.status_code == status
     assert answer.mimetype == "text/html"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/nope", 404), ("/static/nope.css", 404), ("/sign-out", 405)]
+)
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_an_address_where_nothing_is_is_a_page_for_a_browser_alone(
+    operator: FlaskClient, platform: Platform, path: str, status: int, signed_in: bool
+) -> None:
+    client = operator if signed_in else create_app(platform).test_client()
+    page = client.get(path, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert "To the jobs" in page.text
+    assert client.get(path).mimetype == "application/problem+json"
+    asked = client.get("/api/nope", headers={"Accept": "text/html"})
+    assert (asked.status_code, asked.mimetype) == (404, "application/problem+json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -78,8 +79,23 @@ def add_headers(response: Response) -> Response:
 @blueprint.errorhandler(Exception)
 def explain_error(error: Exception) -> Response:
     """Any error as a page: what the API would say of it."""
+    return _as_page(errors.answer(error))
+
+
+@blueprint.app_errorhandler(HTTPStatus.NOT_FOUND)
+@blueprint.app_errorhandler(HTTPStatus.METHOD_NOT_ALLOWED)
+def explain_address(error: Exception) -> Response:
+    """An address where nothing is: as a page where a browser asks for one."""
     explained = errors.answer(error)
+    asks = "text/html" in request.headers.get("Accept", "")
+    if not asks or request.path.startswith("/api/"):
+        return explained
+    return add_headers(_as_page(explained))
+
+
+def _as_page(explained: Response) -> Response:
     problem = json.loads(explained.get_data())
-    explained.set_data(render_template("error.html", problem=problem))
+    # Where no route was found none of ours is called to give templates what they may use.
+    explained.set_data(render_template("error.html", problem=problem, **helpers()))
     explained.mimetype = "text/html"
     return explained
