@@ -69,16 +69,26 @@ def cancel(platform: Platform, job_id: str, *, by: str, reason: str | None) -> J
 
 
 def retry(
-    platform: Platform, job_id: str, *, by: str, edits: Mapping[str, Any] | None = None
+    platform: Platform,
+    job_id: str,
+    *,
+    by: str,
+    edits: Mapping[str, Any] | None = None,
+    key: str | None = None,
 ) -> Job:
-    """Submit an ended job anew, with its inputs in full but for ``edits``.
+    """Submit an ended job anew, with its inputs in full but for ``edits``; with the same ``key``
+    again it is the same job.
 
-    Raises NotFound, Conflict.
+    Raises NotFound, Conflict, and InvalidRequest for a key of another request.
     """
     ended = platform.store.jobs.get(job_id)
     if not ended.is_terminal:
         raise Conflict(f"{job_id} has not ended ({ended.status}); only ended jobs are retried.")
     new_id = ids.new("job", platform.store.clock.now())
+    if key:
+        # No body of a create is this.
+        wanted = f"retry {job_id}".encode()
+        (new_id,) = platform.store.idempotency.ids_for(by, key, wanted, [new_id])
     fresh = anew(platform, ended, job_id=new_id, by=by, **(edits or {}))
     platform.store.jobs.submit(platform.offers.made([fresh]))
     platform.nudge("retry")

@@ -307,6 +307,23 @@ def test_an_ended_job_is_retried_as_a_new_job_with_the_same_inputs(api: FlaskCli
     assert (fresh["status"], fresh["retryOf"], fresh["labels"]) == ("QUEUED", job_id, ["gpu"])
 
 
+def test_a_retry_with_the_same_key_is_the_same_job(api: FlaskClient) -> None:
+    ended = [create(api), create(api)]
+    for job_id in ended:
+        api.post("/api/jobs/cancel", json={"jobId": job_id})
+    headers = {"Idempotency-Key": "k1"}
+    first, again, other = (
+        api.post("/api/jobs/retry", json={"jobId": job_id}, headers=headers)
+        for job_id in (ended[0], ended[0], ended[1])
+    )
+    assert first.status_code == 201
+    assert (again.status_code, again.get_json()) == (201, first.get_json())
+    assert other.status_code == 422
+    body = {"command": "true"}
+    assert api.post("/api/jobs/create", json=body, headers=headers).status_code == 422
+    assert api.get("/api/jobs/list").get_json()["count"] == 3
+
+
 def test_filters_narrow_the_list(api: FlaskClient) -> None:
     create(api, command="alpha", labels=["gpu"])
     cancelled = create(api, command="beta")

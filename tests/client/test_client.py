@@ -195,9 +195,14 @@ def test_a_readyz_of_something_else_is_not_taskyards() -> None:
         client.ready()
 
 
-def test_a_create_whose_answer_was_lost_is_sent_again_and_makes_one_job(
-    platform: Platform, token: str
+@pytest.mark.parametrize(
+    "make", [lambda client, _: client.submit("true"), lambda client, job: client.retry(job)]
+)
+def test_what_made_a_job_and_whose_answer_was_lost_is_sent_again_and_makes_one_job(
+    platform: Platform, token: str, client: Client, make: Callable[[Client, str], str]
 ) -> None:
+    ended = client.submit("true")
+    client.cancel(ended)
     inner = httpx2.WSGITransport(app=create_app(platform))
 
     class LosesFirstAnswer(httpx2.BaseTransport):
@@ -210,9 +215,9 @@ def test_a_create_whose_answer_was_lost_is_sent_again_and_makes_one_job(
                 raise httpx2.ReadError("the line dropped")
             return answer
 
-    with Client("http://localhost", token, transport=LosesFirstAnswer()) as client:
-        job_id = client.submit("true")
-        assert [job["jobId"] for job in client.list_jobs()["jobs"]] == [job_id]
+    with Client("http://localhost", token, transport=LosesFirstAnswer()) as unlucky:
+        job_id = make(unlucky, ended)
+        assert [job["jobId"] for job in client.list_jobs()["jobs"]] == [job_id, ended]
 
 
 class Away(httpx2.BaseTransport):

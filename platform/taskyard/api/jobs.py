@@ -23,6 +23,13 @@ _KEY_CHARACTERS = 255
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/api/jobs", description="Jobs")
 
+_KEY_DOC = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": _KEY_CHARACTERS},
+    "description": "The same key and body give the same jobs again, for 24 hours.",
+}
+
 _CREATE_DOC = {
     "requestBody": {
         "required": True,
@@ -42,14 +49,7 @@ _CREATE_DOC = {
             }
         },
     },
-    "parameters": [
-        {
-            "in": "header",
-            "name": "Idempotency-Key",
-            "schema": {"type": "string", "minLength": 1, "maxLength": _KEY_CHARACTERS},
-            "description": "The same key and body give the same jobs again, for 24 hours.",
-        }
-    ],
+    "parameters": [_KEY_DOC],
 }
 
 
@@ -150,12 +150,12 @@ def cancel(body: dict[str, Any]) -> Any:
 
 
 @blueprint.post("/retry")
-@blueprint.doc(operationId="retryJob")
+@blueprint.doc(operationId="retryJob", parameters=[_KEY_DOC])
 @blueprint.arguments(schemas.JobName)
 @blueprint.response(201, schemas.Done)
 def retry(body: dict[str, Any]) -> Any:
     """Submit an ended job anew, with the same inputs."""
-    job = operations.retry(platform(), body["job_id"], by=caller().name)
+    job = operations.retry(platform(), body["job_id"], by=caller().name, key=_idempotency_key())
     return (
         {"success": True, "job_id": job.job_id, "retry_of": job.retry_of, "message": "Job queued"},
         201,

@@ -81,12 +81,12 @@ class Client:
         """
         if file is not None:
             wanted |= {"fileId": self.upload(file)["fileId"]}
-        answer = self._create({"command": command, **wanted}, key)
+        answer = self._make("create", {"command": command, **wanted}, key)
         return str(answer["jobId"])
 
     def submit_all(self, jobs: Sequence[Mapping[str, Any]]) -> list[str]:
         """Submit up to 1,000 jobs in one request; returns their ids in order."""
-        return list(self._create([dict(job) for job in jobs])["jobIds"])
+        return list(self._make("create", [dict(job) for job in jobs])["jobIds"])
 
     def status(self, job_id: str, *, wait_seconds: int = 0) -> dict[str, Any]:
         """The job in full, as soon as it has ended or after ``wait_seconds`` (60 at most)."""
@@ -127,8 +127,7 @@ class Client:
 
     def retry(self, job_id: str) -> str:
         """Submit an ended job anew; returns the new job's id."""
-        answer = self._api.ask("POST", "/api/jobs/retry", json={"jobId": job_id})
-        return str(answer["jobId"])
+        return str(self._make("retry", {"jobId": job_id})["jobId"])
 
     def act_on_all(self, action: str, **task: Any) -> dict[str, Any]:
         """One batch of ``cancel`` or ``retry`` of all that match, or with ``dryRun`` their number.
@@ -190,10 +189,10 @@ class Client:
         """What ``/readyz`` says, whether it is ready or not."""
         return self._api.probe("/readyz", "version", "checks")
 
-    def _create(self, body: Any, key: str = "") -> Any:
-        """Every create carries a key, so that one whose answer was lost may be sent again."""
+    def _make(self, verb: str, body: Any, key: str = "") -> Any:
+        """What makes jobs carries a key, so that it may be sent again when its answer was lost."""
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
-        return self._api.ask("POST", "/api/jobs/create", again=True, json=body, headers=headers)
+        return self._api.ask("POST", f"/api/jobs/{verb}", again=True, json=body, headers=headers)
 
     @contextmanager
     def _events(self, job_id: str, last: str) -> Iterator[Iterator[httpx2.ServerSentEvent]]:
