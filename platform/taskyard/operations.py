@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus, Verb
 from taskyard.jobs.transition import Transition
+from taskyard.store.files import StoredFile
 
 DOWNLOAD_PATH = "/api/files/download/"
 
@@ -34,18 +36,18 @@ def submit(
     ``key`` with the same ``body`` gives the same ids again. Raises InvalidRequest that names the
     field (and with ``in_list`` the job), with nothing recorded.
     """
-    inputs = [
-        _input(platform, request, host, within=f"jobs.{number}." if in_list else "")
+    files = [
+        _file(platform, request, host, within=f"jobs.{number}." if in_list else "")
         for number, request in enumerate(wanted)
     ]
     now = platform.store.clock.now()
     # Jobs of one instant are run in the order of their ids.
     job_ids: Sequence[str] = sorted(ids.new("job", now) for _ in wanted)
     if key:
-        job_ids = platform.store.idempotency.ids_for(by, key, body, job_ids)
+        job_ids = platform.store.idempotency.ids_for(by, key, _by_content(body, files), job_ids)
     jobs = [
-        _new_job(job_id, {**request, **source}, now=now, by=by)
-        for job_id, request, source in zip(job_ids, wanted, inputs, strict=True)
+        _new_job(job_id, {**request, **_input(request, file)}, now=now, by=by)
+        for job_id, request, file in zip(job_ids, wanted, files, strict=True)
     ]
     platform.store.jobs.submit(platform.offers.made(jobs))
     platform.nudge("create")
@@ -101,24 +103,38 @@ def anew(platform: Platform, ended: Job, *, job_id: str, by: str, **edits: Any) 
     return _new_job(job_id, inputs, now=platform.store.clock.now(), by=by)
 
 
-def _input(
+def _file(
     platform: Platform, request: Mapping[str, Any], host: str, *, within: str
-) -> dict[str, Any]:
-    """Where the job's file is: one of ours by id, or an address elsewhere."""
+) -> StoredFile | None:
+    """The job's file, if it is one of ours. Raises InvalidRequest."""
     file_id = request.get("file_id") or _own_file(request.get("file_url"), host)
     if file_id is None:
-        return {}
+        return None
     field = within + ("fileId" if request.get("file_id") else "fileUrl")
     stored = platform.store.files.find(file_id)
     if stored is None:
         raise InvalidRequest(f"There is no file {file_id!r}.", field=field)
     if not stored.is_archive:
         raise InvalidRequest(f"The file {file_id!r} is not a ZIP archive.", field=field)
-    return {
-        "file_id": file_id,
-        "file_url": None,
-        "filename": request.get("filename") or stored.filename,
-    }
+    return stored
+
+
+def _input(request: Mapping[str, Any], file: StoredFile | None) -> dict[str, Any]:
+    """Where the job's file is, when it is one of ours."""
+    if file is None:
+        return {}
+    filename = request.get("filename") or file.filename
+    return {"file_id": file.file_id, "file_url": None, "filename": filename}
+
+
+def _by_content(body: bytes, files: Iterable[StoredFile | None]) -> bytes:
+    """The body with its files' contents in place of their ids: one that was uploaded anew, since
+    its answer was lost, is the same file.
+    """
+    contents = {file.file_id.encode(): file.sha256.encode() for file in files if file}
+    if not contents:
+        return body
+    return re.sub(rb"file-[\w-]+", lambda found: contents.get(found[0], found[0]), body)
 
 
 def _own_file(url: str | None, host: str) -> str | None:

@@ -104,6 +104,20 @@ def test_files_go_up_with_a_job_and_come_down(client: Client, tmp_path: Path) ->
     assert kept.getvalue() == source.read_bytes()
 
 
+def test_the_same_file_with_the_same_key_again_is_the_same_job(
+    client: Client, tmp_path: Path
+) -> None:
+    """Whoever sends it again, since it was interrupted, uploads it again."""
+    for name in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(f"{name}.txt", "hello")
+    first, again = (client.submit("ls", file=tmp_path / "a.zip", key="k") for _ in range(2))
+    assert first == again
+    with pytest.raises(RequestFailed, match="another body"):
+        client.submit("ls", file=tmp_path / "b.zip", key="k")
+    assert client.list_jobs()["count"] == 1
+
+
 def test_workers_are_listed_and_managed(client: Client, agent: HttpAgent) -> None:
     client.act_on_worker("w1", "drain")
     assert client.workers()["workers"][0]["draining"] is True
