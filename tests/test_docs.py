@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,10 @@ from taskyard.scheduler import ticks
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.jobs import _PAST
+from tests.api.agents import status_of, submit_job
 from tests.hard_cases import HARD_CASES, HardCase
+from tests.helpers import eventually
+from tests.serving import served
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "bench" / "README.md"]
@@ -136,6 +140,27 @@ def test_the_mini_agent_of_the_docs_is_python() -> None:
             capture_output=True,
         )
         assert ran.returncode == 0, ran.stderr
+
+
+def test_the_mini_agent_of_the_docs_runs_what_prints_no_text_and_no_lines(
+    platform: Platform,
+) -> None:
+    (source,) = [b for b in re.findall(r"```python\n(.*?)```", API, re.DOTALL) if "get-job" in b]
+    client = create_app(platform).test_client()
+    token = platform.store.tokens.create(role="operator", name="docs")
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    job_id = submit_job(client, command=r"printf 'a\377'; head -c 5000000 /dev/zero | tr '\0' x")
+    with served(platform) as url:
+        env = {**os.environ, "TASKYARD_URL": url, "TASKYARD_TOKEN": token}
+        agent = subprocess.Popen([sys.executable, "-c", source], env=env)
+        try:
+            eventually(lambda: status_of(client, job_id)["status"] == "COMPLETED", 60)
+            assert agent.poll() is None
+        finally:
+            agent.terminate()
+            agent.wait()
+    printed = client.get(f"/api/jobs/output?jobId={job_id}").text
+    assert printed == "a\ufffd" + "x" * 5_000_000
 
 
 @pytest.mark.parametrize("case", HARD_CASES, ids=lambda case: case.name)
