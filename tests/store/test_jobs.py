@@ -308,6 +308,15 @@ def test_a_look_at_the_queue_is_bounded_in_kinds_and_leaves_none_out_for_good(
     assert {job.required_ram_mb for look in looks for job in look} == {1, 2, 3, 4, 5}
 
 
+def test_there_may_be_more_kinds_waiting_than_one_answer_of_mongodb_holds(store: Store) -> None:
+    """Nothing was placed any more: not even what waited before."""
+    longest = f"1/256/{','.join(['label' * 13] * 20)}"
+    for some in range(0, 13_000, 1_000):
+        kinds = ({"status": "QUEUED", "shape": f"{longest}{n}"} for n in range(some, some + 1_000))
+        store.database["jobs"].insert_many(kinds)
+    assert len(store.live.waiting_shapes()) == 13_000
+
+
 def test_the_jobs_of_a_list_are_ahead_of_each_other_in_order(store: Store) -> None:
     jobs = sorted([factories.queued_job() for _ in range(4)], key=lambda job: job.job_id)
     store.jobs.submit(jobs)

@@ -38,11 +38,14 @@ class LiveJobs:
         """The head of the queue in the scheduler's order: at most ``per_shape`` of each shape,
         so that a thousand jobs which fit nowhere cannot hide the ones that fit.
         """
-        return self.heads(dict.fromkeys(self.waiting_shapes()[:shapes], per_shape))
+        return self.heads(dict.fromkeys(sorted(self.waiting_shapes())[:shapes], per_shape))
 
     def waiting_shapes(self) -> list[str]:
         """The shapes of which there are queued jobs."""
-        return self._jobs.distinct("shape", {"status": str(JobStatus.QUEUED)})
+        queued = {"$match": {"status": str(JobStatus.QUEUED)}}
+        # As ``distinct`` reads the index, whose answer has to fit in 16 MB.
+        found = self._jobs.aggregate([queued, {"$group": {"_id": "$shape"}}], hint="queue")
+        return [shape["_id"] for shape in found]
 
     def heads(self, limits: Mapping[str, int]) -> list[Job]:
         """The first queued jobs of each of these shapes, as many of it as it says; in the
