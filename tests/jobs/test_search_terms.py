@@ -131,6 +131,7 @@ def test_the_states_that_a_search_may_find(text: str, statuses: set[JobStatus]) 
         ("x " * (TERMS + 1), 1, "terms"),
         ("x" * 2000, 1, "characters"),
         ("label:" + "a," * 20 + "a", 1, "too many"),
+        ("a error:" + "#" * 900, 3, "200 times #"),
     ],
 )
 def test_what_makes_no_sense_names_its_term_and_position(

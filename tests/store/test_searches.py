@@ -95,6 +95,26 @@ def test_a_number_sign_that_stands_in_an_error_is_found(store: Store, text: str)
     assert [found.job_id for found in page.jobs] == [job["_id"]]
 
 
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('error:"###z"', f"hashes {'1a' * 900} ##5z"),
+        ('error:"exit code #."', "exit code 137.\nsee the log"),
+        ('error:"version # of #x#"', "version 1.2.3 of 5x5"),
+        ('error:"#A#B"', "1A2B"),
+        (f'error:"{"#" * 200}"', "#" * 200),
+    ],
+)
+def test_numbers_are_found_whole_however_many_there_are(
+    store: Store, text: str, error: str
+) -> None:
+    """Of each, MongoDB tried all its parts: until it gave up, or answered in time no more."""
+    job = to_document(factories.job_in(JobStatus.FAILED)) | {"errorMessage": error}
+    store.database["jobs"].insert_one(job)
+    page = store.queries.page(JobFilter(search=parse(text, now=NOW)), limit=10)
+    assert [found.job_id for found in page.jobs] == [job["_id"]]
+
+
 def test_an_id_finds_its_job_alone(store: Store, names: dict[str, str]) -> None:
     for job_id, name in names.items():
         page = store.queries.page(JobFilter(search=parse(f"id:{job_id}", now=NOW)), limit=10)

@@ -9,8 +9,9 @@ from enum import StrEnum
 
 from taskyard.jobs.states import JobStatus
 
-#: What ``#`` stands for in ``error:``, so that "exit code 1" and "exit code 2" are one error.
-NUMBER = r"[0-9][0-9a-f.]*"
+#: What ``#`` stands for in ``error:``, so that "exit code 1" and "exit code 2" are one error; the
+#: point that ends a sentence is none of it.
+NUMBER = r"[0-9][0-9a-f]*(?:\.[0-9a-f]+)*"
 
 
 class Field(StrEnum):

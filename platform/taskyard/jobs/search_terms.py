@@ -18,6 +18,9 @@ CHARACTERS = 1000
 TERMS = 20
 VALUES = 20
 
+#: Numbers that one error may have: each is a part of a pattern, which may be only so large.
+NUMBERS = 200
+
 _VALUE = r'(?:"(?:[^"\\]|\\.)*"|[^\s",]+)'
 _TERM = re.compile(
     rf"(?P<minus>-?)(?:(?P<field>[A-Za-z]+)(?P<comparison>>=|<=|:|>|<)(?P<values>{_VALUE}(?:,{_VALUE})*)"
@@ -181,12 +184,19 @@ def _status(match: re.Match[str], word: str) -> list[Value]:
     return [word.upper()]
 
 
+def _error(match: re.Match[str], word: str) -> list[Value]:
+    if word.count("#") > NUMBERS:
+        raise _wrong(match, f"has more than {NUMBERS} times #")
+    return [word]
+
+
 def _text(_match: re.Match[str], word: str) -> list[Value]:
     return [word]
 
 
 _READERS: dict[Field, Callable[[re.Match[str], str], list[Value]]] = {
     Field.STATUS: _status,
+    Field.ERROR: _error,
     **dict.fromkeys(_WHOLE, _whole),
     **dict.fromkeys(_DURATIONS, _duration),
 }
