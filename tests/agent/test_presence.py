@@ -15,7 +15,7 @@ import pytest
 from taskyard import operations
 from taskyard.agent.agent import Agent
 from taskyard.context import Platform
-from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.states import JobStatus
 from taskyard.scheduler import ticks
 from taskyard.store import client as store_client
@@ -214,6 +214,33 @@ def test_a_job_that_was_expired_meanwhile_is_killed_and_its_result_refused(
     eventually(lambda: not host.runs(job))
     refused = [e for e in host.get(job.job_id).history if e["verb"] == "refuse"]
     assert {(entry["attempt"], entry["worker"]) for entry in refused} <= {(1, "w1")}
+
+
+def test_all_that_was_lost_is_stopped_before_any_of_it_is_noted(
+    start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each note may take seconds while MongoDB is slow, and others run the jobs by then."""
+    host = start()
+    jobs = [host.run("sleep 100") for _ in range(2)]
+    did: list[str] = []
+    abandon, runner = host.agent.runner.abandon, host.agent.runner
+
+    def abandoned(lease: Lease) -> None:
+        did.append(f"stopped {lease.job_id}")
+        abandon(lease)
+
+    monkeypatch.setattr(runner, "abandon", abandoned)
+    monkeypatch.setattr(host.store.refusals, "note", lambda *_, **__: did.append("noted"))
+    store = host.platform.store
+    requeued = {"$set": {"status": "QUEUED", "leaseId": None}, "$unset": {"leaseUntil": ""}}
+    mine = {"_id": {"$in": [job.job_id for job in jobs]}}
+    with store.client.start_session() as session:
+        # Both at once, or one renewal would find the first lost and the next the other.
+        session.with_transaction(
+            lambda own: store.database["jobs"].update_many(mine, requeued, session=own)
+        )
+    eventually(lambda: did.count("noted") >= 2)
+    assert set(did[:2]) == {f"stopped {job.job_id}" for job in jobs}
 
 
 def test_a_stopping_agent_is_offline_at_once(start: Callable[..., Host]) -> None:

@@ -164,9 +164,12 @@ class Presence:
         for renewed in held:
             if renewed.cancel_requested:
                 self._jobs.cancel(renewed.lease)
-        for lost in set(running) - set(ours):
-            self._jobs.abandon(lost)
-            self._store.refusals.note(lost, Write.HEARTBEAT, now=self._store.clock.now())
+        lost = set(running) - set(ours)
+        for lease in lost:
+            self._jobs.abandon(lease)
+        # After all of them: a note may take its time.
+        for lease in lost:
+            self._store.refusals.note(lease, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _give_up(self, reason: str) -> None:
         """What it runs is stopped and given back at once, not only when its leases end."""
