@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from pymongo import MongoClient
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
+from taskyard.embedded import EmbeddedServer
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from tests.conftest import TestClock
@@ -148,3 +152,21 @@ def test_a_member_that_only_reads_is_not_enough(tmp_path: Path, direct: str) -> 
             members.step_down()
             assert failing(client) == {"mongodb": "no primary answers"}
             eventually(lambda: "mongodb" not in failing(client), 60)
+
+
+def test_a_database_that_lets_its_user_read_no_more_is_not_ready(mongod: EmbeddedServer) -> None:
+    with closing(MongoClient[dict[str, Any]](mongod.uri)) as owner:
+        users = owner["health"]
+        users.command("createUser", "web", pwd="secret", roles=["readWrite"])
+        try:
+            uri = re.sub("//[^@]+@", "//web:secret@", mongod.uri)
+            uri = uri.replace("authSource=admin", "authSource=health")
+            settings = Settings(mongodb_uri=uri, database="health")
+            with closing(store_client.connect(settings)) as store:
+                platform = Platform(settings=settings, store=store, announce=lambda _: None)
+                client = create_app(platform).test_client()
+                assert "mongodb" not in failing(client)
+                users.command("updateUser", "web", roles=[])
+                assert failing(client) == {"mongodb": "OperationFailure"}
+        finally:
+            users.command("dropUser", "web")

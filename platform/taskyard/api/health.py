@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from flask import Blueprint
+from pymongo.errors import PyMongoError
 
 from taskyard import __version__
 from taskyard.api.base import platform
@@ -40,7 +41,8 @@ def _checks(here: Platform) -> dict[str, dict[str, Any]]:
     try:
         return {"mongodb": _check(True, "has a primary"), **_parts(here)}
     except Exception as error:
-        if not is_unavailable(error):
+        # Also a refusal: its user has been taken away, or what it may do.
+        if not (isinstance(error, PyMongoError) or is_unavailable(error)):
             raise
         return {"mongodb": _check(False, type(error).__name__)}
 
