@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from taskyard.store.refusals import RefusalStore
 from tests import factories
 from tests.conftest import Racing
 from tests.factories import NOW
+from tests.helpers import eventually
 
 LATER = NOW + timedelta(hours=1)
 
@@ -120,6 +122,19 @@ def test_what_cannot_be_noted_or_counted_fails_nobody(store: Store) -> None:
     CounterStore(away).add({"passes": 1})
     RefusalStore(store.database, CounterStore(away)).note(old, Write.RESULT, now=LATER)
     assert store.jobs.get(before.job_id).refused_writes == 1
+
+
+def test_what_is_counted_is_done_and_counted_on_a_host_that_has_no_thread_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        store.counters.add({"passes": 1})
+    store.counters.add({"passes": 1})
+    eventually(lambda: (store.database["counters"].find_one() or {}).get("passes") == 2)
 
 
 def test_counters_add_up_and_nothing_is_written_for_nothing(any_store: Store) -> None:

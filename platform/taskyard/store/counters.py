@@ -41,7 +41,11 @@ class CounterStore:
             for name, count in counts.items():
                 self._added[name] = self._added.get(name, 0) + count
         if first and counts:
-            threading.Thread(target=self._flush_soon, name="counters", daemon=True).start()
+            try:
+                threading.Thread(target=self._flush_soon, name="counters", daemon=True).start()
+            except RuntimeError:
+                # No thread is left on the host: what was done is done all the same.
+                self.flush()
 
     def flush(self) -> None:
         """Write what was added.
