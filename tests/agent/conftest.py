@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -110,6 +111,16 @@ def keepers() -> list[psutil.Process]:
             return False
 
     return [child for child in psutil.Process().children() if is_keeper(child)]
+
+
+@pytest.fixture
+def no_thread_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which jobs have left no thread since the agent began."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 @pytest.fixture

@@ -182,3 +182,12 @@ def test_an_upload_that_is_gone_is_the_jobs_own_failure(bench: Bench) -> None:
     job = bench.run("true", file_id="file-1-gone")
     assert (job.status, job.attempts) == ("FAILED", 1)
     assert "There is no file" in (job.error_message or "")
+
+
+@pytest.mark.usefixtures("no_thread_left")
+def test_an_input_for_which_no_thread_is_left_is_the_hosts_fault(bench: Bench) -> None:
+    lease = bench.offer("true", file_url="http://127.0.0.1/in.zip")
+    job = bench.await_status(lease, "QUEUED")
+    assert job.history[-1]["reason"] == "agent error: can't start new thread"
+    trouble = bench.store.workers.get("w1").trouble(bench.store.clock.now())
+    assert "can't start new thread" in str(trouble)

@@ -288,6 +288,12 @@ def test_a_job_has_a_path_of_its_agent_that_is_no_text(
     assert bench.printed(job) == "hi\n"
 
 
+@pytest.mark.usefixtures("no_thread_left")
+def test_jobs_run_on_a_host_that_has_no_thread_left(bench: Bench) -> None:
+    leases = [bench.offer("touch f") for _ in range(3)]
+    assert {bench.ended(lease).status for lease in leases} == {JobStatus.COMPLETED}
+
+
 def test_output_that_is_no_text_is_kept_readable(bench: Bench) -> None:
     job = bench.run(r"printf 'a\377b\000c\303\251\n'")
     assert bench.printed(job) == "a�b\0cé\n"

@@ -40,7 +40,12 @@ class Arrivals:
     def expect(self, held: Held, begin: Begin) -> None:
         """Have the job's input fetched, and the job begin with it."""
         held.fetch = Fetch(held.job.timeout_ms / 1000)
-        self._fetchers.submit(self._bring, held, held.fetch, begin)
+        try:
+            self._fetchers.submit(self._bring, held, held.fetch, begin)
+        except RuntimeError as error:
+            # No thread is left on the host; another may come to it later, when it is not wanted.
+            held.drop_input()
+            self._preparation.report(held, error)
 
     def _bring(self, held: Held, fetch: Fetch, begin: Begin) -> None:
         """On a fetcher."""

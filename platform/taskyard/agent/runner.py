@@ -12,6 +12,7 @@ its turn (``turns``), is laid out (``preparation``), begins (``starts``), runs l
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -96,9 +97,10 @@ class Runner:
         )
 
     def start(self, freed: Freed | None = None) -> None:
-        """Begin to run what is offered. Raises OSError."""
+        """Begin to run what is offered. Raises OSError, RuntimeError where there is no room."""
         self._freed = freed
         self._running.processes.start()
+        _start_all(self._helpers)
         self._endings.results.start()
         self._loop.start(self._tending.tend, self._tending.nap)
 
@@ -205,3 +207,13 @@ class Runner:
         until = time.monotonic() + seconds
         while self._held and time.monotonic() < until:
             time.sleep(0.05)
+
+
+def _start_all(helpers: ThreadPoolExecutor) -> None:
+    """Have all of them now: where jobs have left no thread on the host, none can be had later."""
+    all_there = threading.Barrier(HELPERS)
+    try:
+        list(helpers.map(lambda _: all_there.wait(), range(HELPERS)))
+    except RuntimeError:
+        all_there.abort()
+        raise
