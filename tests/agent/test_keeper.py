@@ -281,6 +281,26 @@ def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
     assert bench.run("true").status == "COMPLETED"
 
 
+@pytest.mark.usefixtures("no_thread_left")
+def test_a_keeper_is_started_later_on_a_host_that_has_no_thread_left_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = subprocess.Popen, list[object]()
+
+    def starts(*arguments: Any, **options: Any) -> Any:
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", starts)
+    monkeypatch.setattr(processes, "AGAIN_SECONDS", 0.01)
+    (keeper,) = keepers()
+    keeper.kill()
+    eventually(lambda: refused and keepers())
+    assert bench.run("true").status == "COMPLETED"
+
+
 def test_an_agent_that_has_no_keeper_takes_nothing_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import queue
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from taskyard import events
@@ -18,6 +19,8 @@ class Loop:
 
     def __init__(self) -> None:
         self._commands: queue.SimpleQueue[Action] = queue.SimpleQueue()
+        #: Each with the monotonic instant when it is due.
+        self._later: list[tuple[float, Action]] = []
         self._selector = selectors.DefaultSelector()
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
@@ -49,6 +52,10 @@ class Loop:
         self._commands.put(action)
         self._wake()
 
+    def post_later(self, seconds: float, action: Action) -> None:
+        """Have the action run in so many seconds; called by the loop's thread alone."""
+        self._later.append((time.monotonic() + seconds, action))
+
     def watch(self, fd: int, action: Action) -> None:
         """Run the action whenever the descriptor can be read."""
         self._selector.register(fd, selectors.EVENT_READ, action)
@@ -60,13 +67,26 @@ class Loop:
 
     def _run(self, tend: Action, nap: Callable[[], float | None]) -> None:
         while not self._stopped.is_set():
-            for key, _ in self._selector.select(nap()):
+            for key, _ in self._selector.select(self._patience(nap())):
                 # An action before it may have closed it, and its number may be another's now.
                 if self._selector.get_map().get(key.fd) is key:
                     _guarded(key.data)
             while not self._commands.empty():
                 _guarded(self._commands.get())
+            for action in self._due():
+                _guarded(action)
             _guarded(tend)
+
+    def _patience(self, nap: float | None) -> float | None:
+        """How long this round may wait, with what is to be done later."""
+        left = [max(0.0, due - time.monotonic()) for due, _ in self._later]
+        return min([*left, *([] if nap is None else [nap])], default=None)
+
+    def _due(self) -> list[Action]:
+        """What was to be done later, and is now."""
+        now, later = time.monotonic(), self._later
+        self._later = [each for each in later if each[0] > now]
+        return [action for due, action in later if due <= now]
 
     def _wake(self) -> None:
         try:

@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,9 +216,7 @@ class Processes:
         except OSError as error:
             self.missing = f"its keeper process could not be started: {error}"
             events.warn("agent.keeper_missing", error=str(error))
-            later = threading.Timer(AGAIN_SECONDS, self._loop.post, [self._start_again])
-            later.daemon = True
-            later.start()
+            self._loop.post_later(AGAIN_SECONDS, self._start_again)
 
     def _end_keeper(self) -> None:
         if self._keeper is None:
