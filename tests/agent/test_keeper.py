@@ -281,6 +281,28 @@ def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
     assert bench.run("true").status == "COMPLETED"
 
 
+def test_keepers_that_end_at_once_are_not_started_without_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when the agent's environment is replaced beneath it, or there is no memory left."""
+    start, started = subprocess.Popen, list[object]()
+
+    def starts(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        return start(*arguments, **options)
+
+    bench.run("true")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(subprocess, "Popen", starts)
+    monkeypatch.setattr(processes, "AGAIN_SECONDS", 3600)
+    (keeper,) = keepers()
+    keeper.kill()
+    eventually(lambda: "agent.keeper_missing" in capsys.readouterr().err)
+    back = bench.await_status(bench.offer("true"), "QUEUED")
+    assert "its keeper process ended before it said anything" in back.history[-1]["reason"]
+    assert len(started) == 1
+
+
 @pytest.mark.usefixtures("no_thread_left")
 def test_a_keeper_is_started_later_on_a_host_that_has_no_thread_left_either(
     bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -66,7 +66,8 @@ class Processes:
         self._ends = ends
         self._channel: socket.socket | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
-        #: When the keeper last said anything, and how often it was asked since.
+        #: Whether the keeper has said anything, when it last did, and how often it was asked since.
+        self._has_spoken = False
         self._said_at = 0.0
         self._asked = 0
         #: Why there is no keeper, while another could not be started.
@@ -98,6 +99,7 @@ class Processes:
         # The kernel's own: Python's would make each receive wait too.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = ours
+        self._has_spoken = False
         self._said_at, self._asked = time.monotonic(), 0
         self.missing = ""
         self._loop.watch(ours.fileno(), self._hear)
@@ -164,6 +166,7 @@ class Processes:
             except OSError:
                 data, beside = b"", []
             if data:
+                self._has_spoken = True
                 self._said_at, self._asked = time.monotonic(), 0
                 self._tell(json.loads(data), [fd for _, _, fds in beside for fd in array("i", fds)])
             elif channel is self._channel:
@@ -203,7 +206,10 @@ class Processes:
         self._drop_keeper()
         killed = tree.kill_what_was_kept()
         events.warn("agent.keeper_died", lines=len(lost), killed=killed)
-        self._start_again()
+        if self._has_spoken:
+            self._start_again()
+        else:
+            self._start_later("ended before it said anything")
         for key in lost:
             self._ends.failed(key, "its keeper process died")
 
@@ -214,9 +220,12 @@ class Processes:
         try:
             self.start()
         except OSError as error:
-            self.missing = f"its keeper process could not be started: {error}"
-            events.warn("agent.keeper_missing", error=str(error))
-            self._loop.post_later(AGAIN_SECONDS, self._start_again)
+            self._start_later(f"could not be started: {error}")
+
+    def _start_later(self, why: str) -> None:
+        self.missing = f"its keeper process {why}"
+        events.warn("agent.keeper_missing", error=why)
+        self._loop.post_later(AGAIN_SECONDS, self._start_again)
 
     def _end_keeper(self) -> None:
         if self._keeper is None:
