@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.errors import EmbeddedServerError
+from taskyard.settings import Settings
 from taskyard.up import supervisor
 from tests.helpers import eventually, free_port
 from tests.processes.conftest import BIN, Up, alive, user_environment
@@ -66,6 +67,35 @@ def test_a_terminal_that_is_closed_ends_it_unless_it_was_started_with_nohup() ->
             assert not asked_to_stop.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_another_ctrl_c_stops_the_stop_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing to a terminal that is held may take as long as it takes to be impatient."""
+    stopped: list[str] = []
+
+    class Impatient:
+        def step(self, text: str) -> None:
+            if text.startswith("stopping"):
+                signal.raise_signal(signal.SIGINT)
+
+        def logs(self, *_: object) -> None:
+            pass
+
+    class Started:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        def stop(self, _grace_seconds: float) -> None:
+            stopped.append("children")
+
+    monkeypatch.setattr(supervisor, "_access", lambda _: None)
+    monkeypatch.setattr(supervisor, "Children", Started)
+    with pytest.raises(supervisor.Stopped), supervisor._stoppable() as asked:
+        supervisor._run_on(Settings(), None, Impatient(), asked)  # type: ignore[arg-type]
+    assert stopped == ["children"]
 
 
 def test_what_was_started_ends_even_when_up_itself_is_killed(

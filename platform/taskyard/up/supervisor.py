@@ -10,8 +10,9 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -67,9 +68,7 @@ def _run_on(
         screen.welcome(granted)
         _watch(children, server, screen, asked_to_stop)
     finally:
-        screen.step("stopping: agent, web, beat and scheduler")
-        with _undisturbed():
-            children.stop(STOP_SECONDS)
+        _stop("agent, web, beat and scheduler", partial(children.stop, STOP_SECONDS), screen)
 
 
 def _settings(port: int | None, data_dir: Path | None) -> Settings:
@@ -138,9 +137,7 @@ def _database(settings: Settings, screen: Screen) -> Iterator[EmbeddedServer | N
         screen.step(f"mongod is ready after {time.monotonic() - began:.1f} s")
         yield server
     finally:
-        screen.step("stopping: mongod")
-        with _undisturbed():
-            server.stop()
+        _stop("mongod", server.stop, screen)
 
 
 def _access(settings: Settings) -> Access:
@@ -236,16 +233,20 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No second Ctrl-C interrupts the stop: it is bounded, and leaves nothing behind."""
+def _stop(what: str, stop: Callable[[], None], screen: Screen) -> None:
+    """Say so and do it. A second Ctrl-C ends the saying, which a held terminal may keep waiting,
+    but not the stop: that is bounded, and leaves nothing behind.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
-        yield
+        screen.step(f"stopping: {what}")
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+        try:
+            stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _free_port() -> int:
