@@ -7,6 +7,7 @@ import click
 from taskyard.cli import show
 from taskyard.cli.values import roughly_ago
 from taskyard.client import Client
+from taskyard.errors import NotFound
 
 
 @click.group("workers", invoke_without_command=True)
@@ -44,10 +45,10 @@ def _add(action: str, text: str) -> None:
     def act(worker_id: str, output: str) -> None:
         with Client() as client:
             answer = client.act_on_worker(worker_id, action)
+        if answer.get("existed") is False:
+            raise NotFound("worker", worker_id)
         if output == "json":
             show.as_json(answer)
-        elif answer.get("existed") is False:
-            raise click.ClickException(f"There was no worker {worker_id!r}.")
         else:
             print(answer.get("message", f"Worker {worker_id} deleted"))
 
