@@ -20,7 +20,7 @@ from taskyard.api.app import create_app
 from taskyard.client.client import RECONNECT_SECONDS
 from taskyard.client.transport import TRIES
 from taskyard.context import Platform
-from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
+from taskyard.errors import ConfigurationError, InvalidRequest, RequestFailed, ServerUnreachable
 from tests.api.agents import HttpAgent
 from tests.serving import served
 
@@ -116,6 +116,24 @@ def test_the_same_file_with_the_same_key_again_is_the_same_job(
     with pytest.raises(RequestFailed, match="another body"):
         client.submit("ls", file=tmp_path / "b.zip", key="k")
     assert client.list_jobs()["count"] == 1
+
+
+def test_a_file_elsewhere_is_not_asked_for_with_the_token() -> None:
+    asked: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(200, content=b"PK")
+
+    here = "http://localhost"
+    with Client(here, "t", transport=httpx2.MockTransport(answer)) as ours:
+        for url in ("https://stranger.example/p.zip", f"{here}.example/p.zip", f"{here}:1/p.zip"):
+            with pytest.raises(InvalidRequest, match=r"is not a file of http://localhost\."):
+                ours.download(url, BytesIO())
+        assert not asked
+        for url in ("/api/files/download/f", f"{here}/api/files/download/f", "//x.example/f"):
+            ours.download(url, BytesIO())
+    assert {request.url.host for request in asked} == {"localhost"}
 
 
 def test_workers_are_listed_and_managed(client: Client, agent: HttpAgent) -> None:

@@ -19,7 +19,7 @@ import httpx2
 from taskyard.client import config
 from taskyard.client.config import Connection
 from taskyard.client.transport import AWAY, Transport
-from taskyard.errors import RequestFailed, ServerUnreachable
+from taskyard.errors import InvalidRequest, RequestFailed, ServerUnreachable
 
 T = TypeVar("T")
 
@@ -180,7 +180,12 @@ class Client:
             return dict(self._api.ask("POST", "/api/files/upload", files=files))
 
     def download(self, url: str, target: BinaryIO) -> None:
-        """Write a file of the API, such as a job's ``resultFileUrl``, to ``target``."""
+        """Write a file of the API, such as a job's ``resultFileUrl``, to ``target``.
+
+        An address elsewhere, as a job's ``fileUrl`` may be, is refused: it would get our token.
+        """
+        if not url.removeprefix(self.url).startswith("/"):
+            raise InvalidRequest(f"{url} is not a file of {self.url}.")
         with self._api.stream(url) as answer:
             for piece in answer.iter_bytes():
                 target.write(piece)
