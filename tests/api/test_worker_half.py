@@ -469,6 +469,21 @@ def test_a_worker_may_begin_by_saying_that_it_is_unhealthy(
     assert (worker["status"], worker["healthReason"]) == ("IDLE", None)
 
 
+def test_what_a_worker_does_not_know_may_be_null(api: FlaskClient, as_role: As) -> None:
+    """JavaScript writes NaN so, which a first measurement of the load is: the agent would stop."""
+    agent = HttpAgent(as_role("agent"), "w1")
+    facts = "os cpuCount cpuUsage ramTotalMb ramFreeMb version status labels maxJobs"
+    unknown = dict.fromkeys(facts.split())
+    assert agent.register(**unknown).status_code == 200
+    (new,) = api.get("/api/workers/list").get_json()["workers"]
+    assert (new["cpuCount"], new["labels"], new["status"]) == (1, [], "IDLE")
+    agent.register()
+    told = agent.heartbeat(cpuUsage=None, ramTotalMb=None, ramFreeMb=None, status=None)
+    assert told.status_code == 200, told.text
+    (known,) = api.get("/api/workers/list").get_json()["workers"]
+    assert (known["cpuUsage"], known["ramTotalMb"], known["ramFreeMb"]) == (12.5, 8000, 4000)
+
+
 def test_a_registration_forgets_what_an_earlier_one_said(api: FlaskClient, as_role: As) -> None:
     """Else a worker that is started again without a label or a bound would still have it."""
     client = as_role("agent")

@@ -24,12 +24,12 @@ class WorkerName(Lenient):
 
 
 class WorkerFacts(WorkerName):
-    """What a worker says of itself."""
+    """What a worker says of itself. What it does not know is null, as JavaScript writes NaN."""
 
-    cpu_usage = f.Number(0, 100_000)
-    ram_free_mb = f.Number(0, 2**40)
-    ram_total_mb = f.Number(0, 2**40)
-    status = f.Text(validate=validate.Length(max=32))
+    cpu_usage = f.Number(0, 100_000, allow_none=True)
+    ram_free_mb = f.Number(0, 2**40, allow_none=True)
+    ram_total_mb = f.Number(0, 2**40, allow_none=True)
+    status = f.Text(validate=validate.Length(max=32), allow_none=True)
     docker_containers = f.Number(0, 2**31, allow_none=True)
     docker_cpu_usage = f.Number(0, 2**31, allow_none=True)
     docker_memory_mb = f.Number(0, 2**40, allow_none=True)
@@ -39,11 +39,13 @@ class Registration(WorkerFacts):
     """A worker that begins to work."""
 
     hostname = f.Text(required=True, validate=validate.Length(1, 255))
-    os = f.Text(validate=validate.Length(max=255))
-    cpu_count = f.Number(0, 65_536)
-    version = f.Text(validate=validate.Length(max=64))
-    labels = ma.fields.List(f.Text(validate=LABEL), validate=validate.Length(max=50))
-    max_jobs = f.Whole(0, 100_000)
+    os = f.Text(validate=validate.Length(max=255), allow_none=True)
+    cpu_count = f.Number(0, 65_536, allow_none=True)
+    version = f.Text(validate=validate.Length(max=64), allow_none=True)
+    labels = ma.fields.List(
+        f.Text(validate=LABEL), validate=validate.Length(max=50), allow_none=True
+    )
+    max_jobs = f.Whole(0, 100_000, allow_none=True)
 
 
 class Heartbeat(WorkerFacts):
