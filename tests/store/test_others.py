@@ -215,6 +215,17 @@ def test_a_lock_of_somebody_who_died_runs_out(any_store: Store) -> None:
     assert not any_store.locks.acquire("c", now=later, hold=HOLD)
 
 
+def test_a_lock_of_somebody_who_died_before_the_clock_was_set_back_is_free(
+    any_store: Store,
+) -> None:
+    """Until the clock had caught up there was no pass."""
+    locks = any_store.locks
+    assert locks.acquire("a", now=NOW + timedelta(hours=1), hold=HOLD)
+    assert locks.acquire("b", now=NOW, hold=HOLD)
+    assert not locks.acquire("c", now=NOW - HOLD, hold=HOLD), "clocks of two hosts differ a little"
+    assert not locks.release("b"), "its flag is up"
+
+
 def test_the_same_key_and_body_give_the_same_ids(any_store: Store) -> None:
     give = any_store.idempotency.ids_for
     assert give("app", "k", b"body", ["j1"]) == ["j1"]

@@ -46,10 +46,12 @@ class LockStore:
     def acquire(self, owner: str, *, now: datetime, hold: timedelta) -> bool:
         """Take the lock, or raise its flag for the holder to see.
 
-        One that is given back between the two is tried again: nobody would see its flag.
+        One that is given back between the two is tried again: nobody would see its flag. One that
+        is held for longer than anybody holds it was taken before the server's clock was set back.
         """
-        free = {**_PASS, "until": {"$lt": now}}
-        held = {**_PASS, "until": {"$gte": now}}
+        longest = now + 2 * hold
+        free = {**_PASS, "$or": [{"until": {"$lt": now}}, {"until": {"$gt": longest}}]}
+        held = {**_PASS, "until": {"$gte": now, "$lte": longest}}
         taken = {"$set": {"owner": owner, "until": now + hold, "again": False}}
         for _ in range(_TRIES):
             try:
