@@ -11,6 +11,7 @@ from taskyard.context import Platform
 from taskyard.documents import to_document
 from taskyard.jobs.states import JobStatus
 from taskyard.overview import SPANS, overview
+from taskyard.scheduler import ticks
 from taskyard.stats.histogram import bucket
 from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, Rollup, floor
 from taskyard.store.client import Store
@@ -72,6 +73,21 @@ def test_counting_again_changes_nothing_and_late_writes_are_counted(
     clock.advance(60)
     tick("statistics")
     assert sum(r.completed for r in minutes(store, clock).values()) == 2
+
+
+@pytest.mark.parametrize("grace_seconds", [600, 7 * 24 * 3600])
+def test_an_end_that_was_told_as_late_as_it_may_be_is_counted(
+    store: Store, clock: TestClock, with_settings: Callable[..., Platform], grace_seconds: float
+) -> None:
+    """A job may take so long to deliver what it left, and ended before that."""
+    platform = with_settings(finish_grace_seconds=grace_seconds)
+    at = clock.now()
+    for _ in range(20):
+        ticks.run(platform, "statistics")
+        clock.advance(30)
+    ended(store, at, JobStatus.COMPLETED)
+    ticks.run(platform, "statistics")
+    assert sum(r.completed for r in minutes(store, clock).values()) == 1
 
 
 def test_after_an_outage_nothing_is_missing(store: Store, clock: TestClock, tick: Tick) -> None:

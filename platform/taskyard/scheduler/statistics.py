@@ -10,7 +10,8 @@ from taskyard.settings import Settings
 from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, floor, merge
 from taskyard.store.client import Store
 
-#: A minute is counted until it is so old: ends are written a little after the instant they carry.
+#: A minute is counted until it is so old, or longer where a job may take longer to deliver what it
+#: left: ends are written after the instant they carry.
 SETTLED_AFTER = timedelta(minutes=2)
 
 #: What one tick counts at most; after an outage the next ticks go on, so far back.
@@ -31,7 +32,7 @@ def tick(store: Store, settings: Settings) -> StatisticsReport:
     now = store.clock.now()
     queued = _look(store, settings, now)
     counted = 0
-    for begin, end in _parts(*_due(store, now)):
+    for begin, end in _parts(*_due(store, settings, now)):
         minutes = store.stats.count(begin, end)
         store.stats.save(MINUTE, minutes)
         _merge(store, begin, parts=MINUTE, whole=TEN_MINUTES)
@@ -50,11 +51,13 @@ def _parts(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]
         begin = ends
 
 
-def _due(store: Store, now: datetime) -> tuple[datetime, datetime]:
+def _due(store: Store, settings: Settings, now: datetime) -> tuple[datetime, datetime]:
+    delivered = timedelta(seconds=settings.finish_grace_seconds) + MINUTE
+    settled = min(max(SETTLED_AFTER, delivered), AT_ONCE / 2)
     earliest = floor(now - CAUGHT_UP, TEN_MINUTES)
     end = floor(now, MINUTE) + MINUTE
     until = store.stats.counted_until(not_before=earliest, now=end) or now
-    begin = max(earliest, floor(until - SETTLED_AFTER, MINUTE))
+    begin = max(earliest, floor(until - settled, MINUTE))
     return begin, min(end, begin + AT_ONCE)
 
 
