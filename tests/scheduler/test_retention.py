@@ -190,6 +190,20 @@ def test_what_is_left_of_a_file_that_was_never_finished_is_collected(
     assert platform.store.database["files.begun"].count_documents({}) == 0
 
 
+def test_a_tick_ends_soon_however_many_files_were_never_finished(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep waits for it, and holds itself back when it comes late."""
+    monkeypatch.setattr(retention, "SLICE_SECONDS", 0)
+    begun = platform.store.database["files.begun"]
+    begun.insert_many([{"_id": f"file-{n}", "at": clock.now()} for n in range(25)])
+    clock.advance(2 * DAY)
+    left = [25]
+    while retention.tick(platform.store, platform.settings).more:
+        left.append(begun.count_documents({}))
+    assert left == [25, 15, 5, 0]
+
+
 def test_workers_that_are_long_gone_are_forgotten(
     platform: Platform, clock: TestClock, tick: Callable[[str], None]
 ) -> None:

@@ -22,6 +22,9 @@ SLICE_SECONDS = 1.0
 #: Jobs and files that are looked at between two looks at the clock.
 AT_ONCE = 200
 
+#: The same of files that were never finished: nobody knows how much there is of each.
+UNFINISHED = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionReport:
@@ -82,7 +85,11 @@ def _remove_files(store: Store, settings: Settings, now: datetime, ends: float) 
 
     How many were removed in time, and whether there are more.
     """
-    removed = store.files.collect_unfinished(begun_before=now - SENT_WITHIN, limit=AT_ONCE)
+    removed, begun_before = 0, now - SENT_WITHIN
+    while some := store.files.collect_unfinished(begun_before=begun_before, limit=UNFINISHED):
+        removed += some
+        if time.monotonic() > ends:
+            return removed, True
     more = True
     while more:
         expired = store.files.expired(now, limit=AT_ONCE)
