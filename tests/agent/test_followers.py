@@ -36,7 +36,7 @@ class Kept:
     def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
         self.said.append((key, f"{code} {b''.join(printed).decode().strip()}".strip()))
 
-    def failed(self, key: str, reason: str) -> None:
+    def failed(self, key: str, reason: str, *, is_full: bool = False) -> None:
         self.said.append((key, reason))
 
     def lapsed(self, key: str) -> None:

@@ -49,7 +49,7 @@ AGENT = textwrap.dedent(
     class Ends:
         def opened(self, key, pipes): pass
         def exited(self, key, code, printed): print("exited", key, code, flush=True)
-        def failed(self, key, reason): print("failed", key, reason, flush=True)
+        def failed(self, key, reason, is_full=False): print("failed", key, reason, flush=True)
         def lapsed(self, key): print("lapsed", key, flush=True)
 
     loop = Loop()
@@ -342,6 +342,28 @@ def test_an_agent_that_has_no_keeper_takes_nothing_for_a_while(
         worker = bench.store.workers.get("w1")
         assert "could not be started" in str(worker.trouble(bench.store.clock.now()))
     eventually(keepers)
+    assert bench.run("true").status == "COMPLETED"
+
+
+@pytest.mark.parametrize("is_follower", [False, True])
+def test_a_host_that_has_no_room_for_a_line_rests_and_the_attempt_has_not_been(
+    bench: Bench, is_follower: bool
+) -> None:
+    """Its jobs were failed four times within a second or two, and so for good."""
+    cpu = 8.0 if is_follower else 0.1
+    (lead,) = bench.take("echo begun; sleep 600", required_cpu=cpu)
+    eventually(lambda: bench.printed(lead))
+    (keeper,) = keepers()
+    soft, hard = resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (3, hard))
+    (lease,) = bench.take("echo hi", required_cpu=cpu, max_retries=0)
+    bench.runner.cancel(lead)
+    back = bench.await_status(lease, "QUEUED")
+    assert (back.attempts, back.history[-1]["verb"]) == (0, "release")
+    assert "Too many open files" in back.history[-1]["reason"]
+    worker = bench.store.workers.get("w1")
+    assert "Too many open files" in str(worker.trouble(bench.store.clock.now()))
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (soft, hard))
     assert bench.run("true").status == "COMPLETED"
 
 

@@ -40,9 +40,8 @@ class Attempt:
     output: OutputBuffer
     deadline: float
     lines: deque[str] = field(default_factory=deque)
-    #: Whether one of its lines runs now, and whether any has.
+    #: Whether one of its lines runs now.
     running: bool = False
-    has_run: bool = False
     #: Its processes were killed without waiting for their end: they may write a moment longer.
     killed: bool = False
     #: Pipes that are still open: file descriptor -> stream.
@@ -79,10 +78,14 @@ class Attempt:
         return not self.stopping and not self.exit_code and bool(self.lines)
 
     @property
+    def is_at_first_line(self) -> bool:
+        """Whether the line that was asked for last is its first."""
+        return len(self.lines) + 1 >= len(self.job.lines)
+
+    @property
     def lost_its_folder(self) -> bool:
         """Whether the next line has no folder to run in, and one before it may have done that."""
-        is_first = len(self.lines) + 1 >= len(self.job.lines)
-        return not (is_first or os.access(self.workspace.folder, os.X_OK))
+        return not (self.is_at_first_line or os.access(self.workspace.folder, os.X_OK))
 
     def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
         """Begin to end it: SIGTERM to the group, a grace, SIGKILL. The first reason stays."""

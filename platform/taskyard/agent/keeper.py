@@ -16,6 +16,7 @@ the pipes of any other are handed to the agent, as file descriptors beside a mes
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -34,6 +35,9 @@ from taskyard.agent.line import Line
 
 #: The longest message: a line of a command with its environment.
 MESSAGE_BYTES = 512 * 1024
+
+#: The host has no process, memory or file left, whatever the line is.
+_IS_FULL = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 #: Between two looks at processes that were killed and are not gone yet.
 _LOOK_SECONDS = 0.02
@@ -121,7 +125,8 @@ class Keeper:
                 message["line"], message["cwd"], message["env"], files=self._files
             )
         except (OSError, ValueError) as error:
-            self._tell("failed", key, error=str(error))
+            is_full = isinstance(error, OSError) and error.errno in _IS_FULL
+            self._tell("failed", key, error=str(error), is_full=is_full)
             return False
         self._lines[key] = Line(
             key=key,

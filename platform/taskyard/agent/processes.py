@@ -51,8 +51,10 @@ class Ends(Protocol):
         stderr, where that was not in its pipes.
         """
 
-    def failed(self, key: str, reason: str) -> None:
-        """The line could not be started, or its keeper died and took it along."""
+    def failed(self, key: str, reason: str, *, is_full: bool = False) -> None:
+        """The line could not be started, maybe because the host is full; or its keeper died and
+        took it along.
+        """
 
     def lapsed(self, key: str) -> None:
         """The deadline passed: it was killed, or not started."""
@@ -183,7 +185,7 @@ class Processes:
                 self._ends.exited(key, message["code"], printed)
             case "failed":
                 self._running.pop(key, None)
-                self._ends.failed(key, message["error"])
+                self._ends.failed(key, message["error"], is_full=message.get("is_full", False))
             case "lapsed":
                 self._ends.lapsed(key)
 

@@ -92,7 +92,7 @@ class Running:
                 after=after,
             )
         except OSError as error:
-            if isinstance(error, ConnectionError) and not attempt.has_run:
+            if isinstance(error, ConnectionError) and attempt.is_at_first_line:
                 # Its keeper is gone before it heard of it: no attempt is used up by that.
                 missing = self.processes.missing
                 self._endings.send_back(held, missing or "its keeper process died", rest=missing)
@@ -171,13 +171,17 @@ class Running:
         if not self._next_line(held, attempt):
             self.starts.over(held.key)
 
-    def failed(self, key: str, reason: str) -> None:
+    def failed(self, key: str, reason: str, *, is_full: bool = False) -> None:
         """A line could not be started, or was taken along by its keeper's death."""
         held = self._held.get(key)
+        rest = reason if is_full else ""
         if held and held.lead:
-            self.starts.failed(held, reason)
+            self.starts.failed(held, reason, rest)
             return
-        if held and held.attempt and held.attempt.lost_its_folder:
+        if held and held.attempt and rest and held.attempt.is_at_first_line:
+            # It has not been: no attempt is used up by that.
+            self._endings.send_back(held, reason, rest=rest)
+        elif held and held.attempt and held.attempt.lost_its_folder:
             held.attempt.stopping = Outcome(
                 cause=Cause.EXIT, detail="its working folder was gone after one of its lines"
             )
@@ -209,7 +213,7 @@ class Running:
         return True
 
     def _runs(self, held: Held, attempt: Attempt) -> None:
-        attempt.running = attempt.has_run = True
+        attempt.running = True
         if not attempt.lines:
             self.starts.leads(held)
 

@@ -97,11 +97,13 @@ class Starts:
         self._leads.pop(held.key, None)
         self._running.processes.withdraw(held.key)
 
-    def failed(self, held: Held, reason: str) -> None:
-        """What was to follow another's line has not begun and will not."""
+    def failed(self, held: Held, reason: str, rest: str = "") -> None:
+        """What was to follow another's line has not begun and will not; ``rest`` is why nothing can
+        be spawned here now.
+        """
         self._leads.pop(held.key, None)
         self._turns.step_aside(held)
-        self._endings.send_back(held, held.unwanted or reason)
+        self._endings.send_back(held, held.unwanted or reason, rest=rest)
 
     def _start(self, held: Held) -> None:
         """On a helper."""
