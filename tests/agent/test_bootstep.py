@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,3 +40,36 @@ def test_it_waits_where_mongodb_goes_away_before_the_agent_has_registered(
         assert platform.store.workers.get("w1").health == "OK"
     finally:
         step.terminate(worker)
+
+
+@pytest.mark.parametrize(
+    ("owner", "begins", "refusal"),
+    [
+        (subprocess.Popen, "__init__", BlockingIOError(errno.EAGAIN, "no process")),
+        (threading.Thread, "start", RuntimeError("can't start new thread")),
+    ],
+)
+def test_an_agent_that_the_host_does_not_let_start_says_so_and_is_given_no_job(
+    with_settings: Callable[..., Platform],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    owner: type,
+    begins: str,
+    refusal: Exception,
+) -> None:
+    """It stood there as a healthy worker, and was given the jobs of others for their deadlines."""
+    platform = with_settings(workspace_dir=tmp_path)
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise refusal
+
+    monkeypatch.setattr(owner, begins, refuse)
+    queues = SimpleNamespace(select_add=lambda _: None)
+    app = SimpleNamespace(platform=lambda: platform, amqp=SimpleNamespace(queues=queues))
+    worker = SimpleNamespace(app=app, hostname="w1")
+    with pytest.raises(SystemExit) as ended:
+        AgentStep(worker).start(worker)
+    assert ended.value.code == 2
+    assert f"left for an agent: {refusal}" in capsys.readouterr().err
+    assert platform.store.workers.get("w1").health == "OFFLINE"

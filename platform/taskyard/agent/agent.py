@@ -15,6 +15,7 @@ from taskyard.agent.stages import Stages
 from taskyard.agent.turns import Turns
 from taskyard.agent.workspace import WorkspaceRoot, root_of
 from taskyard.context import Platform
+from taskyard.errors import ConfigurationError
 from taskyard.jobs.model import Lease
 
 
@@ -42,12 +43,18 @@ class Agent:
     def start(self) -> None:
         """Register, and run what is assigned. Where MongoDB is away that is raised, and nothing has
         begun.
+
+        Raises ConfigurationError where the host has no room for it.
         """
         self._presence.register()
-        self.runner.start(freed=self._claims.freed)
-        self._presence.start()
-        self._claims.start()
-        self._stop_offers = self._platform.store.offers.listen(self.worker_id, self._claims)
+        try:
+            self._begin()
+        except (OSError, RuntimeError) as error:
+            # Nobody is to give it jobs now.
+            self.drain(grace_seconds=0)
+            raise ConfigurationError(
+                f"This host has no process, thread or file left for an agent: {error}"
+            ) from None
         events.emit("agent.started", worker=self.worker_id)
 
     def offer(self, lease: Lease) -> None:
@@ -66,3 +73,9 @@ class Agent:
         self.runner.drain(grace)
         self._presence.stop()
         events.emit("agent.stopped", worker=self.worker_id)
+
+    def _begin(self) -> None:
+        self.runner.start(freed=self._claims.freed)
+        self._presence.start()
+        self._claims.start()
+        self._stop_offers = self._platform.store.offers.listen(self.worker_id, self._claims)
