@@ -11,12 +11,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import signals
 from pymongo.errors import AutoReconnect
 
 from taskyard.agent import bootstep
 from taskyard.agent.bootstep import AgentStep
 from taskyard.context import Platform
 from taskyard.store.workers import WorkerStore
+
+
+def _worker(platform: Platform) -> tuple[SimpleNamespace, AgentStep]:
+    """As much of a Celery worker as the agent needs, and the agent in it."""
+    queues = SimpleNamespace(select_add=lambda _: None)
+    app = SimpleNamespace(platform=lambda: platform, amqp=SimpleNamespace(queues=queues))
+    worker = SimpleNamespace(app=app, hostname="w1")
+    return worker, AgentStep(worker)
 
 
 def test_it_waits_where_mongodb_goes_away_before_the_agent_has_registered(
@@ -31,10 +40,7 @@ def test_it_waits_where_mongodb_goes_away_before_the_agent_has_registered(
 
     monkeypatch.setattr(WorkerStore, "register", away_at_first)
     monkeypatch.setattr(bootstep, "_RETRY_SECONDS", 0)
-    queues = SimpleNamespace(select_add=lambda _: None)
-    app = SimpleNamespace(platform=lambda: platform, amqp=SimpleNamespace(queues=queues))
-    worker = SimpleNamespace(app=app, hostname="w1")
-    step = AgentStep(worker)
+    worker, step = _worker(platform)
     try:
         step.start(worker)
         assert platform.store.workers.get("w1").health == "OK"
@@ -65,11 +71,29 @@ def test_an_agent_that_the_host_does_not_let_start_says_so_and_is_given_no_job(
         raise refusal
 
     monkeypatch.setattr(owner, begins, refuse)
-    queues = SimpleNamespace(select_add=lambda _: None)
-    app = SimpleNamespace(platform=lambda: platform, amqp=SimpleNamespace(queues=queues))
-    worker = SimpleNamespace(app=app, hostname="w1")
+    worker, step = _worker(platform)
     with pytest.raises(SystemExit) as ended:
-        AgentStep(worker).start(worker)
+        step.start(worker)
     assert ended.value.code == 2
     assert f"left for an agent: {refusal}" in capsys.readouterr().err
+    assert platform.store.workers.get("w1").health == "OFFLINE"
+
+
+def test_an_agent_is_drained_on_a_host_that_has_no_thread_left(
+    with_settings: Callable[..., Platform], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = with_settings(workspace_dir=tmp_path)
+    worker, step = _worker(platform)
+    step.start(worker)
+
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "drain":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    signals.worker_shutting_down.send(sender=None)
+    step.stop(worker)
     assert platform.store.workers.get("w1").health == "OFFLINE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +52,8 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
         self._begin_drain()
         if self._draining:
             self._draining.join()
+        elif self.agent:
+            self.agent.drain()
 
     def terminate(self, _worker: Any) -> None:
         """Leave at once: what runs is stopped and given to others."""
@@ -60,8 +63,11 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
     def _begin_drain(self, **_: Any) -> None:
         """The grace begins with the signal: Celery's consumer takes seconds to notice it."""
         if self.agent and self._draining is None:
-            self._draining = threading.Thread(target=self.agent.drain, name="drain")
-            self._draining.start()
+            draining = threading.Thread(target=self.agent.drain, name="drain")
+            # Where jobs have left no thread on the host, the grace begins with ``stop``.
+            with contextlib.suppress(RuntimeError):
+                draining.start()
+                self._draining = draining
 
 
 def _answered(ask: Callable[[], T]) -> T:
