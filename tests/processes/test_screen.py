@@ -53,6 +53,21 @@ def test_a_name_is_coloured_on_a_terminal(capsys: Capture, monkeypatch: pytest.M
     assert "\x1b[34m      web | \x1b[0mone\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_address_and_token_are_shown_whole_whatever_the_width(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    screen = Screen()
+    connection = Connection(token="tyk_a_b")
+    screen.welcome(Access(connection=connection, sign_in_link="", is_new=True))
+    screen.step("ready")
+    shown = capsys.readouterr()
+    assert f"Taskyard is up  {connection.url}\n" in shown.out
+    assert "tyk_a_b  (shown once" in shown.out
+    assert "ready" in shown.err
+
+
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[str]]:
     """Runs a program as a child until it ends; returns the lines that were passed on."""

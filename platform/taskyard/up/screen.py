@@ -35,6 +35,9 @@ class Screen:
         self._began = time.monotonic()
         self._stderr = _Console(stderr=True, highlight=False, soft_wrap=True)
         self._stdout = _Console(highlight=False, soft_wrap=True)
+        for console in (self._stderr, self._stdout):
+            # With COLUMNS=0 nothing would be shown, and the token is shown once.
+            console.width = max(1, console.width)
         self._show_logs = False
 
     def step(self, text: str) -> None:
