@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import sys
+import termios
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +21,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_threshold", "_render"):
+    for name in ("_threshold", "_render", "_patience_ms"):
         monkeypatch.setattr(logs, name, getattr(logs, name))
 
 
@@ -116,3 +121,46 @@ def test_a_log_that_was_closed_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(sys, "stderr", closed)
         logs.configure("INFO", "json")
     events.emit("job.started", job="job-1")
+
+
+def _stuck_pipe() -> tuple[int, int, Callable[[], object]]:
+    """A pipe that is full, and what reads it."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"!" * select.PIPE_BUF)
+    os.set_blocking(writer, True)
+    return reader, writer, lambda: os.read(reader, 2**20)
+
+
+def _stopped_terminal() -> tuple[int, int, Callable[[], object]]:
+    """A terminal that somebody has stopped, and what lets it go on."""
+    reader, writer = os.openpty()
+    termios.tcflow(writer, termios.TCOOFF)
+    return reader, writer, lambda: termios.tcflow(writer, termios.TCOON)
+
+
+@pytest.mark.parametrize("stuck", [_stuck_pipe, _stopped_terminal])
+def test_a_log_that_nobody_reads_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, stuck: Callable[[], tuple[int, int, Callable[[], object]]]
+) -> None:
+    reader, writer, go_on = stuck()
+    with os.fdopen(writer, "w", buffering=1) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        logs.configure("INFO", "json")
+        says = threading.Thread(
+            target=events.emit, args=["job.lost"], kwargs={"much": "x" * 5000}, daemon=True
+        )
+        says.start()
+        says.join(10)
+        stopped = says.is_alive()
+        go_on()
+        says.join()
+        events.emit("job.started")
+        said = os.read(reader, 2**20)
+        monkeypatch.undo()
+    os.close(reader)
+    assert not stopped
+    assert b"job.lost" not in said
+    assert b"job.started" in said

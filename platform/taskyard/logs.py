@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import re
+import select
 import sys
 import time
 import traceback
@@ -24,6 +25,12 @@ _LEVELS = logging.getLevelNamesMapping()
 _PLAIN = re.compile(r"[^\s='\"\x00-\x1f\x7f-\x9f]+")
 
 _COLOURS = {"info": "32", "warning": "33", "error": "31"}
+
+#: A pipe that takes anything takes a page, and a character is at most four bytes.
+_SURE_CHARACTERS = select.PIPE_BUF // 4
+
+#: How long a reader may be late.
+_PATIENCE_MS = 200
 
 _encode = json.JSONEncoder(default=repr).encode
 
@@ -49,8 +56,30 @@ def write(
     line = _render(level, event, facts, trace) + "\n"
     # A log on a full disk, or whose reader has gone, must not undo what was done.
     with contextlib.suppress(OSError, ValueError):
-        # One write, so that the lines of several threads stay whole.
-        sys.stderr.write(line)
+        # One write, so that the lines of several threads stay whole; only what is longer than a
+        # pipe takes for sure is in pieces.
+        for start in range(0, len(line), _SURE_CHARACTERS):
+            if not _is_read():
+                return
+            sys.stderr.write(line[start : start + _SURE_CHARACTERS])
+            sys.stderr.flush()
+
+
+def _is_read() -> bool:
+    """Whether stderr takes more now. A terminal that somebody has stopped (Ctrl-S), or a pipe that
+    nobody reads, would stop whoever writes: the line is lost instead.
+    """
+    global _patience_ms
+    try:
+        end = sys.stderr.fileno()
+    except (OSError, ValueError):
+        return True  # no file at all
+    poll = select.poll()
+    poll.register(end, select.POLLOUT)
+    taken = bool(poll.poll(_patience_ms))
+    # Who reads late is waited for, who does not read is not waited for again.
+    _patience_ms = _PATIENCE_MS if taken else 0
+    return taken
 
 
 def _as_json(level: str, event: str, facts: Mapping[str, object], trace: str) -> str:
@@ -86,5 +115,6 @@ def _now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+_patience_ms = _PATIENCE_MS
 _threshold = logging.INFO
 _render: Render = _as_text
