@@ -410,6 +410,22 @@ def test_an_agent_may_open_all_files_it_can_and_its_jobs_what_it_came_with(tmp_p
     assert (tmp_path / "hard").read_text() == f"{hard}\n"
 
 
+def test_an_agent_that_has_ended_leaves_the_limit_of_files_as_it_was() -> None:
+    """Celery starts itself anew in the same process, and jobs would have another limit."""
+    script = (
+        "import resource\n"
+        "from taskyard.agent.loop import Loop\n"
+        "from taskyard.agent.processes import Processes\n"
+        "processes = Processes(Loop(), None)\n"
+        "processes.start()\n"
+        "processes.stop()\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    command = ["sh", "-c", 'ulimit -Sn 512; exec "$@"', "-", sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.stdout == "512\n"
+
+
 def _with_keeper(agent: subprocess.Popen[bytes]) -> list[int]:
     (keeper,) = psutil.Process(agent.pid).children()
     return [agent.pid, keeper.pid]

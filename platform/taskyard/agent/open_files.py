@@ -22,6 +22,13 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def restore_limit() -> None:
+    """Undo that, for what takes this process over: Celery starts itself anew in it at SIGHUP."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (AT_START, hard))
+
+
 @contextlib.contextmanager
 def limited(most: int) -> Iterator[None]:
     """What is started within this may have so many open; what is open here stays so."""

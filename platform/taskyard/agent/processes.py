@@ -149,6 +149,7 @@ class Processes:
         """End the keeper with all that it still keeps."""
         self._stopped = True
         self._drop_keeper()
+        open_files.restore_limit()
 
     def _drop_keeper(self) -> None:
         channel, self._channel = self._channel, None
