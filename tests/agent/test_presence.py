@@ -14,6 +14,7 @@ import pytest
 
 from taskyard import operations
 from taskyard.agent.agent import Agent
+from taskyard.agent.presence import Presence
 from taskyard.context import Platform
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.states import JobStatus
@@ -171,6 +172,39 @@ def test_an_agent_that_was_started_anew_elsewhere_takes_no_hint_of_the_other_one
     earlier.agent.offer(lease_of(job))
     ended = eventually(lambda: later.ended(job.job_id))
     assert [entry["verb"] for entry in ended.history] == ["assign", "start", "complete"]
+
+
+def test_an_agent_knows_at_once_that_another_took_its_place(
+    start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its next heartbeat it ran what was the other one's, and then had to stop it."""
+    monkeypatch.setattr(Presence, "_give_up", lambda *_: None)
+    earlier = start()
+    later = start()
+    eventually(lambda: earlier.agent._claims.is_replaced)
+    job = factories.assigned_job("w1", now=later.platform.store.clock.now(), command="pwd")
+    later.platform.store.jobs.submit([job])
+    earlier.agent.offer(lease_of(job))
+    eventually(lambda: later.ended(job.job_id))
+    assert "/agent1/" in later.printed(job.job_id)
+
+
+def test_an_agent_whose_life_is_over_says_so_once(
+    start: Callable[..., Host],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    give_up, times = Presence._give_up, list[str]()
+
+    def counted(presence: Presence, reason: str) -> None:
+        give_up(presence, reason)
+        times.append(reason)
+
+    monkeypatch.setattr(Presence, "_give_up", counted)
+    start()
+    start()
+    eventually(lambda: len(times) > 1)
+    assert capsys.readouterr().err.count("agent.gave_up") == 1
 
 
 def test_an_agent_that_is_stopped_leaves_the_one_that_took_its_place_as_it_is(

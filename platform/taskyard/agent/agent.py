@@ -59,7 +59,7 @@ class Agent:
 
     def offer(self, lease: Lease) -> None:
         """Run an assigned job, unless this life of the agent is over: then it is another's."""
-        if not self._presence.is_over:
+        if not (self._presence.is_over or self._claims.is_replaced):
             self.runner.offer(lease)
 
     def drain(self, grace_seconds: float | None = None) -> None:

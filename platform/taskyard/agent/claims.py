@@ -102,6 +102,11 @@ class Claims:
         """This agent as it is stored, until more is told; None while nobody tells."""
         self._lookout.known = worker
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another process has registered under this agent's id, as far as was told."""
+        return self._lookout.is_replaced
+
     def look(self) -> None:
         """Look at the queue: something may be there that was not offered."""
         self._wake.set()

@@ -58,6 +58,11 @@ class Lookout:
         #: This agent as the stream of offers last told.
         self.known: Worker | None = None
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another life of it was told of."""
+        return self.known is not None and self.known.boot != self._boot
+
     def known_own(self) -> Worker | None:
         """This agent before whatever is told next; None while it may take nothing."""
         return self._if_free(self.known) if self.known else self.own()

@@ -173,8 +173,9 @@ class Presence:
 
     def _give_up(self, reason: str) -> None:
         """What it runs is stopped and given back at once, not only when its leases end."""
+        if not self.is_over:
+            events.warn("agent.gave_up", worker=self.worker_id, reason=reason)
         self.is_over = True
-        events.warn("agent.gave_up", worker=self.worker_id, reason=reason)
         self._jobs.give_back(f"its worker {reason}")
 
     def _measured_load(self) -> dict[str, Any]:
