@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from taskyard.jobs import lifecycle, refusal
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import REFUSALS_KEPT, Write
+from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
-from taskyard.jobs.transition import Moment
+from taskyard.jobs.transition import Moment, Outcome, Transition
 from tests.factories import NOW, after, assigned_job, job_in, running_job
 
 LATER = Moment(now=NOW + timedelta(hours=1))
@@ -58,6 +61,26 @@ def test_a_start_after_the_cancel_is_late() -> None:
 def test_the_holders_own_word_said_again_is_not_late(write: Write) -> None:
     ended = job_in(JobStatus.COMPLETED)
     assert not refusal.is_late(ended, lease_of(ended), write)
+
+
+@pytest.mark.parametrize(
+    "give_back",
+    [
+        partial(lifecycle.release, reason="drain"),
+        partial(lifecycle.finish, outcome=Outcome(cause=Cause.AGENT, detail="disk")),
+    ],
+)
+def test_so_is_what_crosses_the_holders_word_that_it_gives_the_job_back(
+    give_back: Callable[..., Transition],
+) -> None:
+    job = running_job()
+    lease = lease_of(job)
+    queued = after(job, give_back(job, lease, at=LATER))
+    assert queued.status == "QUEUED"
+    late = {write for write in Write if refusal.is_late(queued, lease, write)}
+    assert late == {Write.OUTPUT}
+    noted = refused(queued, lease, Write.OUTPUT)
+    assert not refusal.is_late(noted, lease, Write.HEARTBEAT)
 
 
 def test_output_after_the_end_is_late_even_of_the_holder() -> None:

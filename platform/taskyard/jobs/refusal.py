@@ -20,6 +20,9 @@ REFUSALS_KEPT = 10
 #: Verbs that end an attempt over its holder's head.
 _BY_OTHERS = frozenset({Verb.EXPIRE, Verb.CANCEL})
 
+#: Verbs by which the holder alone sends a job back to the queue; a time-out may be the sweep's.
+_BY_HOLDER = frozenset({Verb.FAIL, Verb.RELEASE})
+
 
 class Write(StrEnum):
     """What an agent may write for an attempt; the label of the counter of refused writes."""
@@ -36,11 +39,23 @@ def is_late(job: Job, lease: Lease, write: Write) -> bool:
     """Whether the write is of an attempt that is over.
 
     The holder's own word said again is none (a result whose answer was lost, a heartbeat that
-    crossed its result), but output after the end is lost, so it is.
+    crossed its result or the word that it gives the job back), but output after the end is lost,
+    so it is.
     """
     if not lease.covers(job):
-        return True
+        return write is Write.OUTPUT or not _was_let_go(job, lease)
     return job.is_terminal and (write is Write.OUTPUT or not ended_by_holder(job))
+
+
+def _was_let_go(job: Job, lease: Lease) -> bool:
+    """Whether the attempt ended as its holder told, and the job went on without it."""
+    told = [
+        line["verb"]
+        for line in job.history
+        if (line["attempt"], line["worker"]) == (lease.attempt, lease.worker_id)
+        and line["verb"] != Verb.REFUSE
+    ]
+    return bool(told) and told[-1] in _BY_HOLDER
 
 
 def ended_by_holder(job: Job) -> bool:
