@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from taskyard.agent import job_python
 from taskyard.agent.agent import Agent
 from taskyard.agent.workspace import SURE_SECONDS, WorkspaceRoot, root_of
 from taskyard.context import Platform
@@ -96,6 +97,20 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def test_nothing_is_left_of_a_workspace_that_cannot_be_laid_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = WorkspaceRoot(tmp_path / "root")
+
+    def full(_base: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_python, "lay_out", full)
+    with pytest.raises(OSError, match="No space left"):
+        root.create("job-1-a", 1)
+    assert list((tmp_path / "root").iterdir()) == []
 
 
 def _deep(folder: Path, depth: int) -> None:

@@ -141,7 +141,12 @@ class WorkspaceRoot:
                 spare.remove()
         # It may have been cleared away too, while no job was in it.
         _make(self._root)
-        return _laid_out(base)
+        try:
+            return _laid_out(base)
+        except OSError:
+            # A full disk: half of one would stay until the agent starts anew.
+            removal.remove(base)
+            raise
 
     def keep(self, workspace: Workspace) -> bool:
         """Its job is over: keep it for another if it is as it was, else it is to be removed."""
