@@ -573,6 +573,10 @@ def test_the_old_listing_is_410_and_says_where_it_went(api: FlaskClient) -> None
         ({"hostname": None}, "hostname"),
         ({"hostname": ["a"]}, "hostname"),
         ({"workerId": {"$ne": 1}}, "workerId"),
+        ({"workerId": "."}, "workerId"),
+        ({"workerId": ".."}, "workerId"),
+        ({"workerId": "/w1"}, "workerId"),
+        ({"workerId": "w1\n"}, "workerId"),
         ({"cpuCount": -1}, "cpuCount"),
         ({"ramTotalMb": "lots"}, "ramTotalMb"),
     ],
@@ -580,6 +584,7 @@ def test_the_old_listing_is_410_and_says_where_it_went(api: FlaskClient) -> None
 def test_a_bad_registration_names_its_field(
     agent: HttpAgent, fields: dict[str, Any], field: str
 ) -> None:
+    """One that no address can name could be neither drained nor deleted."""
     answer = agent.register(**fields)
     assert answer.status_code == 422
     assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]

@@ -17,6 +17,14 @@ def _one_document(text: str) -> None:
         raise ma.ValidationError(f"Longer than {_CHUNK_BYTES} bytes.")
 
 
+def _addressable(text: str) -> None:
+    """Refuse the id of a worker that could be neither drained nor deleted: it is in an address."""
+    if not text.isprintable() or text.startswith("/") or text in (".", ".."):
+        raise ma.ValidationError(
+            "Must have characters that can be shown, not begin with / and not be . or .. alone."
+        )
+
+
 class WorkerName(Lenient):
     """Names a worker."""
 
@@ -25,6 +33,8 @@ class WorkerName(Lenient):
 
 class WorkerFacts(WorkerName):
     """What a worker says of itself. What it does not know is null, as JavaScript writes NaN."""
+
+    worker_id = f.Text(required=True, validate=[ID, _addressable])
 
     cpu_usage = f.Number(0, 100_000, allow_none=True)
     ram_free_mb = f.Number(0, 2**40, allow_none=True)
