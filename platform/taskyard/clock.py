@@ -16,6 +16,9 @@ RESYNC_SECONDS = 5.0
 #: A report that is off by less than this, beside the time that it took, tells of no other clock.
 TOLERANCE = timedelta(milliseconds=20)
 
+#: An instant of ours that is so far ahead of the server's clock is from before that was set back.
+SET_BACK_MS = 60_000
+
 #: Pause after a measurement that failed: each may take its time while there is no primary.
 RETRY_SECONDS = 1.0
 

@@ -19,7 +19,7 @@ from taskyard.store.indexes import ensure_indexes
 from taskyard.store.queries import JobFilter
 from taskyard.store.searches import Position
 from tests import factories
-from tests.conftest import Racing
+from tests.conftest import Racing, TestClock
 from tests.factories import LEASE, NOW
 
 AT = Moment(now=NOW)
@@ -189,6 +189,24 @@ def test_a_lease_never_moves_back_nor_past_the_jobs_timeout(store: Store) -> Non
         store.jobs.renew("w1", leases, now=NOW, lease=timedelta(hours=1), grace=LEASE)
     limit = job.started_at + timedelta(seconds=10) + LEASE
     assert store.jobs.get(job.job_id).lease_until == limit
+
+
+@pytest.mark.parametrize("how", ["renew", "renew_seen", "show_life"])
+def test_a_lease_from_before_the_clock_was_set_back_is_one_from_now_on(
+    store: Store, clock: TestClock, how: str
+) -> None:
+    """Nobody would have missed its worker until the clock had caught up."""
+    now = clock.now()
+    kind = "celery" if how == "renew" else "http"
+    job = stored(store, factories.running_job(now=now + timedelta(hours=1), kind=kind))
+    if how == "renew":
+        store.jobs.renew("w1", [lease_of(job)], now=now, lease=LEASE, grace=LEASE)
+    elif how == "renew_seen":
+        holder = factories.worker(kind="http")
+        store.jobs.renew_seen(holder, [job.job_id], now=now, lease=LEASE)
+    else:
+        store.jobs.show_life(job, now=now, lease=LEASE)
+    assert store.jobs.get(job.job_id).lease_until == now + LEASE
 
 
 def test_an_http_agent_renews_what_has_shown_life(store: Store) -> None:

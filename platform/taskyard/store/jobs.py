@@ -13,6 +13,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteConcernError
 
 from taskyard import events
+from taskyard.clock import SET_BACK_MS
 from taskyard.documents import to_document, to_record
 from taskyard.errors import Conflict, NotFound, StaleAttempt
 from taskyard.jobs import counters
@@ -191,7 +192,7 @@ class JobStore:
             "assignedAgentId": worker_id,
             "status": str(JobStatus.RUNNING),
         }
-        self._jobs.update_many(mine, _extension(now + lease, grace))
+        self._jobs.update_many(mine, _extension(now, lease, grace))
         return self._live(mine, now)
 
     def renew_seen(
@@ -210,12 +211,12 @@ class JobStore:
         if job_ids:
             self._jobs.update_many(named, {"$set": {"lastSeenAt": now}})
         seen = {**mine, "lastSeenAt": {"$exists": True}}
-        self._jobs.update_many(seen, _extension(now + lease, lease))
+        self._jobs.update_many(seen, _extension(now, lease, lease))
         return self._live(mine, now)
 
     def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> bool:
         """Note a sign of life of the attempt as read; False when it is over."""
-        stages = [{"$set": {"lastSeenAt": now}}, *_extension(now + lease, lease)]
+        stages = [{"$set": {"lastSeenAt": now}}, *_extension(now, lease, lease)]
         running = statements.still_running(job)
         return self._jobs.update_one(running, stages).matched_count == 1
 
@@ -284,11 +285,18 @@ def _named(leases: Collection[Lease]) -> dict[str, Any]:
     }
 
 
-def _extension(until: datetime, grace: timedelta) -> list[dict[str, Any]]:
-    """A lease only moves forward, and never past the job's own timeout and its grace."""
-    grace_ms = grace.total_seconds() * 1000
+def _extension(now: datetime, lease: timedelta, grace: timedelta) -> list[dict[str, Any]]:
+    """A lease only moves forward, and never past the job's own timeout and its grace.
+
+    One that is further ahead than it can be is from before the server's clock was set back: left
+    there, the job of a worker that dies would not be missed until the clock had caught up.
+    """
+    lease_ms, grace_ms = (span.total_seconds() * 1000 for span in (lease, grace))
     limit = {"$add": ["$startedAt", "$timeoutMs", grace_ms]}
-    return [{"$set": {"leaseUntil": {"$max": ["$leaseUntil", {"$min": [until, limit]}]}}}]
+    renewed = {"$min": [now + lease, limit]}
+    is_ahead = {"$gt": ["$leaseUntil", {"$add": ["$$NOW", lease_ms + SET_BACK_MS]}]}
+    moved = {"$cond": [is_ahead, renewed, {"$max": ["$leaseUntil", renewed]}]}
+    return [{"$set": {"leaseUntil": moved}}]
 
 
 def _tell(transition: Transition, *, won: bool) -> None:

@@ -13,15 +13,14 @@ from pymongo import ReturnDocument, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from taskyard.clock import SET_BACK_MS
+
 _PASS = {"_id": "pass"}
 
 #: A lock that is given back is free for whoever asks, however old the instant that it asks with.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: A mark that is so far ahead of the server's clock was made before that was set back.
-_SET_BACK_MS = 60_000
-
-_IS_AHEAD = {"$gt": ["$at", {"$add": ["$$NOW", _SET_BACK_MS]}]}
+_IS_AHEAD = {"$gt": ["$at", {"$add": ["$$NOW", SET_BACK_MS]}]}
 
 #: Whoever took the lock while we tried began after we asked, and sees what we ask for.
 _TRIES = 3
