@@ -17,6 +17,7 @@ from taskyard.agent import job_python
 from taskyard.agent.agent import Agent
 from taskyard.agent.workspace import SURE_SECONDS, WorkspaceRoot, root_of
 from taskyard.context import Platform
+from taskyard.errors import ConfigurationError
 from tests.helpers import eventually
 
 
@@ -27,6 +28,15 @@ def test_agents_have_workspaces_of_their_own_though_they_share_id_or_folder(
     agents = [("one@host", "a:1/x"), ("one@host", "b:2/x"), ("two@host", "a:1/x")]
     assert len({root_of(*agent, below=below) for agent in agents}) == 3
     assert root_of(*agents[0], below=below) == root_of(*agents[0], below=below)
+
+
+def test_a_host_without_a_temporary_folder_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/tmp"])
+    with pytest.raises(ConfigurationError, match=r"/dev/null/tmp.*TASKYARD_WORKSPACE_DIR"):
+        root_of("one@host", "a:1/x")
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,17 @@ def root_of(worker_id: str, platform_id: str, *, below: Path | None = None) -> P
     configured, else below the system's temporary folder, per user.
 
     Two platforms on one host may both have an agent of that id; each clears its own leftovers.
+    Raises ConfigurationError.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", worker_id)
     digest = hashlib.sha256(platform_id.encode()).hexdigest()[:8]
-    shared = below or Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}"
+    try:
+        shared = below or Path(tempfile.gettempdir()) / f"taskyard-{os.getuid()}"
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.strerror}: each is full, or cannot be written to; "
+            "set TASKYARD_WORKSPACE_DIR to one that can."
+        ) from None
     return shared / f"{safe}-{digest}"
 
 
