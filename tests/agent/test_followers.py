@@ -209,7 +209,7 @@ def test_little_is_what_is_complete_and_fits_a_message(
 ) -> None:
     out, out_end = os.pipe()
     err, err_end = os.pipe()
-    line = Line(job="", key="a", tag=0, pid=0, until=0, pipes=(out, err), shown_at=0)
+    line = Line(job="", key="a", tag=0, began=0, pid=0, until=0, pipes=(out, err), shown_at=0)
     os.write(out_end, printed)
     os.close(out_end)
     if not is_held:

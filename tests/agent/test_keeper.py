@@ -159,6 +159,23 @@ def test_a_daemon_that_has_shed_all_that_tells_whose_it_is_ends_once_no_job_runs
     eventually(lambda: not sleepers("4116"))
 
 
+def test_a_daemon_that_has_shed_all_that_tells_whose_it_is_ends_with_all_that_ran_when_it_began(
+    bench: Bench, daemon: str
+) -> None:
+    """An agent that is busy always runs something."""
+    earlier = bench.offer("echo begun; sleep 60")
+    eventually(lambda: bench.printed(earlier))
+    bench.run(f"{daemon} 4118 low; sleep .3")
+    assert sleepers("4118"), "it may be the earlier one's"
+    later = bench.offer(f"{daemon} 4119 low; sleep .3; echo begun; sleep 60")
+    eventually(lambda: bench.printed(later))
+    bench.runner.cancel(earlier)
+    eventually(lambda: not sleepers("4118"))
+    assert sleepers("4119"), "the daemon of a job that still runs"
+    bench.runner.cancel(later)
+    eventually(lambda: not sleepers("4119"))
+
+
 def test_a_daemon_ends_with_the_timeout_of_its_job(bench: Bench, daemon: str) -> None:
     job = bench.run(f"{daemon} 4103; sleep 60", timeout_ms=1500, max_retries=0)
     assert "timed out" in (job.error_message or "")

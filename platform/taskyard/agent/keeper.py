@@ -119,7 +119,7 @@ class Keeper:
         if now >= until:
             self._tell("failed", key, error="its lease was over before it began")
             return False
-        tag = self._tags.take()
+        tag, began = self._tags.take(), tree.ticks()
         try:
             pid, pipes = lines.start(
                 message["line"], message["cwd"], message["env"], files=self._files
@@ -132,6 +132,7 @@ class Keeper:
             key=key,
             job=message["env"].get(tree.JOB_VARIABLE, ""),
             tag=tag,
+            began=began,
             pid=pid,
             until=until,
             pipes=pipes,
@@ -154,7 +155,7 @@ class Keeper:
 
     def _look_after(self) -> None:
         """Kill what may not live on, and tell of the lines that are over with all they left."""
-        now = time.monotonic()
+        now, one_is_over = time.monotonic(), False
         for line in list(self._lines.values()):
             if now >= line.until and not line.lapsed:
                 line.lapsed, line.asked = True, False
@@ -164,14 +165,24 @@ class Keeper:
                 line.reap(now)
             if line.exit_code is not None and self._is_clear(line, now):
                 del self._lines[line.key]
+                one_is_over = True
                 self._tell_end(line)
                 self._spawn(self._followers.next(line.key))
             elif line.pipes and now >= line.shown_at:
                 self._tell("opened", line.key, fds=line.give_pipes())
-        if not self._lines:
-            # What nothing tells the job of, any more: with no line it is nobody's.
-            tree.send(signal.SIGKILL, self._not_ended(self._children()))
+        if one_is_over or not self._lines:
+            self._end_what_is_nobodys()
         lines.reap_orphans({line.pid for line in self._lines.values()})
+
+    def _end_what_is_nobodys(self) -> None:
+        """Kill what nothing tells the job of, any more, and what no line that lives can have
+        started: it was there before.
+        """
+        shells = {line.pid for line in self._lines.values()}
+        if strays := self._not_ended(pid for pid in self._children() if pid not in shells):
+            oldest = min((line.began for line in self._lines.values()), default=float("inf"))
+            nobodys = [pid for pid in strays if tree.began(pid) < oldest]
+            tree.send(signal.SIGKILL, tree.with_descendants(nobodys))
 
     def _has_grace(self, line: Line) -> bool:
         """Whether something of a line that was asked to end may go on, though its shell has not

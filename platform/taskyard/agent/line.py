@@ -32,6 +32,8 @@ class Line:
     #: Its job by name, as its processes see it; none where there is none.
     job: str
     tag: int
+    #: Nothing of it began before that (``tree.ticks``).
+    began: int
     pid: int
     #: Monotonic instant past which it may not live.
     until: float

@@ -15,6 +15,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _FIRST = 2**62
 _STEP = 2**32
 _UNLIMITED = 2**64
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def become_subreaper() -> None:
@@ -67,6 +70,20 @@ def job_of(pid: int) -> str:
     prefix = f"{JOB_VARIABLE}=".encode()
     named = (each.removeprefix(prefix) for each in seen if each.startswith(prefix))
     return next(named, b"").decode(errors="replace")
+
+
+def ticks() -> int:
+    """Now, in the time that the kernel gives processes' begins in."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // (10**9 // _TICKS_PER_SECOND)
+
+
+def began(pid: int) -> int:
+    """When a process began (proc_pid_stat(5)), also of another user; 0 for one that is gone."""
+    try:
+        # Its name, which may be anything, ends with the last bracket.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0
 
 
 def children(pid: int) -> list[int]:
