@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from taskyard.agent import processes
+from taskyard.agent import processes, tree
 from taskyard.agent.attempt import fence
 from taskyard.context import Platform
 from tests.agent.conftest import Bench, keepers
@@ -461,6 +461,13 @@ def test_an_agent_in_a_job_tags_within_that_jobs_tag() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_process_began_between_two_looks_at_the_clock_unless_it_cannot_be_seen() -> None:
+    before = tree.ticks()
+    with subprocess.Popen(["sleep", "0"]) as process:
+        assert before <= tree.began(process.pid) <= tree.ticks()
+    assert tree.began(process.pid) > tree.ticks()
 
 
 def test_the_fence_falls_before_the_lease_ends() -> None:

@@ -78,12 +78,14 @@ def ticks() -> int:
 
 
 def began(pid: int) -> int:
-    """When a process began (proc_pid_stat(5)), also of another user; 0 for one that is gone."""
+    """When a process began (proc_pid_stat(5)), also of another user; one that cannot be seen
+    (``hidepid``), or is gone, is the youngest of all.
+    """
     try:
         # Its name, which may be anything, ends with the last bracket.
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except OSError:
-        return 0
+        return _UNLIMITED
 
 
 def children(pid: int) -> list[int]:
