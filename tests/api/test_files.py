@@ -104,6 +104,8 @@ def test_a_file_that_is_there_already_is_not_sent_again(api: FlaskClient) -> Non
     assert (same.status_code, same.data) == (304, b"")
     other = api.get(stored["url"], headers={"If-None-Match": '"another"'})
     assert (other.status_code, other.data) == (200, b"01")
+    mistaken = api.get(stored["url"], headers={"If-Match": '"another"'})
+    assert (mistaken.status_code, mistaken.mimetype) == (412, "application/problem+json")
 
 
 def test_the_last_bytes_of_an_empty_file_are_not_there(api: FlaskClient) -> None:

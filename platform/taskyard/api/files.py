@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.exceptions import PreconditionFailed, RequestedRangeNotSatisfiable
 from werkzeug.http import parse_range_header, quote_etag
 from werkzeug.utils import secure_filename
 
@@ -69,7 +70,10 @@ def download(file_id: str) -> Any:
     if wanted:
         response.status_code = 206
         response.content_range.set(start, stop, stored.size_bytes)
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+        raise PreconditionFailed  # what was asked for (If-Match) is another file
+    return response
 
 
 def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFile:
