@@ -77,6 +77,16 @@ def test_this_machine_is_asked_past_every_proxy(
             assert client.ready()["version"] == "1"
 
 
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://taskyard.example"])
+def test_certificates_that_cannot_be_read_are_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    monkeypatch.setenv(name, "/nonexistent/file")
+    with pytest.raises(ConfigurationError, match=f"{name}.* No such file"):
+        Client(url, "t")
+
+
 def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     # There is no SOCKS without a package of its own.
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")

@@ -113,6 +113,11 @@ class Transport:
             )
         except (httpx2.InvalidURL, ValueError) as error:
             raise ConfigurationError(f"{self.url!r} is not an address: {error}") from None
+        except OSError as error:
+            raise ConfigurationError(
+                "TLS cannot be set up: what SSL_CERT_FILE, SSL_CERT_DIR or SSLKEYLOGFILE names "
+                f"cannot be used: {error.strerror}."
+            ) from None
         except ImportError as error:
             raise ConfigurationError(
                 f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error}"
