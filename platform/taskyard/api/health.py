@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from flask import Blueprint
-from pymongo.errors import PyMongoError
 
 from taskyard import __version__
 from taskyard.api.base import platform
 from taskyard.context import Platform
 from taskyard.stats.alarms import is_silent
-from taskyard.store.failures import is_unavailable
+from taskyard.store.failures import is_not_allowed, is_unavailable
 
 #: A scheduler that lives and did not run a tick: which of the two cannot be told from here.
 _NO_TICKS = "beat sends no ticks, or the scheduler is busy"
@@ -41,8 +40,8 @@ def _checks(here: Platform) -> dict[str, dict[str, Any]]:
     try:
         return {"mongodb": _check(True, "has a primary"), **_parts(here)}
     except Exception as error:
-        # Also a refusal: its user has been taken away, or what it may do.
-        if not (isinstance(error, PyMongoError) or is_unavailable(error)):
+        # Its user may have been taken away, or what it may do.
+        if not (is_unavailable(error) or is_not_allowed(error)):
             raise
         return {"mongodb": _check(False, type(error).__name__)}
 

@@ -23,7 +23,7 @@ from taskyard.store.connection import (
     server_time,
 )
 from taskyard.store.counters import CounterStore
-from taskyard.store.failures import first_sentence, is_unavailable
+from taskyard.store.failures import first_sentence, is_not_allowed, is_unavailable
 from taskyard.store.feed import Feed
 from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
@@ -44,9 +44,6 @@ from taskyard.store.uri import resolve_uri
 from taskyard.store.workers import WorkerStore
 
 Document = dict[str, Any]
-
-#: The server's codes for a user that may not: Unauthorized, AuthenticationFailed, and Atlas's own.
-_NOT_ALLOWED = frozenset({13, 18, 8000})
 
 #: The server's codes for an index that is there by another name, or with other options.
 _OTHER_INDEX = frozenset({85, 86})
@@ -148,7 +145,7 @@ def _require_set(hello: Document) -> None:
 
 def _refusal(error: PyMongoError) -> TaskyardError | PyMongoError:
     """What a person is told whose MongoDB does not do what was asked first."""
-    if isinstance(error, OperationFailure) and error.code in _NOT_ALLOWED:
+    if is_not_allowed(error):
         return ConfigurationError(
             "MongoDB does not let the user of MONGODB_URI in, or not write to TASKYARD_DATABASE: "
             f"{first_sentence(error)}"

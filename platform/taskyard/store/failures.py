@@ -39,6 +39,10 @@ _NOT_NOW = frozenset(
 )
 
 
+#: Those for a user that may not: Unauthorized, AuthenticationFailed, and Atlas's own.
+_NOT_ALLOWED = frozenset({13, 18, 8000})
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Whether the same may succeed later: MongoDB is away, and what was asked for is sound."""
     if isinstance(error, BulkWriteError):
@@ -46,6 +50,11 @@ def is_unavailable(error: BaseException) -> bool:
     if isinstance(error, OperationFailure) and error.code in _NOT_NOW:
         return True
     return isinstance(error, UNAVAILABLE)
+
+
+def is_not_allowed(error: BaseException) -> bool:
+    """Whether MongoDB does not let its user in, or not do what was asked."""
+    return isinstance(error, OperationFailure) and error.code in _NOT_ALLOWED
 
 
 @contextmanager
