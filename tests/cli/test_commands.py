@@ -463,11 +463,13 @@ def test_logs_as_json_have_all_of_it(cli: Cli, agent: HttpAgent) -> None:
 
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_a_worker_cannot_steer_the_terminal_by_its_name(
-    cli: Cli, agent: HttpAgent, output: str
+    cli: Cli, platform: Platform, agent: HttpAgent, output: str
 ) -> None:
+    """No such name is taken any more, but one may be stored."""
     job_id = cli("submit", "--", "true").stdout.strip()
     hostile = HttpAgent(agent.client, "w\x1b[2J\x9b2J")
-    hostile.register()
+    facts = {"kind": "http", "bootId": "b", "cpuCount": 4.0, "ramTotalMb": 8000}
+    platform.store.workers.register(hostile.worker_id, facts, now=platform.store.clock.now())
     assert hostile.poll().status_code == 200
     for command in (["status", job_id], ["list"], ["workers"]):
         shown = cli(*command, "-o", output).stdout
