@@ -81,6 +81,10 @@ def test_many_jobs_are_waited_for_in_one_request(client: Client, agent: HttpAgen
     ]
 
 
+def test_of_no_jobs_all_have_ended(client: Client) -> None:
+    assert client.wait_for_all([]) == []
+
+
 def test_lists_are_filtered_and_paged(client: Client) -> None:
     client.submit_all([{"command": "a", "labels": ["gpu"]}] * 3)
     page = client.list_jobs(label="gpu", limit=2, status=["QUEUED"])

@@ -110,6 +110,8 @@ class Client:
 
     def wait_for_all(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The results of up to 1,000 jobs once all have ended, in this order."""
+        if not job_ids:
+            return []
         answer = self.results(job_ids)
         while answer["ended"] < len(job_ids):
             answer = _insist(partial(self.results, job_ids, wait_seconds=_LONG_POLL_SECONDS))
