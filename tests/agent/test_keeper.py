@@ -114,6 +114,20 @@ def heard(agent: subprocess.Popen[bytes]) -> str:
     return agent.stdout.readline().decode().strip()
 
 
+def refuse_keepers(monkeypatch: pytest.MonkeyPatch, times: int) -> list[object]:
+    """The host has no room for the next so many keepers; returns those that were refused."""
+    start, refused = subprocess.Popen, list[object]()
+
+    def starts(*arguments: Any, **options: Any) -> Any:
+        if len(refused) < times:
+            refused.append(arguments)
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", starts)
+    return refused
+
+
 @pytest.mark.parametrize("background", ["setsid sleep {0} &", "(setsid sleep {0} &);"])
 def test_what_called_setsid_ends_with_its_job(bench: Bench, background: str) -> None:
     seconds = f"{4000 + len(background)}"
@@ -281,15 +295,7 @@ def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
     """A host that has no process or no file left has them again when jobs have ended."""
     lease = bench.offer("sleep 4114", max_retries=0)
     eventually(lambda: sleepers("4114"))
-    start, refused = subprocess.Popen, list[object]()
-
-    def starts(*arguments: Any, **options: Any) -> Any:
-        if len(refused) < 2:
-            refused.append(arguments)
-            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        return start(*arguments, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", starts)
+    refuse_keepers(monkeypatch, 2)
     monkeypatch.setattr(processes, "AGAIN_SECONDS", 0.01)
     (keeper,) = keepers()
     keeper.kill()
@@ -324,15 +330,7 @@ def test_keepers_that_end_at_once_are_not_started_without_a_pause(
 def test_a_keeper_is_started_later_on_a_host_that_has_no_thread_left_either(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, refused = subprocess.Popen, list[object]()
-
-    def starts(*arguments: Any, **options: Any) -> Any:
-        if not refused:
-            refused.append(arguments)
-            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        return start(*arguments, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", starts)
+    refused = refuse_keepers(monkeypatch, 1)
     monkeypatch.setattr(processes, "AGAIN_SECONDS", 0.01)
     (keeper,) = keepers()
     keeper.kill()

@@ -37,7 +37,7 @@ from taskyard.agent.line import Line
 MESSAGE_BYTES = 512 * 1024
 
 #: The host has no process, memory or file left, whatever the line is.
-_IS_FULL = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_FULL = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 #: Between two looks at processes that were killed and are not gone yet.
 _LOOK_SECONDS = 0.02
@@ -125,7 +125,7 @@ class Keeper:
                 message["line"], message["cwd"], message["env"], files=self._files
             )
         except (OSError, ValueError) as error:
-            is_full = isinstance(error, OSError) and error.errno in _IS_FULL
+            is_full = isinstance(error, OSError) and error.errno in _FULL
             self._tell("failed", key, error=str(error), is_full=is_full)
             return False
         self._lines[key] = Line(
