@@ -346,6 +346,8 @@ def test_an_agent_that_has_no_keeper_takes_nothing_for_a_while(
     def refuse(*_arguments: Any, **_options: Any) -> Any:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
+    # One that ends before it said anything is not started again at once, for another reason.
+    bench.run("true")
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", refuse)
         patched.setattr(processes, "AGAIN_SECONDS", 0.01)
