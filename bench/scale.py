@@ -92,7 +92,7 @@ def _beat(store: Store, worker_id: str) -> None:
     held = store.live.held_by(worker_id)
     leases = [lease_of(job) for job in held[:10]]
     lease = timedelta(seconds=15)
-    store.jobs.renew(worker_id, leases, now=now, lease=lease, grace=lease)
+    store.leases.renew(worker_id, leases, now=now, lease=lease, grace=lease)
     store.live.held_by(worker_id, JobStatus.ASSIGNED)
 
 

@@ -60,17 +60,17 @@ HARD_CASES = (
     ),
     HardCase(
         name="a renewal names its leases",
-        module="store/jobs.py",
+        module="store/leases.py",
         rule="**_named(leases),",
         without="",
-        test="store/test_jobs.py::test_renewal_moves_the_lease_of_what_is_named_and_held",
+        test="store/test_leases.py::test_renewal_moves_the_lease_of_what_is_named_and_held",
     ),
     HardCase(
         name="a heartbeat that names no jobs renews those that have shown life",
-        module="store/jobs.py",
+        module="store/leases.py",
         rule='seen = {**mine, "lastSeenAt": {"$exists": True}}',
         without="seen = mine",
-        test="store/test_jobs.py::test_an_http_agent_renews_what_has_shown_life",
+        test="store/test_leases.py::test_an_http_agent_renews_what_has_shown_life",
     ),
     HardCase(
         name="a poll whose answer was lost gets the same lease again",
@@ -123,7 +123,7 @@ HARD_CASES = (
     ),
     HardCase(
         name="a new life of a worker renews nothing of its earlier one",
-        module="store/jobs.py",
+        module="store/leases.py",
         rule='"agentBoot": worker.boot,',
         without='"agentKind": "http",',
         test="api/test_worker_half.py::test_a_registration_gives_up_what_the_worker_ran_in_its_earlier_life",

@@ -72,7 +72,7 @@ def heartbeat(
     except NotFound:
         worker = register(platform, worker_id, facts)
     lease = timedelta(seconds=platform.settings.http_lease_seconds)
-    held = store.jobs.renew_seen(worker, job_ids, now=store.clock.now(), lease=lease)
+    held = store.leases.renew_seen(worker, job_ids, now=store.clock.now(), lease=lease)
     lost = sorted(set(job_ids) - {renewed.lease.job_id for renewed in held})
     for job_id in lost[:LOST_NOTED]:
         _note(platform, Lease(job_id=job_id, worker_id=worker_id), Write.HEARTBEAT)
@@ -226,7 +226,7 @@ def _show_life(platform: Platform, job: Job) -> bool:
     if worker is not None and worker.soft_deleted:
         return False
     lease = timedelta(seconds=platform.settings.http_lease_seconds)
-    platform.store.jobs.show_life(job, now=platform.store.clock.now(), lease=lease)
+    platform.store.leases.show_life(job, now=platform.store.clock.now(), lease=lease)
     return True
 
 

@@ -175,7 +175,7 @@ def renew(world: World, fault: Break) -> None:
     store = world.platform.store
     fault()
     now = store.clock.now() + LEASE
-    held = world.again(lambda: store.jobs.renew("w1", [lease], now=now, lease=LEASE, grace=LEASE))
+    held = world.again(lambda: store.leases.renew("w1", [lease], now=now, lease=LEASE, grace=LEASE))
     assert [renewed.lease for renewed in held] == [lease]
     assert world.job(lease).lease_until == now + LEASE
 

@@ -196,7 +196,7 @@ class Lifecycle(RuleBasedStateMachine):
             )
         )
         settings_ = self.platform.settings
-        self.store.jobs.renew(
+        self.store.leases.renew(
             worker_id,
             named,
             now=self.clock.now(),

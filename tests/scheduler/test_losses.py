@@ -57,7 +57,7 @@ class Fleet:
         for worker_id in set(WORKERS) - self.dead:
             self.store.workers.heartbeat(worker_id, {}, now=self.clock.now())
             running = self.store.live.held_by(worker_id, JobStatus.RUNNING)
-            self.store.jobs.renew(
+            self.store.leases.renew(
                 worker_id,
                 [lease_of(job) for job in running],
                 now=self.clock.now(),

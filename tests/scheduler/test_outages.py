@@ -50,7 +50,7 @@ class Running:
         return self._store.jobs.get(self.lease.job_id)
 
     def renew(self, *, now: datetime | None = None) -> bool:
-        held = self._store.jobs.renew(
+        held = self._store.leases.renew(
             "w1", [self.lease], now=now or self._store.clock.now(), lease=LEASE, grace=GRACE
         )
         return [renewed.lease for renewed in held] == [self.lease]

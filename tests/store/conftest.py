@@ -9,6 +9,7 @@ import mongomock
 import pytest
 from mongomock.gridfs import enable_gridfs_integration
 
+from taskyard.jobs.model import Job
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
@@ -27,3 +28,9 @@ def any_store(request: pytest.FixtureRequest) -> Store:
     # Writes ask for no sessions, so that all but these may run on it: renewals and bulk
     # assignments (update pipelines, bulk writes), files (GridFS) and the feed (change streams).
     return store_client.build(fake, Settings(), feed_uri="", clock=clock)
+
+
+def stored(store: Store, job: Job) -> Job:
+    """The job, submitted and read back."""
+    store.jobs.submit([job])
+    return store.jobs.get(job.job_id)

@@ -151,7 +151,7 @@ class Presence:
         before = time.monotonic()
         running = self._jobs.leases()
         settings = self._settings
-        held = self._store.jobs.renew(
+        held = self._store.leases.renew(
             self.worker_id,
             running,
             now=self._store.clock.now(),

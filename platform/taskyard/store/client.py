@@ -29,6 +29,7 @@ from taskyard.store.files import FileStore
 from taskyard.store.idempotency import IdempotencyStore
 from taskyard.store.indexes import ensure_indexes
 from taskyard.store.jobs import JobStore
+from taskyard.store.leases import LeaseStore
 from taskyard.store.live import LiveJobs
 from taskyard.store.locks import LockStore
 from taskyard.store.offers import OfferStream
@@ -60,6 +61,7 @@ class Store:
     database: Database[Document]
     clock: Clock
     jobs: JobStore
+    leases: LeaseStore
     queries: JobQueries
     live: LiveJobs
     workers: WorkerStore
@@ -173,6 +175,7 @@ def build(
         database=database,
         clock=clock,
         jobs=JobStore(database, counters),
+        leases=LeaseStore(database),
         queries=JobQueries(database),
         live=LiveJobs(database),
         workers=WorkerStore(database),

@@ -1,0 +1,120 @@
+"""Leases of running jobs, renewed: no transition, so many are one write."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo.database import Database
+
+from taskyard.clock import SET_BACK_MS
+from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.states import JobStatus
+from taskyard.store import statements
+from taskyard.workers.model import Worker
+
+_HELD = {"assignedAgentId": 1, "attempts": 1, "leaseId": 1, "cancelRequested": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """A lease that its worker still holds."""
+
+    lease: Lease
+    cancel_requested: bool
+
+
+class LeaseStore:
+    """Renewals of the leases that agents hold."""
+
+    def __init__(self, database: Database[dict[str, Any]]) -> None:
+        self._jobs = database["jobs"]
+
+    def renew(
+        self,
+        worker_id: str,
+        leases: Collection[Lease],
+        *,
+        now: datetime,
+        lease: timedelta,
+        grace: timedelta,
+    ) -> list[Renewed]:
+        """Renew what this worker really runs, and tell which leases it still holds.
+
+        A lease that is over and that nobody has expired yet is renewed too: after an outage the
+        agent that still runs the job keeps it. Either this or ``expire`` is first, never both.
+        """
+        if not leases:
+            return []
+        mine = {
+            **_named(leases),
+            "assignedAgentId": worker_id,
+            "status": str(JobStatus.RUNNING),
+        }
+        self._jobs.update_many(mine, _extension(now, lease, grace))
+        return self._live(mine, now)
+
+    def renew_seen(
+        self, worker: Worker, job_ids: Sequence[str], *, now: datetime, lease: timedelta
+    ) -> list[Renewed]:
+        """Renew an HTTP agent's jobs that have shown life; ``job_ids`` it named are alive now.
+
+        Not those of an earlier life of it: they end with their leases, or show life themselves.
+        """
+        mine = {
+            "assignedAgentId": worker.worker_id,
+            "status": str(JobStatus.RUNNING),
+            "agentBoot": worker.boot,
+        }
+        named = {**mine, "_id": {"$in": list(job_ids)}}
+        if job_ids:
+            self._jobs.update_many(named, {"$set": {"lastSeenAt": now}})
+        seen = {**mine, "lastSeenAt": {"$exists": True}}
+        self._jobs.update_many(seen, _extension(now, lease, lease))
+        return self._live(mine, now)
+
+    def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> bool:
+        """Note a sign of life of the attempt as read; False when it is over."""
+        stages = [{"$set": {"lastSeenAt": now}}, *_extension(now, lease, lease)]
+        running = statements.still_running(job)
+        return self._jobs.update_one(running, stages).matched_count == 1
+
+    def _live(self, mine: dict[str, Any], now: datetime) -> list[Renewed]:
+        """Those whose lease is live: one that has reached its job's limit is over."""
+        live = {**mine, "leaseUntil": {"$gte": now}}
+        return [
+            Renewed(
+                lease=Lease(
+                    job_id=found["_id"],
+                    worker_id=found["assignedAgentId"],
+                    attempt=found["attempts"],
+                    lease_id=found["leaseId"],
+                ),
+                cancel_requested=found.get("cancelRequested", False),
+            )
+            for found in self._jobs.find(live, _HELD)
+        ]
+
+
+def _named(leases: Collection[Lease]) -> dict[str, Any]:
+    """Matches the jobs of these leases; by job too, since a lease id may stand for a batch."""
+    return {
+        "_id": {"$in": [lease.job_id for lease in leases]},
+        "leaseId": {"$in": list({lease.lease_id for lease in leases})},
+    }
+
+
+def _extension(now: datetime, lease: timedelta, grace: timedelta) -> list[dict[str, Any]]:
+    """A lease only moves forward, and never past the job's own timeout and its grace.
+
+    One that is further ahead than it can be is from before the server's clock was set back: left
+    there, the job of a worker that dies would not be missed until the clock had caught up.
+    """
+    lease_ms, grace_ms = (span.total_seconds() * 1000 for span in (lease, grace))
+    limit = {"$add": ["$startedAt", "$timeoutMs", grace_ms]}
+    renewed = {"$min": [now + lease, limit]}
+    is_ahead = {"$gt": ["$leaseUntil", {"$add": ["$$NOW", lease_ms + SET_BACK_MS]}]}
+    moved = {"$cond": [is_ahead, renewed, {"$max": ["$leaseUntil", renewed]}]}
+    return [{"$set": {"leaseUntil": moved}}]
