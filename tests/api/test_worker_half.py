@@ -83,6 +83,33 @@ def test_agents_may_poll_by_get(api: FlaskClient, agent: HttpAgent) -> None:
     assert answer.get_json()["job"]["jobId"] == job_id
 
 
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ({"workerId": "w1"}, {}),
+        ({"workerId": "w1", "cpuUsage": "5"}, {"json": {}}),
+        ({"workerId": "w1"}, {"json": {"status": "IDLE"}}),
+        ({"workerId": "w2"}, {"json": {"workerId": "w1"}}),
+    ],
+)
+def test_who_polls_may_be_named_in_the_query(
+    api: FlaskClient, agent: HttpAgent, query: dict[str, str], body: dict[str, Any]
+) -> None:
+    job_id = submit_job(api)
+    answer = api.post("/api/jobs/get-job", query_string=query, **body)
+    assert answer.get_json()["job"]["jobId"] == job_id
+    assert status_of(api, job_id)["assignedAgentId"] == "w1"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [({}, 422), ({"json": []}, 422), ({"data": "w1"}, 400)]
+)
+def test_a_poll_that_names_nobody_is_refused(
+    api: FlaskClient, body: dict[str, Any], status: int
+) -> None:
+    assert api.post("/api/jobs/get-job", **body).status_code == status
+
+
 def test_a_poll_whose_answer_has_no_body_takes_no_job(api: FlaskClient, agent: HttpAgent) -> None:
     job_id = submit_job(api)
     answer = agent.client.head("/api/jobs/get-job?workerId=w1")

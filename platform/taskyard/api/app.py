@@ -92,8 +92,9 @@ def create_app(platform: Platform) -> Flask:
     auth.install(app, platform)
     errors.install(app)
     api = ProblemApi(app)
-    # Their routes read them by hand: lists, and bodies of two kinds.
-    for schema in (schemas.JobRequest, worker_schemas.ResultFields):
+    # Their routes read them by hand: lists, bodies of two kinds, and one that may be a query.
+    read_by_hand = (schemas.JobRequest, worker_schemas.ResultFields, worker_schemas.WorkerName)
+    for schema in read_by_hand:
         api.spec.components.schema(schema.__name__, schema=schema)
     for part in (jobs, bulk, workers, execute, files, events, overview, system):
         api.register_blueprint(part.blueprint)

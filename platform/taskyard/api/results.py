@@ -9,7 +9,6 @@ import re
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-import marshmallow as ma
 from flask import request
 
 from taskyard import archive
@@ -33,11 +32,7 @@ def read_result() -> dict[str, Any]:
                 data[name] = int(data[name])
     else:
         data = read_json()
-    try:
-        fields: dict[str, Any] = worker_schemas.ResultFields().load(data)
-    except ma.ValidationError as error:
-        raise errors.Invalid({"": error.messages}) from None
-    return fields
+    return errors.loaded(worker_schemas.ResultFields(), data)
 
 
 def result_of(fields: dict[str, Any]) -> Result:

@@ -9,9 +9,9 @@ from flask import request
 from werkzeug.exceptions import MethodNotAllowed
 
 from taskyard import worker_half
-from taskyard.api import representations, schemas, worker_schemas
+from taskyard.api import errors, representations, schemas, worker_schemas
 from taskyard.api.auth import caller
-from taskyard.api.base import Blueprint, base_url, platform
+from taskyard.api.base import Blueprint, base_url, platform, read_json
 from taskyard.api.results import read_result, result_of
 from taskyard.clock import epoch_ms
 from taskyard.documents import camel
@@ -20,6 +20,16 @@ from taskyard.jobs.model import Job, Lease
 from taskyard.operations import DOWNLOAD_PATH
 
 blueprint = Blueprint("workers", __name__, url_prefix="/api", description="Workers")
+
+#: Made once, as for the routes whose bodies are read for them.
+_WORKER_NAME = worker_schemas.WorkerName()
+
+_POLL_DOC = {
+    "requestBody": {
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/WorkerName"}}},
+    },
+    "parameters": [{"in": "query", "name": "workerId", "schema": {"type": "string"}}],
+}
 
 _RESULT_DOC = {
     "requestBody": {
@@ -128,13 +138,14 @@ def get_job(query: dict[str, Any]) -> Any:
 
 
 @blueprint.post("/jobs/get-job")
-@blueprint.doc(operationId="pollJob")
-@blueprint.arguments(worker_schemas.WorkerName)
+@blueprint.doc(operationId="pollJob", **_POLL_DOC)
 @blueprint.response(200, worker_schemas.HandedOutAnswer)
 @blueprint.alt_response(202, schema=worker_schemas.HandedOutAnswer)
-def poll_job(body: dict[str, Any]) -> Any:
-    """Take the best queued job that fits; 202 when there is none."""
-    return _hand_out(_speaking_for(body))
+def poll_job() -> Any:
+    """Take the best queued job that fits; 202 when there is none. The worker's id may be in the
+    body or in the query.
+    """
+    return _hand_out(_speaking_for(_asker()))
 
 
 @blueprint.post("/jobs/stream-output")
@@ -176,6 +187,13 @@ def report_failure(body: dict[str, Any]) -> Any:
     """Report that the worker failed: it cools down, and the job is tried again."""
     job = worker_half.report_failure(platform(), _lease(body), body["error_message"])
     return {"success": True, "job_id": job.job_id, "message": f"Failure recorded: {job.status}"}
+
+
+def _asker() -> dict[str, Any]:
+    """Which worker polls, as the body says, or else the query. Raises InvalidRequest."""
+    sent = read_json() if request.get_data() else {}
+    named = {**request.args.to_dict(), **sent} if isinstance(sent, dict) else sent
+    return errors.loaded(_WORKER_NAME, named)
 
 
 def _speaking_for(body: dict[str, Any]) -> str:
