@@ -75,3 +75,27 @@ def test_why_the_stream_ended_is_told_once(
         "broker: the change stream ended: OperationFailure: not authorized, at 0",
         "broker: the change stream ended: OperationFailure: only on replica sets",
     ]
+
+
+def test_a_change_that_cannot_be_read_does_not_end_it_for_good(
+    monkeypatch: pytest.MonkeyPatch, mongod: EmbeddedServer
+) -> None:
+    monkeypatch.setattr(watcher_module, "_REOPEN_SECONDS", 0.0)
+    with MongoClient[dict[str, Any]](mongod.uri) as client:
+        database = client.broker_watcher_odd
+        watcher = Watcher(lambda: database, "news")
+        heard = SimpleQueue[str | None]()
+
+        def wake(queue: str | None, *_: object, **__: object) -> bool:
+            heard.put(queue)
+            return queue in {"celery"}
+
+        watcher.subscribe("test", wake)
+        for queue in ({"of": "a stranger"}, "celery"):
+            while heard.get(timeout=10) is not None:
+                pass  # the opened stream wakes everybody once
+            database.news.insert_one({"queue": queue, "visibleAt": AT_ONCE})
+        while heard.get(timeout=10) != "celery":
+            pass
+        watcher.unsubscribe("test")
+        client.drop_database(database)

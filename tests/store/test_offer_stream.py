@@ -61,3 +61,15 @@ def test_what_concerns_others_is_not_told(store: Store, listener: Listener) -> N
     store.jobs.submit([job])
     eventually(lambda: job.job_id in listener.told)
     assert listener.told == ["free", "look", job.job_id]
+
+
+def test_a_job_that_cannot_be_read_is_passed_over_and_those_behind_it_are_told(
+    store: Store, listener: Listener, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one of another version of us might be; else there were no more offers in this life."""
+    store.database["jobs"].insert_one({"_id": "odd", "offeredTo": "w1"})
+    eventually(lambda: listener.told[2:] == ["-", "free", "look"])
+    assert "offers.failed" in capsys.readouterr().err
+    job = factories.queued_job(offered_to="w1")
+    store.jobs.submit([job])
+    eventually(lambda: job.job_id in listener.told)

@@ -316,6 +316,21 @@ def test_who_waits_for_the_end_of_a_job_is_woken_by_that_alone(store: Store, fee
         assert not first.is_set()
 
 
+def test_who_waits_is_woken_though_what_changed_before_could_not_be_read(
+    store: Store, feed: Feed
+) -> None:
+    job = factories.queued_job()
+    with feed.waiting_for(job.job_id) as woken:
+        for change in (
+            lambda: store.database["output"].insert_one({"_id": {"of": "nobody"}}),
+            lambda: store.jobs.submit([job]),
+        ):
+            assert woken.wait(5), "the opened stream wakes everybody once"
+            woken.clear()
+            change()
+        assert woken.wait(5)
+
+
 def test_a_renewed_lease_is_no_news(store: Store, feed: Feed) -> None:
     job = factories.queued_job()
     store.jobs.submit([job])

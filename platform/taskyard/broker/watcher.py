@@ -91,7 +91,7 @@ class Watcher:
                 self._follow()
             except InvalidOperation:
                 return  # the client was closed: nobody listens any more
-            except PyMongoError as error:
+            except Exception as error:
                 self._ended(error)
             finally:
                 self.follows = False
@@ -109,13 +109,17 @@ class Watcher:
     def _is_wanted(self) -> bool:
         return bool(self._wakes) or time.monotonic() < self._left + _IDLE_SECONDS
 
-    def _ended(self, error: PyMongoError) -> None:
+    def _ended(self, error: Exception) -> None:
         """Tell why, once: a message may differ each time in what nobody asks for."""
         reason = f"{type(error).__name__} {getattr(error, 'code', '')}"
         if reason != self._reason:
             self._reason = reason
             name = type(error).__name__
-            logger.warning("broker: the change stream ended: %s: %.300s", name, error)
+            # What is not the driver's is a defect, which nobody finds by its last word.
+            trace = None if isinstance(error, PyMongoError) else error
+            logger.warning(
+                "broker: the change stream ended: %s: %.300s", name, error, exc_info=trace
+            )
 
     def _follow(self) -> None:
         """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""

@@ -199,8 +199,11 @@ class _Stream:
                 self._follow()
             except InvalidOperation:
                 return  # the client was closed: nobody listens any more
-            except PyMongoError as error:
-                events.warn("feed.interrupted", error=type(error).__name__)
+            except Exception as error:
+                if isinstance(error, PyMongoError):
+                    events.warn("feed.interrupted", error=type(error).__name__)
+                else:
+                    events.error("feed.failed", error)
                 time.sleep(_REOPEN_SECONDS)
 
     def _is_left(self) -> bool:

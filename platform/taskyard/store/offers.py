@@ -61,9 +61,13 @@ class OfferStream:
             while not stopped.is_set():
                 try:
                     self._follow(client, worker_id, listener, stopped)
-                except PyMongoError as error:
+                except Exception as error:
                     listener.know(None)
-                    events.warn("offers.interrupted", error=type(error).__name__)
+                    if isinstance(error, PyMongoError):
+                        events.warn("offers.interrupted", error=type(error).__name__)
+                    else:
+                        # What cannot be read is one change's: behind it others are told again.
+                        events.error("offers.failed", error)
                     stopped.wait(_REOPEN_SECONDS)
             client.close()
 
