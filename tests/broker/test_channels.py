@@ -312,6 +312,30 @@ def test_what_is_known_of_a_queue_goes_with_it(connection: Connection, queue: Qu
     assert not any(queue.name in names for names in known)
 
 
+def test_of_what_nobody_answers_nothing_is_kept(connection: Connection, queue: Queue) -> None:
+    """A worker reads its remote control and a monitor its events so, for months."""
+    failed: list[Any] = []
+    consumer = Consumer(connection.channel(), [queue], no_ack=True, callbacks=[failed.append])
+    consumer.on_decode_error = lambda message, error: failed.append(error)
+    consumer.consume()
+    publish(
+        connection, queue, b"{no json", content_type="application/json", content_encoding="utf-8"
+    )
+    drain(connection)
+    assert len(failed) == 1
+    assert consumer.channel.qos.undecodable == {}
+
+
+def test_of_exchanges_a_bounded_number_is_known(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declaring, "_KNOWN", 3)
+    channel = connection.default_channel
+    for number in range(10):
+        channel.typeof(f"of nobody {number}")
+    assert len(channel._kinds) <= 3
+
+
 def test_a_queue_that_is_unbound_gets_no_more(connection: Connection, queue: Queue) -> None:
     """Also from those who knew of the binding, and by the channel that did not make it."""
     publish(connection, queue, "one")

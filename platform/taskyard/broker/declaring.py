@@ -21,7 +21,8 @@ Raw = dict[str, Any]
 _KIND_SECONDS = 5.0
 _OPTIONS_SECONDS = 60.0
 
-#: Queues whose options are known: a worker answers each remote control in a queue of its own.
+#: Queues whose options are known: a worker answers each remote control in a queue of its own. And
+#: exchanges whose kind is.
 _KNOWN = 1_000
 
 #: Where kombu binds a queue for which no exchange is named.
@@ -159,6 +160,8 @@ class Declaring(virtual.Channel):
         until, kind = self._kinds.get(exchange, (0.0, None))
         if kind is None or until < time.monotonic():
             kind = self.broker.topology.kind(exchange)
+            if len(self._kinds) >= _KNOWN:
+                self._kinds.clear()
             self._kinds[exchange] = time.monotonic() + _KIND_SECONDS, kind
         return self.exchange_types[kind or default]
 

@@ -31,7 +31,7 @@ class Message(virtual.Message):
         except Exception as error:
             # Its ``repr`` would hold the whole body.
             reason = f"cannot be decoded: {type(error).__name__}: {error}"
-            self.channel.qos.undecodable[self.delivery_tag] = reason
+            self.channel.qos.note_undecodable(self.delivery_tag, reason)
             raise
 
 
@@ -52,6 +52,12 @@ class QoS(virtual.QoS):
         """This process's own, also for a channel that came through a fork."""
         leases: Leases = self.channel.broker.leases
         return leases
+
+    def note_undecodable(self, delivery_tag: str, reason: str) -> None:
+        """Remember why, until it is answered; who consumes with ``no_ack`` never does."""
+        to_be_answered = delivery_tag in self._delivered and delivery_tag not in self._dirty
+        if to_be_answered or self.channel.closed:
+            self.undecodable[delivery_tag] = reason
 
     def ack(self, delivery_tag: str) -> None:
         """Done: the message goes, or is buried when nobody could read it."""
