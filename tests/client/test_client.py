@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import zipfile
@@ -285,6 +286,7 @@ class Away(httpx2.BaseTransport):
         (504, "output", lambda client, job: list(client.output(job))),
         (503, "events", lambda client, job: next(client.follow(job))),
         (502, "events", lambda client, job: next(client.follow(job))),
+        (503, "cancel", lambda client, job: client.cancel(job)),
     ],
 )
 def test_what_may_be_sent_again_is_while_the_database_is_away(
@@ -306,6 +308,41 @@ def test_what_may_be_sent_again_is_while_the_database_is_away(
                     act(asking, job_id)
                 assert given_up.value.exit_code == 4
         assert away.asked[f"/api/jobs/{path}"] == TRIES
+
+
+class Reading(Away):
+    """One that reads each body before it answers."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.read()
+        return super().handle_request(request)
+
+
+def test_an_upload_is_sent_again_whole_while_the_database_is_away(
+    platform: Platform, token: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "notes"
+    source.write_bytes(bytes(range(256)) * 4096)
+    kept = BytesIO()
+    with Client("http://localhost", token, transport=Reading(platform, 2, 503)) as client:
+        client.download(client.upload(source)["url"], kept)
+    assert kept.getvalue() == source.read_bytes()
+
+
+def test_an_upload_that_can_be_read_once_is_sent_once(
+    platform: Platform, token: str, tmp_path: Path
+) -> None:
+    """Its rest would be taken for all of it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(b"text",), daemon=True).start()
+    away = Reading(platform, 1, 503)
+    with (
+        Client("http://localhost", token, transport=away) as client,
+        pytest.raises(RequestFailed, match="away"),
+    ):
+        client.upload(pipe)
+    assert away.asked["/api/files/upload"] == 1
 
 
 def test_a_follower_sees_everything_to_the_end(

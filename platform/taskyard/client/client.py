@@ -125,7 +125,7 @@ class Client:
     def cancel(self, job_id: str, *, reason: str | None = None) -> dict[str, Any]:
         """Cancel a job, or have its agent stop it."""
         body = {"jobId": job_id, "reason": reason}
-        return dict(self._api.ask("POST", "/api/jobs/cancel", json=body))
+        return dict(self._api.ask("POST", "/api/jobs/cancel", again=True, json=body))
 
     def retry(self, job_id: str) -> str:
         """Submit an ended job anew; returns the new job's id."""
@@ -179,7 +179,9 @@ class Client:
         """Store a file; returns ``{fileId, filename, size, sha256, url}``."""
         with Path(file).open("rb") as source:
             files = {"file": (Path(file).name, source, "application/octet-stream")}
-            return dict(self._api.ask("POST", "/api/files/upload", files=files))
+            # Stored twice it is no harm: what no job names goes with its time. A pipe is read once.
+            again = source.seekable()
+            return dict(self._api.ask("POST", "/api/files/upload", again=again, files=files))
 
     def download(self, url: str, target: BinaryIO) -> None:
         """Write a file of the API, such as a job's ``resultFileUrl``, to ``target``.
