@@ -101,3 +101,11 @@ def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigurationError, match="ALL_PROXY"):
         Client("http://taskyard.example", "t")
+
+
+@pytest.mark.parametrize("user", ["me:secret@", "secret@", ":secret@"])
+def test_an_address_with_a_password_is_told_without_saying_it(user: str) -> None:
+    """It would go to the API in place of the token, which is then a wrong one."""
+    with pytest.raises(ConfigurationError, match="a token alone") as told:
+        Client(f"http://{user}taskyard.example", "t")
+    assert "secret" not in str(told.value)

@@ -106,6 +106,12 @@ class Transport:
 
     def _opened(self) -> httpx2.Client:
         try:
+            if httpx2.URL(self.url).userinfo:
+                # They would be sent in place of the token.
+                raise ConfigurationError(
+                    "The address has a name or a password in it, and Taskyard takes a token alone: "
+                    "TASKYARD_URL without them, and TASKYARD_TOKEN."
+                )
             return httpx2.Client(
                 base_url=self.url,
                 headers=self._headers,
