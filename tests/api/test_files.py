@@ -7,6 +7,7 @@ import stat
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -159,6 +160,28 @@ def test_a_file_over_the_limit_is_413(with_settings: Callable[..., Platform]) ->
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     answer = client.post("/api/files/upload", data={"file": (io.BytesIO(b"x" * 2000), "a.txt")})
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "field"),
+    [
+        ("/api/files/upload", {}, "file"),
+        ("/api/execute", {"commands": "true"}, "file"),
+        ("/api/jobs/submit-result", {"jobId": "j", "workerId": "w", "exitCode": "0"}, "file"),
+        ("/api/execute", {"commands": ["make", "make test"]}, "commands"),
+        ("/api/jobs/submit-result", {"jobId": ["j", "k"], "exitCode": "0"}, "jobId"),
+    ],
+)
+def test_what_is_sent_twice_and_read_once_is_422_and_named(
+    api: FlaskClient, path: str, fields: dict[str, Any], field: str
+) -> None:
+    """Else the second would be dropped without a word."""
+    files = [(io.BytesIO(b"text"), f"{number}.txt") for number in range(2)]
+    data = {**fields, "file": files if field == "file" else files[0]}
+    answer = api.post(path, data=data)
+    assert answer.status_code == 422, answer.text
+    assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
+    assert "more than once" in answer.get_json()["error"]
 
 
 def test_an_upload_without_a_file_names_the_field(api: FlaskClient) -> None:

@@ -233,6 +233,7 @@ BAD_QUERIES = [
     ("after=made-up", "after"),
     ("status=GONE", "status.0"),
     ("unknown=1", "unknown"),
+    ("worker=a&worker=b", "worker"),
     ("createdAfter=99999999999999999999", "createdAfter"),
 ]
 

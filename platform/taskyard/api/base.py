@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, NoReturn, cast
 
 import flask_smorest
 import marshmallow as ma
 from flask import Request, current_app, request
 from webargs.flaskparser import FlaskParser
+from webargs.multidictproxy import MultiDictProxy
+from werkzeug.datastructures import MultiDict
 from werkzeug.formparser import FormDataParser
 
+from taskyard.api import errors
 from taskyard.context import Platform
 from taskyard.errors import UnreadableRequest
 
@@ -62,6 +66,18 @@ class Parser(FlaskParser):
         """The body of a request, or an UnreadableRequest."""
         return read_json(req)
 
+    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
+        """The query. Raises Invalid."""
+        return _each_once(super().load_querystring(req, schema))
+
+    def load_form(self, req: Request, schema: ma.Schema) -> Any:
+        """The fields of a form. Raises Invalid."""
+        return _each_once(super().load_form(req, schema))
+
+    def load_files(self, req: Request, schema: ma.Schema) -> Any:
+        """The files of a form. Raises Invalid."""
+        return _each_once(super().load_files(req, schema))
+
 
 class _Form(FormDataParser):
     """Werkzeug's, but that what cannot be read is refused, and not taken for an empty form."""
@@ -97,6 +113,21 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # flask-smorest 
 def platform() -> Platform:
     """The platform that this application was made for."""
     return cast(Platform, current_app.extensions["platform"])
+
+
+def refuse_repeated(given: MultiDict[str, Any], lists: Collection[str] = ()) -> None:
+    """Refuse what is given twice and is no list: the second would be dropped without a word.
+
+    Raises Invalid.
+    """
+    twice = {name for name, values in given.lists() if len(values) > 1} - set(lists)
+    if twice:
+        raise errors.Invalid({name: ["Is given more than once."] for name in sorted(twice)})
+
+
+def _each_once(proxy: MultiDictProxy) -> MultiDictProxy:
+    refuse_repeated(cast(MultiDict[str, Any], proxy.data), proxy.multiple_keys)
+    return proxy
 
 
 def read_json(req: Request | None = None) -> Any:

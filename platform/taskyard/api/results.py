@@ -13,7 +13,7 @@ from flask import request
 
 from taskyard import archive
 from taskyard.api import errors, worker_schemas
-from taskyard.api.base import platform, read_json
+from taskyard.api.base import platform, read_json, refuse_repeated
 from taskyard.api.files import allow_uploads
 from taskyard.archive import ArchiveLimits
 from taskyard.errors import InvalidRequest
@@ -24,6 +24,8 @@ def read_result() -> dict[str, Any]:
     """The fields of the result, validated. Raises InvalidRequest that names the field."""
     if request.mimetype == "multipart/form-data":
         allow_uploads()
+        refuse_repeated(request.form)
+        refuse_repeated(request.files)
         data: Any = dict(request.form.items())
         if "file" in data:
             raise InvalidRequest("Is text, and no file: its part has no filename.", field="file")
