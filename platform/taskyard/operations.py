@@ -142,7 +142,7 @@ def _own_file(url: str | None, host: str) -> str | None:
     if not url:
         return None
     parts = urlsplit(url)
-    ours = parts.netloc in ("", host) and parts.path.startswith(DOWNLOAD_PATH)
+    ours = parts.netloc.lower() in ("", host.lower()) and parts.path.startswith(DOWNLOAD_PATH)
     return parts.path.removeprefix(DOWNLOAD_PATH) if ours else None
 
 

@@ -152,6 +152,17 @@ BAD_BODIES: list[tuple[Any, str]] = [
 ]
 
 
+def test_scheme_and_host_of_an_address_may_be_in_capitals(api: FlaskClient) -> None:
+    elsewhere = "HTTPS://Files.Example/p.zip"
+    answer = api.post("/api/jobs/create", json={"command": "a", "fileUrl": elsewhere})
+    job = api.get(answer.headers["Location"]).get_json()
+    assert job["fileUrl"] == elsewhere
+    # Of ours it is the file, which needs no token, and not an address that does.
+    body = {"command": "a", "fileUrl": "http://LOCALHOST/api/files/download/gone"}
+    answer = api.post("/api/jobs/create", json=body)
+    assert (answer.status_code, answer.get_json()["errors"][0]["field"]) == (422, "fileUrl")
+
+
 @pytest.mark.parametrize(("body", "field"), BAD_BODIES, ids=lambda value: str(value)[:40])
 def test_a_body_that_makes_no_sense_is_422_and_names_the_field(
     api: FlaskClient, body: Any, field: str

@@ -150,7 +150,7 @@ def web_address(text: str) -> None:
     """Refuse what is neither an http(s) address without credentials nor a path of ours."""
     if re.fullmatch(r"/api/files/download/[\w.-]+", text):
         return
-    if not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", text) or not _has_host(text):
+    if not re.fullmatch(r"(?i:https?)://[^/@\s]+(/\S*)?", text) or not _has_host(text):
         raise ma.ValidationError("Must be an http or https address without credentials.")
 
 
