@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pymongo import MongoClient
 
@@ -84,3 +85,25 @@ def test_one_that_ends_while_it_starts_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedServerError, match=r"mongod ended with exit code 1; see \S+\.log"):
         EmbeddedServer(tmp_path).start()
     assert time.monotonic() - began < primary.START_SECONDS / 4
+
+
+@pytest.mark.parametrize("name", ["lock", "password.draft", "keyfile.draft", "port", "uri"])
+def test_a_folder_that_takes_no_more_is_named_and_nothing_is_left_running(
+    tmp_path: Path, name: str
+) -> None:
+    """As on a full disk: a folder in the place of the file cannot be written to either."""
+    (tmp_path / name).mkdir()
+    server = EmbeddedServer(tmp_path)
+    with pytest.raises(EmbeddedServerError, match=rf"{tmp_path} cannot be used: Is a directory"):
+        server.start()
+    assert server.pid is None
+
+
+def test_one_whose_disk_has_become_read_only_is_stopped_all_the_same(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    server.start()
+    process = psutil.Process(server.pid)
+    (tmp_path / "uri").unlink()
+    (tmp_path / "uri").mkdir()  # can be removed no more than a file of such a disk
+    server.stop()
+    assert not process.is_running()

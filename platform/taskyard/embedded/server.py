@@ -10,7 +10,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -55,14 +56,15 @@ class EmbeddedServer:
     def start(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
         """Start the server and wait until it takes writes. Raises EmbeddedServerError."""
         mongod = find_mongod()
-        self._take_folder()
+        check_runs(mongod)
         try:
-            check_runs(mongod)
-            password = self._secret("password", lambda: secrets.token_urlsafe(24))
-            self._secret("keyfile", lambda: base64.b64encode(os.urandom(256)).decode())
-            port = self._port = self._port or self._remembered_port()
-            # Before the set is made: one whose start was cut could not be given another name.
-            (self._data_dir / "port").write_text(str(port))
+            with self._folder_needed():
+                self._take_folder()
+                password = self._secret("password", lambda: secrets.token_urlsafe(24))
+                self._secret("keyfile", lambda: base64.b64encode(os.urandom(256)).decode())
+                port = self._port = self._port or self._remembered_port()
+                # Before the set is made: one whose start was cut could not be given another name.
+                (self._data_dir / "port").write_text(str(port))
             on_progress(f"starting mongod on 127.0.0.1:{port}")
             self._process = self._spawn(mongod, port)
             if not primary.await_primary(port, password, self._data_dir, self._check_alive):
@@ -70,7 +72,8 @@ class EmbeddedServer:
                     f"mongod took no writes for {primary.START_SECONDS:g} s; {self._hint()}"
                 )
             self.uri = primary.uri(port, password)
-            self._publish()
+            with self._folder_needed():
+                self._publish()
         except BaseException:
             self.stop()
             raise
@@ -78,7 +81,9 @@ class EmbeddedServer:
     def stop(self) -> None:
         """Shut the server down cleanly; kill it when it does not end in time."""
         if self._lock is not None:
-            (self._data_dir / "uri").unlink(missing_ok=True)
+            # One that cannot be removed (a disk that is read-only by now) is seen to be stale.
+            with suppress(OSError):
+                (self._data_dir / "uri").unlink()
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -106,26 +111,33 @@ class EmbeddedServer:
         """The server's process, while it runs."""
         return self._process.pid if self._process else None
 
-    def _take_folder(self) -> None:
-        """Make the data folder, and hold it for this process alone."""
+    @contextmanager
+    def _folder_needed(self) -> Iterator[None]:
+        """Say what is wrong with the data folder. Raises EmbeddedServerError."""
         try:
-            # One that is there may be others' too, so it stays as it is: what is in ``db`` and
-            # the secrets are for this user alone by themselves.
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._data_dir / "db").mkdir(mode=0o700, exist_ok=True)
-            (self._data_dir / "db").chmod(0o700)
-            lock = (self._data_dir / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._lock = lock
-        except BlockingIOError:
-            raise EmbeddedServerError(
-                f"Another `taskyard up` is running on {self._data_dir}. "
-                "Stop it first, or give this one another --data-dir."
-            ) from None
+            yield
         except OSError as error:
             raise EmbeddedServerError(
                 f"The data folder {self._data_dir} cannot be used: {error.strerror}."
             ) from None
+
+    def _take_folder(self) -> None:
+        """Make the data folder, and hold it for this process alone. Raises OSError."""
+        # One that is there may be others' too, so it stays as it is: what is in ``db`` and
+        # the secrets are for this user alone by themselves.
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._data_dir / "db").mkdir(mode=0o700, exist_ok=True)
+        (self._data_dir / "db").chmod(0o700)
+        lock = (self._data_dir / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise EmbeddedServerError(
+                f"Another `taskyard up` is running on {self._data_dir}. "
+                "Stop it first, or give this one another --data-dir."
+            ) from None
+        self._lock = lock
 
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         """A secret of this data folder, made on first use, for this user's eyes only."""
