@@ -14,6 +14,7 @@ import pytest
 from pymongo import MongoClient
 
 from taskyard.embedded import EmbeddedServer, primary
+from taskyard.embedded import server as server_module
 from taskyard.errors import EmbeddedServerError
 from tests.helpers import eventually
 
@@ -107,3 +108,45 @@ def test_one_whose_disk_has_become_read_only_is_stopped_all_the_same(tmp_path: P
     (tmp_path / "uri").mkdir()  # can be removed no more than a file of such a disk
     server.stop()
     assert not process.is_running()
+
+
+def test_a_start_waits_for_the_mongod_of_one_that_was_killed_a_moment_ago(tmp_path: Path) -> None:
+    before = EmbeddedServer(tmp_path)
+    before.start()
+    _kill_owner(before)
+    said: list[str] = []
+
+    def go_on(step: str) -> None:
+        said.append(step)
+        if step.startswith("waiting"):
+            _end(before)
+
+    server = EmbeddedServer(tmp_path)
+    server.start(go_on)
+    server.stop()
+    assert [step.split()[0] for step in said] == ["waiting", "starting"]
+    assert server.uri == before.uri
+
+
+def test_a_mongod_that_does_not_end_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = EmbeddedServer(tmp_path)
+    before.start()
+    _kill_owner(before)
+    monkeypatch.setattr(server_module, "STOP_SECONDS", 0)
+    with pytest.raises(EmbeddedServerError, match=f"still runs on {tmp_path}"):
+        EmbeddedServer(tmp_path).start()
+    _end(before)
+
+
+def _kill_owner(server: EmbeddedServer) -> None:
+    """As the kernel would: what it holds is free, and its mongod runs for a moment more."""
+    assert server._lock is not None
+    server._lock.close()
+
+
+def _end(server: EmbeddedServer) -> None:
+    assert server._process is not None
+    server._process.terminate()
+    server._process.wait()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from taskyard.embedded.binary import check_runs, find_mongod
 from taskyard.errors import EmbeddedServerError
 
 STOP_SECONDS = 8.0
+_LOOK_SECONDS = 0.1
 LOG_CAP_BYTES = 10 * 1024 * 1024
 
 #: Memory of the storage engine's cache: enough for one host's work, beside everything else.
@@ -60,6 +62,7 @@ class EmbeddedServer:
         try:
             with self._folder_needed():
                 self._take_folder()
+                self._await_one_before(on_progress)
                 password = self._secret("password", lambda: secrets.token_urlsafe(24))
                 self._secret("keyfile", lambda: base64.b64encode(os.urandom(256)).decode())
                 port = self._port = self._port or self._remembered_port()
@@ -139,6 +142,21 @@ class EmbeddedServer:
             ) from None
         self._lock = lock
 
+    def _await_one_before(self, on_progress: Callable[[str], None]) -> None:
+        """Wait for a mongod whose owner was killed, and which is on its way to its end: its data
+        can be had no sooner. Raises EmbeddedServerError, OSError.
+        """
+        path = self._data_dir / "db" / "mongod.lock"
+        if _is_locked(path):
+            on_progress("waiting for the mongod before this one to end")
+        until = time.monotonic() + STOP_SECONDS
+        while _is_locked(path):
+            if time.monotonic() >= until:
+                raise EmbeddedServerError(
+                    f"A mongod that nobody stopped still runs on {self._data_dir}; end it first."
+                )
+            time.sleep(_LOOK_SECONDS)
+
     def _secret(self, name: str, make: Callable[[], str]) -> str:
         """A secret of this data folder, made on first use, for this user's eyes only."""
         path = self._data_dir / name
@@ -212,6 +230,18 @@ class EmbeddedServer:
         path.unlink(missing_ok=True)
         with open(path, "x", opener=lambda p, f: os.open(p, f, 0o600)) as kept:
             kept.write(f"{self._process.pid}\n{self.uri}\n")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds this file for itself."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def dies_with_us() -> list[str]:
