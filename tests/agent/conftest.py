@@ -100,14 +100,19 @@ class Bench:
         return "".join(c.data for c in self.store.output.read(found) if c.stream == stream)
 
 
+def until(path: Path) -> str:
+    """What a job waits with until there is such a file."""
+    return f"until [ -e {path} ]; do sleep .02; done"
+
+
 def keepers() -> list[psutil.Process]:
     """The keepers of this process's runners."""
 
     def is_keeper(process: psutil.Process) -> bool:
         try:
             return "taskyard.agent.keeper" in process.cmdline()
-        except psutil.ZombieProcess:
-            # What other tests have killed may not be waited for yet.
+        except psutil.NoSuchProcess:
+            # It has ended, and was waited for meanwhile, or is not yet: a zombie.
             return False
 
     return [child for child in psutil.Process().children() if is_keeper(child)]

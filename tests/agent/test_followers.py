@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 
 from taskyard.agent import line as lines
+from taskyard.agent import turns
 from taskyard.agent.line import Line
 from taskyard.agent.loop import Loop
 from taskyard.agent.processes import Processes
-from taskyard.agent.turns import TURN_SECONDS
 from taskyard.context import Platform
-from tests.agent.conftest import Bench, keepers
+from tests.agent.conftest import Bench, keepers, until
 from tests.helpers import eventually
 
 
@@ -26,6 +27,7 @@ class Kept:
     def __init__(self) -> None:
         self.loop = Loop()
         self.processes = Processes(self.loop, self)
+        self._listens = False
         self.said: list[tuple[str, str]] = []
         self.opened_pipes: dict[str, Sequence[int]] = {}
         self.processes.start()
@@ -50,10 +52,15 @@ class Kept:
 
     def hear(self, count: int) -> list[tuple[str, str]]:
         """What was said, once it is so much; listens from the first time on."""
-        if not self.said:
-            self.loop.start(lambda: None, lambda: None)
+        self.listen()
         eventually(lambda: len(self.said) >= count)
         return self.said
+
+    def listen(self) -> None:
+        """From now on."""
+        if not self._listens:
+            self.loop.start(lambda: None, lambda: None)
+        self._listens = True
 
     def end(self) -> None:
         self.processes.stop()
@@ -73,9 +80,10 @@ def kept() -> Iterator[Kept]:
 def test_it_begins_when_the_other_is_over_though_the_agent_does_not_listen(
     kept: Kept, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    kept.spawn("a", f"sleep 0.2; touch {first}")
+    first, second, go = (tmp_path / name for name in ("first", "second", "go"))
+    kept.spawn("a", f"{until(go)}; touch {first}")
     kept.spawn("b", f"test -e {first} && touch {second}", after="a")
+    go.touch()
     eventually(second.exists)
     assert kept.hear(2) == [("a", "0"), ("b", "0")]
 
@@ -95,11 +103,13 @@ def test_it_follows_a_line_that_failed_or_was_killed(kept: Kept) -> None:
 def test_it_begins_before_that_when_it_is_told_to_and_never_twice(
     kept: Kept, tmp_path: Path
 ) -> None:
-    ran = tmp_path / "ran"
-    kept.spawn("a", "sleep 0.3")
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    kept.spawn("a", until(go))
     kept.spawn("b", f"echo ran >> {ran}", after="a")
     for _ in range(2):
         kept.processes.start_now("b")
+    kept.hear(1)
+    go.touch()
     assert kept.hear(2) == [("b", "0"), ("a", "0")]
     kept.processes.start_now("b")
     kept.spawn("c", "true", after="a")
@@ -110,10 +120,11 @@ def test_it_begins_before_that_when_it_is_told_to_and_never_twice(
 def test_what_is_withdrawn_does_not_begin_and_what_has_begun_is_not_withdrawn(
     kept: Kept, tmp_path: Path
 ) -> None:
-    ran = tmp_path / "ran"
-    kept.spawn("a", "sleep 0.2")
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    kept.spawn("a", until(go))
     kept.spawn("b", f"touch {ran}", after="a")
     kept.processes.withdraw("b")
+    go.touch()
     assert kept.hear(2) == [("b", "it was withdrawn"), ("a", "0")]
     kept.spawn("c", "sleep 0.2; echo c", after="a")
     kept.processes.withdraw("c")
@@ -123,11 +134,16 @@ def test_what_is_withdrawn_does_not_begin_and_what_has_begun_is_not_withdrawn(
 
 
 @pytest.mark.parametrize("is_renewed", [False, True])
-def test_it_begins_only_under_a_lease_that_lasts(kept: Kept, is_renewed: bool) -> None:
-    kept.spawn("a", "sleep 0.4")
+def test_it_begins_only_under_a_lease_that_lasts(
+    kept: Kept, is_renewed: bool, tmp_path: Path
+) -> None:
+    go, until_when = tmp_path / "go", time.monotonic() + 0.2
+    kept.spawn("a", until(go))
     kept.spawn("b", "true", after="a", lives_seconds=0.2)
     if is_renewed:
         kept.processes.extend(["b"], time.monotonic() + 60)
+    eventually(lambda: time.monotonic() > until_when + 0.2)
+    go.touch()
     said = kept.hear(2)
     assert said[1] == ("b", "0" if is_renewed else "its lease was over before it began")
 
@@ -144,10 +160,11 @@ def test_it_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
 
 
 def test_a_line_follows_one_that_waits_itself(kept: Kept, tmp_path: Path) -> None:
-    order = tmp_path / "order"
-    kept.spawn("a", f"sleep 0.2; echo a >> {order}")
+    order, go = tmp_path / "order", tmp_path / "go"
+    kept.spawn("a", f"{until(go)}; echo a >> {order}")
     kept.spawn("b", f"sleep 0.1; echo b >> {order}", after="a")
     kept.spawn("c", f"echo c >> {order}", after="b")
+    go.touch()
     assert kept.hear(3) == [("a", "0"), ("b", "0"), ("c", "0")]
     assert order.read_text() == "a\nb\nc\n"
 
@@ -155,11 +172,12 @@ def test_a_line_follows_one_that_waits_itself(kept: Kept, tmp_path: Path) -> Non
 def test_what_follows_a_line_that_is_withdrawn_comes_in_its_stead(
     kept: Kept, tmp_path: Path
 ) -> None:
-    first = tmp_path / "first"
-    kept.spawn("a", f"sleep 0.2; touch {first}")
+    first, go = tmp_path / "first", tmp_path / "go"
+    kept.spawn("a", f"{until(go)}; touch {first}")
     kept.spawn("b", "sleep 60", after="a")
     kept.spawn("c", f"test -e {first}", after="b")
     kept.processes.withdraw("b")
+    go.touch()
     assert kept.hear(3) == [("b", "it was withdrawn"), ("a", "0"), ("c", "0")]
 
 
@@ -175,11 +193,13 @@ def test_what_follows_a_line_that_cannot_begin_begins_at_once(kept: Kept) -> Non
 
 
 def test_what_follows_a_line_that_begins_before_stays_behind_it(kept: Kept, tmp_path: Path) -> None:
-    second = tmp_path / "second"
-    kept.spawn("a", "sleep 0.6")
+    second, go = tmp_path / "second", tmp_path / "go"
+    kept.spawn("a", until(go))
     kept.spawn("b", f"sleep 0.2; touch {second}", after="a")
     kept.spawn("c", f"test -e {second}", after="b")
     kept.processes.start_now("b")
+    kept.hear(2)
+    go.touch()
     assert kept.hear(3) == [("b", "0"), ("c", "0"), ("a", "0")]
 
 
@@ -223,11 +243,15 @@ def test_little_is_what_is_complete_and_fits_a_message(
     assert not line.pipes
 
 
-@pytest.mark.parametrize("line", ["sleep 0.1; echo hi", "head -c 10000 /dev/zero"])
+@pytest.mark.parametrize("line", ["{}; echo hi", "head -c 10000 /dev/zero"])
 def test_the_pipes_of_what_runs_on_or_prints_much_come_before_its_end(
-    kept: Kept, line: str
+    kept: Kept, tmp_path: Path, line: str
 ) -> None:
-    kept.spawn("a", line)
+    go = tmp_path / "go"
+    kept.spawn("a", line.format(until(go)))
+    kept.listen()
+    eventually(lambda: kept.opened_pipes)
+    go.touch()
     assert kept.hear(1) == [("a", "0")]
     out, err = kept.opened_pipes["a"]
     assert len(os.read(out, 20_000)) in (3, 10_000)
@@ -238,8 +262,9 @@ def test_the_pipes_of_what_runs_on_or_prints_much_come_before_its_end(
 
 
 @pytest.fixture
-def small(platform: Platform, tmp_path: Path) -> Iterator[Bench]:
-    """A host of one CPU."""
+def small(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A host of one CPU, on which jobs wait for their place for as long as that takes."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
     made = Bench(platform, tmp_path / "workspaces", cpu_count=1)
     yield made
     made.runner.drain(0)
@@ -271,11 +296,12 @@ def test_a_job_with_two_lines_of_its_own_follows_too(small: Bench) -> None:
 def test_a_job_that_is_cancelled_before_it_follows_is_given_back(
     small: Bench, tmp_path: Path
 ) -> None:
-    ran = tmp_path / "ran"
-    first, second = small.take("sleep 0.5", f"touch {ran}")
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    first, second = small.take(until(go), f"touch {ran}")
     _await_follower(small)
     small.runner.cancel(second)
     assert small.await_status(second, "QUEUED").history[-1]["reason"] == "stopped on request"
+    go.touch()
     small.ended(first)
     assert not ran.exists()
 
@@ -283,12 +309,13 @@ def test_a_job_that_is_cancelled_before_it_follows_is_given_back(
 def test_a_job_whose_lease_is_lost_before_it_follows_does_not_begin(
     small: Bench, tmp_path: Path
 ) -> None:
-    ran = tmp_path / "ran"
-    first, second = small.take("sleep 0.5", f"touch {ran}")
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    first, second = small.take(until(go), f"touch {ran}")
     _await_follower(small)
     small.runner.abandon(second)
+    eventually(lambda: small.runner.job_ids() == {first.job_id})
+    go.touch()
     small.ended(first)
-    eventually(lambda: not small.runner.job_ids())
     assert not ran.exists()
 
 
@@ -300,14 +327,22 @@ def test_a_job_follows_one_whose_lease_is_lost(small: Bench) -> None:
     eventually(lambda: not small.runner.job_ids())
 
 
-def test_a_job_does_not_wait_for_a_long_one_to_be_over(small: Bench) -> None:
-    first, second = small.take(f"sleep {2 * TURN_SECONDS}", "echo hi")
+def test_a_job_does_not_wait_for_a_long_one_to_be_over(
+    small: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.3)
+    go = tmp_path / "go"
+    first, second = small.take(until(go), "echo hi")
     entry = small.await_status(second, "QUEUED").history[-1]
     assert entry["reason"] == "it does not fit beside what runs on its agent"
+    go.touch()
     assert small.ended(first).status == "COMPLETED"
 
 
-def test_a_job_takes_another_place_that_is_free_before(platform: Platform, tmp_path: Path) -> None:
+def test_a_job_takes_another_place_that_is_free_before(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
     bench = Bench(platform, tmp_path / "w", cpu_count=2)
     long, short, third, fourth = bench.take("sleep 60", "sleep 0.2", "echo hi", "echo hi")
     assert bench.printed(bench.ended(third)) == bench.printed(bench.ended(fourth)) == "hi\n"
@@ -319,39 +354,54 @@ def test_a_job_takes_another_place_that_is_free_before(platform: Platform, tmp_p
 def test_a_job_between_two_others_is_cancelled_and_they_run_all_the_same(
     small: Bench, tmp_path: Path
 ) -> None:
-    ran = tmp_path / "ran"
-    first, second, third = small.take("sleep 0.5", f"touch {ran}", "echo hi")
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    first, second, third = small.take(until(go), f"touch {ran}", "echo hi")
     _await_follower(small, 3)
     small.runner.cancel(second)
     assert small.await_status(second, "QUEUED").history[-1]["reason"] == "stopped on request"
+    go.touch()
     assert small.printed(small.ended(third)) == "hi\n"
     assert small.ended(first).status == "COMPLETED"
     assert not ran.exists()
 
 
-def test_a_job_between_two_others_ends_badly_and_the_next_one_follows(small: Bench) -> None:
-    first, second, third = small.take("sleep 0.3", "exit 7", "echo hi")
+def test_a_job_between_two_others_ends_badly_and_the_next_one_follows(
+    small: Bench, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    first, second, third = small.take(until(go), "exit 7", "echo hi")
     _await_follower(small, 3)
+    go.touch()
     assert small.ended(second).exit_code == 7
     assert small.printed(small.ended(third)) == "hi\n"
     assert small.ended(first).status == "COMPLETED"
 
 
-def test_jobs_far_behind_a_long_one_are_given_back_and_the_agent_goes_on(small: Bench) -> None:
-    long, *others = small.take(f"sleep {2 * TURN_SECONDS}", *["echo hi"] * 4)
+def test_jobs_far_behind_a_long_one_are_given_back_and_the_agent_goes_on(
+    small: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.3)
+    go = tmp_path / "go"
+    long, *others = small.take(until(go), *["echo hi"] * 4)
     for other in others:
         entry = small.await_status(other, "QUEUED").history[-1]
         assert entry["reason"] == "it does not fit beside what runs on its agent"
+    go.touch()
     assert small.ended(long).status == "COMPLETED"
     (again,) = small.take("echo hi")
     assert small.printed(small.ended(again)) == "hi\n"
 
 
 def test_an_agent_that_leaves_gives_back_what_follows(small: Bench, tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
-    first, *others = small.take("sleep 0.5", *[f"touch {ran}"] * 3)
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    first, *others = small.take(until(go), *[f"touch {ran}"] * 3)
     _await_follower(small, 3)
-    small.runner.drain(5)
+    drain = threading.Thread(target=small.runner.drain, args=[20])
+    drain.start()
+    for other in others:
+        small.await_status(other, "QUEUED")
+    go.touch()
+    drain.join()
     assert small.store.jobs.get(first.job_id).status == "COMPLETED"
     for other in others:
         assert small.store.jobs.get(other.job_id).history[-1]["reason"] == "its agent is stopping"
