@@ -22,7 +22,7 @@ from taskyard.agent.workspace import Workspace
 from taskyard.jobs.model import lease_of
 from taskyard.store.output import CHUNK_BYTES, Chunk
 from tests import factories
-from tests.agent.conftest import Bench
+from tests.agent.conftest import Bench, until
 from tests.helpers import eventually
 
 PIECE = b"x" * 64 * 1024
@@ -217,16 +217,22 @@ def test_no_line_begins_while_the_store_is_behind(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(pump, "BACKLOG_BYTES", 1)
-    answers, mark = threading.Event(), tmp_path / "mark"
+    asked, answers = threading.Event(), threading.Event()
+    go, end, mark = tmp_path / "go", tmp_path / "end", tmp_path / "mark"
     store = bench.store.output.store
 
     def slow(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
         answers.wait(20)
         return store(*args, **kwargs)
 
     monkeypatch.setattr(bench.store.output, "store", slow)
-    lease = bench.offer(f"echo a; sleep .1; echo b; sleep .1\ntouch {mark}; echo c")
+    lease = bench.offer(f"echo a; {until(go)}; echo b; {until(end)}\ntouch {mark}; echo c")
     (held,) = eventually(lambda: list(bench.runner._held.values()))
+    assert asked.wait(10)
+    go.touch()
+    eventually(lambda: held.attempt and held.attempt.paused)
+    end.touch()
     eventually(lambda: held.attempt and held.attempt.waits)
     assert not mark.exists()
     answers.set()
