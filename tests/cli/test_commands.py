@@ -294,6 +294,29 @@ def test_a_result_that_cannot_be_fetched_leaves_no_file_of_its_name(
     assert cli("fetch", job.job_id, "link").returncode == 6
     assert (cli.home / "link").is_symlink()
     assert list(cli.home.glob("*.zip")) == []
+    mine = cli.home / "mine.zip"
+    mine.write_bytes(b"mine")
+    assert cli("fetch", job.job_id, "mine.zip").returncode == 6
+    assert mine.read_bytes() == b"mine"
+    assert list(cli.home.glob(".*.part")) == []
+
+
+def test_a_result_takes_the_place_of_an_older_file_whole_and_as_private(
+    cli: Cli, agent: HttpAgent
+) -> None:
+    job_id = cli("submit", "--", "true").stdout.strip()
+    agent.poll()
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    agent.submit(0, resultZipBase64=b64encode(packed.getvalue()).decode())
+    old, link = cli.home / "old.zip", cli.home / "link"
+    old.write_bytes(b"x" * 10_000)
+    old.chmod(0o600)
+    link.symlink_to("old.zip")
+    assert cli("fetch", job_id, "link").returncode == 0
+    assert (old.read_bytes(), old.stat().st_mode & 0o777) == (packed.getvalue(), 0o600)
+    assert link.is_symlink()
 
 
 def test_a_result_that_was_not_kept_is_said_by_each_command_that_would_show_it(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
@@ -314,7 +316,7 @@ def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
     # An agent may give its archive any name, one of our user's own files too.
     target = target or Path(f"{job['jobId']}-result.zip")
     try:
-        with target.open("wb") as file, _whole_or_gone(target):
+        with _whole(target) as file:
             client.download(job["resultFileUrl"], file)
     except OSError as error:
         raise click.ClickException(f"{target}: {error.strerror}") from None
@@ -324,13 +326,24 @@ def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
 
 
 @contextmanager
-def _whole_or_gone(target: Path) -> Iterator[None]:
-    """Leave no file of that name with nothing or half in it of what was to be fetched; a link to
-    it, as /dev/stdout may be, is not it.
+def _whole(target: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name once all is in it; until then, what has that name stays.
+
+    What is no file of its own, as /dev/stdout, is written to as it is.
     """
+    # A link stays one.
+    place = Path(os.path.realpath(target))
+    is_own = target.is_file() and not streams.is_stdout(target)
+    if target.exists() and not (is_own and os.access(place.parent, os.W_OK)):
+        with target.open("wb") as file:
+            yield file
+        return
+    draft = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        yield
-    except BaseException:
-        if target.is_file():
-            target.resolve().unlink(missing_ok=True)
-        raise
+        with draft.open("xb") as file:
+            yield file
+        if is_own:
+            shutil.copymode(place, draft)
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)
