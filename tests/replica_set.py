@@ -127,6 +127,13 @@ class ReplicaSet:
             if member is not primary:
                 assert _ask(member, "replSetFreeze", seconds)
 
+    def hold_back(self, held: bool = True) -> None:
+        """Have no other member take over what the primary writes, or take it over again."""
+        primary, mode = self.await_primary(), "alwaysOn" if held else "off"
+        for member in self.members:
+            if member is not primary:
+                assert _ask(member, "configureFailPoint", "stopReplProducer", mode=mode)
+
     def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
         """A client of the whole set."""
         return MongoClient(self.uri, tz_aware=True, **options)

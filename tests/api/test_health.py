@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from pymongo import MongoClient
+from pymongo import MongoClient, WriteConcern
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
@@ -151,6 +151,24 @@ def test_a_member_that_only_reads_is_not_enough(tmp_path: Path, direct: str) -> 
             assert "mongodb" not in failing(client)
             members.step_down()
             assert failing(client) == {"mongodb": "no primary answers"}
+            eventually(lambda: "mongodb" not in failing(client), 60)
+
+
+def test_a_primary_whose_writes_no_majority_has_is_not_enough(tmp_path: Path) -> None:
+    """It lives on where an arbiter votes for it, and every submit is a 503."""
+    with ReplicaSet(tmp_path, size=2) as members, members.client() as writing:
+        settings = Settings(mongodb_uri=members.uri, database="health")
+        with closing(store_client.connect(settings)) as store:
+            platform = Platform(settings=settings, store=store, announce=lambda _: None)
+            client = create_app(platform).test_client()
+            eventually(lambda: "mongodb" not in failing(client), 60)
+            unconfirmed = writing["health"].get_collection("any", write_concern=WriteConcern(w=1))
+            members.hold_back()
+            found = eventually(
+                lambda: unconfirmed.insert_one({}) and failing(client).get("mongodb"), 60
+            )
+            assert found == "a majority of the members does not confirm writes"
+            members.hold_back(False)
             eventually(lambda: "mongodb" not in failing(client), 60)
 
 

@@ -35,8 +35,8 @@ def readyz() -> Any:
 
 
 def _checks(here: Platform) -> dict[str, dict[str, Any]]:
-    if not here.store.has_primary():
-        return {"mongodb": _check(False, "no primary answers")}
+    if obstacle := here.store.obstacle():
+        return {"mongodb": _check(False, obstacle)}
     try:
         return {"mongodb": _check(True, "has a primary"), **_parts(here)}
     except Exception as error:

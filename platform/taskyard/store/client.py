@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pymongo
@@ -17,6 +18,7 @@ from taskyard.clock import Clock
 from taskyard.errors import ConfigurationError, StoreUnavailable, TaskyardError
 from taskyard.settings import Settings
 from taskyard.store.connection import (
+    OPERATION_TIMEOUT_MS,
     ClockListener,
     open_client,
     open_watching_client,
@@ -51,6 +53,9 @@ _OTHER_INDEX = frozenset({85, 86})
 
 #: How long a health check looks for one: whoever asks has a time-out of its own.
 PRIMARY_LOOK_SECONDS = 2.0
+
+#: Whoever writes and waits for longer is told that MongoDB is away.
+_CONFIRMED_WITHIN = timedelta(milliseconds=OPERATION_TIMEOUT_MS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +99,21 @@ class Store:
         seeds = self.client.topology_description.server_descriptions()
         return f"{sorted(seeds)}/{self.database.name}"
 
-    def has_primary(self) -> bool:
-        """Whether a member answers that takes writes; one that only reads is not enough."""
+    def obstacle(self) -> str:
+        """What keeps the set from taking writes, in words; nothing while it takes them. A member
+        that only reads is not enough, nor a primary whose writes no majority has.
+        """
         try:
             with pymongo.timeout(PRIMARY_LOOK_SECONDS):
-                return bool(self.client.admin.command("hello").get("isWritablePrimary"))
+                hello = self.client.admin.command("hello")
         except PyMongoError:
-            return False
+            hello = {}
+        if not hello.get("isWritablePrimary"):
+            return "no primary answers"
+        last = hello.get("lastWrite", {})  # of a sharded cluster each shard has its own
+        if last and last["lastWriteDate"] - last["majorityWriteDate"] > _CONFIRMED_WITHIN:
+            return "a majority of the members does not confirm writes"
+        return ""
 
     def close(self) -> None:
         """Give back the connections."""
