@@ -152,6 +152,24 @@ BAD_BODIES: list[tuple[Any, str]] = [
 ]
 
 
+def test_what_is_told_of_a_job_may_be_submitted_as_it_was_told(api: FlaskClient) -> None:
+    names = (
+        "command",
+        "fileId",
+        "fileUrl",
+        "filename",
+        "requiredCpu",
+        "requiredRamMb",
+        "timeoutMs",
+    )
+    told = api.post("/api/jobs/create", json={"command": "a"}).headers["Location"]
+    body = {name: api.get(told).get_json()[name] for name in names}
+    answer = api.post("/api/jobs/create", json=body)
+    assert answer.status_code == 201, answer.text
+    again = api.get(answer.headers["Location"]).get_json()
+    assert {name: again[name] for name in names} == body
+
+
 def test_scheme_and_host_of_an_address_may_be_in_capitals(api: FlaskClient) -> None:
     elsewhere = "HTTPS://Files.Example/p.zip"
     answer = api.post("/api/jobs/create", json={"command": "a", "fileUrl": elsewhere})

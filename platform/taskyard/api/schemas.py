@@ -66,9 +66,10 @@ class JobRequest(ApiSchema):
     command = f.Text(
         required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
     )
-    file_id = f.Text(validate=ID)
-    file_url = f.Text(validate=[validate.Length(1, 2000), f.web_address])
-    filename = f.Text(validate=validate.Length(1, 255))
+    # Null as in what is told of a job without a file, so that it may be sent as it was told.
+    file_id = f.Text(validate=ID, allow_none=True)
+    file_url = f.Text(validate=[validate.Length(1, 2000), f.web_address], allow_none=True)
+    filename = f.Text(validate=validate.Length(1, 255), allow_none=True)
     required_cpu = f.Number(0, 1024, above=True, load_default=1.0)
     required_ram_mb = f.Whole(1, 2**24, load_default=256)
     timeout_ms = f.Whole(100, 7 * 24 * 3600 * 1000, load_default=300_000)
