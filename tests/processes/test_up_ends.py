@@ -232,3 +232,17 @@ def test_a_missing_shared_library_of_mongod_is_named_with_its_package(tmp_path: 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0"])
 def test_without_auth_only_loopback_is_bound(tmp_path: Path, bind: str) -> None:
     assert "loopback only" in refused(tmp_path, TASKYARD_AUTH="off", TASKYARD_BIND=bind)
+
+
+@pytest.mark.parametrize("step", ["mongod is ready", "starting web"])
+def test_a_mongod_that_ends_while_all_else_starts_is_what_is_told_of(
+    start_up: Callable[..., Up], step: str
+) -> None:
+    """As on a disk that is full by then: what ends for want of it is not what is wrong."""
+    up = start_up()
+    eventually(lambda: step in up.err, 60)
+    next(p for p in up.everything() if p.name() == "mongod").kill()
+    assert up.process.wait(60) == EmbeddedServerError.exit_code, up.err
+    assert re.fullmatch(
+        r"taskyard: mongod ended with exit code -9; see \S+mongod\.log", up.err.splitlines()[-1]
+    )

@@ -70,7 +70,7 @@ class EmbeddedServer:
                 (self._data_dir / "port").write_text(str(port))
             on_progress(f"starting mongod on 127.0.0.1:{port}")
             self._process = self._spawn(mongod, port)
-            if not primary.await_primary(port, password, self._data_dir, self._check_alive):
+            if not primary.await_primary(port, password, self._data_dir, self.check_alive):
                 raise EmbeddedServerError(
                     f"mongod took no writes for {primary.START_SECONDS:g} s; {self._hint()}"
                 )
@@ -103,6 +103,13 @@ class EmbeddedServer:
         """Start one again that has ended, at the address it had. Raises EmbeddedServerError."""
         self.stop()
         self.start(on_progress)
+
+    def check_alive(self) -> None:
+        """Raise EmbeddedServerError that says where to look, once it has ended by itself."""
+        if self.exit_code is not None:
+            raise EmbeddedServerError(
+                f"mongod ended with exit code {self.exit_code}; {self._hint()}"
+            )
 
     @property
     def exit_code(self) -> int | None:
@@ -212,13 +219,6 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-
-    def _check_alive(self) -> None:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise EmbeddedServerError(
-                f"mongod ended with exit code {self._process.returncode}; {self._hint()}"
-            )
 
     def _hint(self) -> str:
         return f"see {self._data_dir / 'mongod.log'}"

@@ -60,15 +60,30 @@ def _run_on(
     screen: Screen,
     asked_to_stop: threading.Event,
 ) -> None:
-    granted = _access(settings)
+    with _blaming(server):
+        granted = _access(settings)
     children = Children(_environment(settings), screen.logs)
     try:
         children.start()
-        _check(granted, children, screen)
+        with _blaming(server) as check_server:
+            _check(granted, children, check_server, screen)
         screen.welcome(granted)
         _watch(children, server, screen, asked_to_stop)
     finally:
         _stop("agent, web, beat and scheduler", partial(children.stop, STOP_SECONDS), screen)
+
+
+@contextmanager
+def _blaming(server: EmbeddedServer | None) -> Iterator[Callable[[], None]]:
+    """While we start, a mongod that ends takes all else along: it is what is told of, as soon as
+    the check that is given is made. Raises EmbeddedServerError.
+    """
+    check: Callable[[], None] = server.check_alive if server else lambda: None
+    try:
+        yield check
+    except TaskyardError:
+        check()
+        raise
 
 
 def _settings(port: int | None, data_dir: Path | None) -> Settings:
@@ -166,10 +181,13 @@ def _environment(settings: Settings) -> dict[str, str]:
     return env
 
 
-def _check(granted: Access, children: Children, screen: Screen) -> None:
+def _check(
+    granted: Access, children: Children, check_server: Callable[[], None], screen: Screen
+) -> None:
     from taskyard.client import Client
 
     def check_alive() -> None:
+        check_server()
         if dead := children.ended():
             raise _ended_early(dead)
 
