@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
 
+from taskyard.dashboard.job_pages import SHOWN_ATTEMPTS
 from tests.browser.conftest import Opens
 from tests.browser.scene import Scene
 
@@ -92,6 +93,15 @@ def test_names_of_any_length_and_what_is_unfolded_fit_a_phone(opens: Opens, scen
     expect(page.get_by_role("cell", name="Idle").last).to_be_in_viewport(ratio=1)
     scene.client.cancel(waits)
     httpx2.delete(f"{scene.url}/api/workers/{name}", headers=as_agent).raise_for_status()
+
+
+def test_as_many_attempts_as_are_linked_to_fit_a_phone(opens: Opens, scene: Scene) -> None:
+    again = {"maxRetries": SHOWN_ATTEMPTS, "retryOnExit": True}
+    scene.submit("often", "echo $TASKYARD_ATTEMPT; exit 1", **again)
+    scene.client.wait(scene.jobs["often"])
+    page = opens(f"/jobs/{scene.jobs['often']}", viewport={"width": 360, "height": 800})
+    expect(page.locator("#attempts a")).to_have_count(SHOWN_ATTEMPTS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_a_new_job_comes_and_changes_without_a_reload(page: Page, scene: Scene) -> None:
