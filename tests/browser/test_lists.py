@@ -104,6 +104,19 @@ def test_as_many_attempts_as_are_linked_to_fit_a_phone(opens: Opens, scene: Scen
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_labels_beside_long_names_can_be_read(opens: Opens, scene: Scene) -> None:
+    name, as_agent = f"agent@{'w' * 100}", {"Authorization": f"Bearer {scene.token}"}
+    facts = {"workerId": name, "hostname": "h" * 100, "version": "v" * 64, "labels": ["l" * 20]}
+    httpx2.post(
+        f"{scene.url}/api/workers/register", headers=as_agent, json=facts
+    ).raise_for_status()
+    page = opens("/workers", viewport={"width": 1280, "height": 800})
+    box = page.locator(".tag", has_text="l" * 20).bounding_box()
+    httpx2.delete(f"{scene.url}/api/workers/{name}", headers=as_agent).raise_for_status()
+    assert box is not None
+    assert box["width"] > 2 * box["height"]
+
+
 def test_a_new_job_comes_and_changes_without_a_reload(page: Page, scene: Scene) -> None:
     expect(page.locator("#live")).to_have_text("Live")
     mark(page)
