@@ -172,6 +172,17 @@ def test_a_primary_whose_writes_no_majority_has_is_not_enough(tmp_path: Path) ->
             eventually(lambda: "mongodb" not in failing(client), 60)
 
 
+@pytest.mark.usefixtures("working")
+def test_the_first_write_after_a_pause_is_no_fault(
+    platform: Platform, api: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For some milliseconds it is as far ahead of the majority as the pause was long."""
+    hello = platform.store.client.admin.command("hello")
+    hello["lastWrite"]["majorityWriteDate"] -= timedelta(hours=1)
+    monkeypatch.setattr(type(platform.store.client.admin), "command", lambda *_: hello)
+    assert "mongodb" not in failing(api)
+
+
 def test_a_database_that_lets_its_user_read_no_more_is_not_ready(mongod: EmbeddedServer) -> None:
     with closing(MongoClient[dict[str, Any]](mongod.uri)) as owner:
         users = owner["health"]
