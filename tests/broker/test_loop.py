@@ -49,12 +49,12 @@ def test_the_next_look_is_when_the_next_message_becomes_due(
     site.app.control.purge()
     consumer.consume()
     intake = connection.transport.intake
-    assert intake.look(1.0) == 1.0
-    site.send("note", "later", countdown=60)
-    assert intake.look(1.0) == 1.0
-    site.send("note", "soon", countdown=0.7)
-    assert intake.look(1.0) < 0.7
-    site.send("note", "sooner", countdown=0.3, priority=0)
-    assert 0 < intake.look(1.0) < 0.3
+    assert intake.look(100.0) == 100.0
+    site.send("note", "later", countdown=6000)
+    assert intake.look(100.0) == 100.0
+    site.send("note", "soon", countdown=70)
+    assert intake.look(100.0) < 70
+    site.send("note", "sooner", countdown=30, priority=0)
+    assert 0 < intake.look(100.0) < 30
     consumer.cancel()
     site.app.control.purge()
