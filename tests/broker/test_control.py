@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from tests.broker import worker_app
 from tests.broker.celery_process import BIN, PATIENCE_SECONDS, wait
 from tests.broker.site import Site, Worker
 
-#: How long a command waits for answers; it need not when all are told by name.
+#: How long a command waits for the answers of whoever there is.
 ANSWER_SECONDS = 3.0
+
+#: Who is told by name is waited for, and no longer than until the answer.
+REPLIES: dict[str, Any] = {"reply": True, "timeout": PATIENCE_SECONDS}
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +73,10 @@ def test_active_shows_what_runs_where(site: Site, names: set[str]) -> None:
 
 def test_a_consumer_is_added_and_cancelled(site: Site, workers: list[Worker]) -> None:
     control, one = site.app.control, [workers[0].hostname]
-    control.add_consumer("added", destination=one, reply=True)
+    control.add_consumer("added", destination=one, **REPLIES)
     site.send("note", "to the added queue", queue="added")
     wait(lambda: "to the added queue" in site.told(), site.lines)
-    control.cancel_consumer("added", destination=one, reply=True, timeout=ANSWER_SECONDS)
+    control.cancel_consumer("added", destination=one, **REPLIES)
     queues = inspect(site, "active_queues", names=set(one))[one[0]]
     assert [queue["name"] for queue in queues] == ["celery"]
 
@@ -82,22 +86,22 @@ def test_the_only_queue_is_cancelled_and_added_again(site: Site, workers: list[W
     control, names = site.app.control, sorted(worker.hostname for worker in workers)
     site.send("hold", "meanwhile")
     wait(lambda: "meanwhile" in site.told(), site.lines)
-    control.cancel_consumer("celery", destination=names, reply=True, timeout=ANSWER_SECONDS)
+    control.cancel_consumer("celery", destination=names, **REPLIES)
     site.send("note", "waits for a consumer")
     site.open("meanwhile")
     wait(lambda: "meanwhile" in site.told("end"), site.lines)
     wait(lambda: len(site.messages()) == 1, site.messages)
     assert "waits for a consumer" not in site.told()
-    control.add_consumer("celery", destination=names, reply=True, timeout=ANSWER_SECONDS)
+    control.add_consumer("celery", destination=names, **REPLIES)
     wait(lambda: "waits for a consumer" in site.told(), site.lines)
     assert site.runs("meanwhile") == {"meanwhile": 1}
 
 
 def test_rate_limit_and_pool_size_are_changed(site: Site, workers: list[Worker]) -> None:
     control, prefork = site.app.control, workers[0].hostname
-    (answer,) = control.rate_limit("note", "100/s", destination=[prefork], reply=True)
+    (answer,) = control.rate_limit("note", "100/s", destination=[prefork], **REPLIES)
     assert "ok" in answer[prefork]
-    (answer,) = control.pool_grow(1, destination=[prefork], reply=True)
+    (answer,) = control.pool_grow(1, destination=[prefork], **REPLIES)
     assert "ok" in answer[prefork]
 
     def processes() -> list[int]:
@@ -107,8 +111,9 @@ def test_rate_limit_and_pool_size_are_changed(site: Site, workers: list[Worker])
 
 
 def test_a_revoked_task_never_runs(site: Site, workers: list[Worker], names: set[str]) -> None:
-    identity = site.send("note", "revoked", countdown=1)
-    site.app.control.revoke(identity, destination=sorted(names), reply=True)
+    identity = str(uuid.uuid4())
+    site.app.control.revoke(identity, destination=sorted(names), **REPLIES)
+    site.send("note", "revoked", task_id=identity)
     site.await_empty()
     assert "revoked" not in site.told()
 
@@ -117,23 +122,23 @@ def test_a_running_task_is_terminated_and_its_message_is_gone(
     site: Site, workers: list[Worker]
 ) -> None:
     prefork, threads = workers
-    site.app.control.cancel_consumer("celery", destination=[threads.hostname], reply=True)
+    site.app.control.cancel_consumer("celery", destination=[threads.hostname], **REPLIES)
     identity = site.send("hold", "terminated")
     wait(lambda: "terminated" in site.told(), site.lines)
-    site.app.control.revoke(identity, terminate=True, destination=[prefork.hostname], reply=True)
+    site.app.control.revoke(identity, terminate=True, destination=[prefork.hostname], **REPLIES)
     site.await_empty()
     assert "terminated" not in site.told("end")
-    site.app.control.add_consumer("celery", destination=[threads.hostname], reply=True)
+    site.app.control.add_consumer("celery", destination=[threads.hostname], **REPLIES)
 
 
 def test_purge_deletes_what_waits(site: Site, workers: list[Worker]) -> None:
     control, names = site.app.control, sorted(worker.hostname for worker in workers)
-    control.cancel_consumer("celery", destination=names, reply=True)
+    control.cancel_consumer("celery", destination=names, **REPLIES)
     for number in range(7):
         site.send("note", f"purged{number}")
     assert "7 messages" in site.celery("purge", "-f")
     assert not site.messages()
-    control.add_consumer("celery", destination=names, reply=True)
+    control.add_consumer("celery", destination=names, **REPLIES)
 
 
 class Dump:
