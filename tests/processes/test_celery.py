@@ -10,31 +10,38 @@ from pathlib import Path
 import pytest
 from pymongo.uri_parser import parse_uri
 
+from tests.helpers import eventually
 from tests.processes.conftest import BIN, ROOT, Up, user_environment
 
 Celery = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_status_and_inspect_find_scheduler_and_agent(celery: Celery) -> None:
-    for arguments in (["status"], ["inspect", "ping"]):
-        answered = celery(*arguments)
-        assert answered.returncode == 0, answered.stderr
-        assert "scheduler@" in answered.stdout
-        assert "agent@" in answered.stdout
-        assert "2 nodes online" in answered.stdout
+@pytest.mark.parametrize("command", [["status"], ["inspect", "ping"]])
+def test_status_and_inspect_find_scheduler_and_agent(celery: Celery, command: list[str]) -> None:
+    def both_are_found() -> bool:
+        """Whether both have answered within the second for which the command waits."""
+        answered = celery(*command)
+        words = ("scheduler@", "agent@", "2 nodes online")
+        return answered.returncode == 0 and all(word in answered.stdout for word in words)
+
+    eventually(both_are_found, 60)
 
 
 def test_settings_of_another_project_in_this_folder_are_not_taken(up: Up, tmp_path: Path) -> None:
     (tmp_path / "celeryconfig.py").write_text("broker_url = 'redis://localhost:1/0'\n")
-    answered = subprocess.run(
-        [BIN / "celery", "-A", "taskyard.celery_app", "status"],
-        cwd=tmp_path,
-        env=up.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "2 nodes online" in answered.stdout, answered.stderr
+
+    def both_are_found() -> bool:
+        answered = subprocess.run(
+            [BIN / "celery", "-A", "taskyard.celery_app", "status"],
+            cwd=tmp_path,
+            env=up.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return "2 nodes online" in answered.stdout
+
+    eventually(both_are_found, 60)
 
 
 def test_result_answers_from_the_job_document(up: Up, celery: Celery) -> None:
