@@ -224,6 +224,21 @@ def test_distributed_execution_queues_a_job_for_the_upload(
     assert api.get(job["fileUrl"]).data == sent
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/api/execute", {"data": {"commands": "make\r\nmake test\r\n", "mode": "distributed"}}),
+        ("/api/jobs/create", {"json": {"command": "make\r\nmake test\r\n"}}),
+    ],
+)
+def test_an_agent_is_handed_lines_as_a_shell_knows_them(
+    api: FlaskClient, agent: HttpAgent, path: str, sent: dict[str, Any]
+) -> None:
+    """A browser and Node send a form's lines with CR and LF, whatever they were written with."""
+    assert api.post(path, **sent).status_code in (200, 201)
+    assert agent.poll().get_json()["job"]["command"] == "make\nmake test\n"
+
+
 def test_a_token_that_is_revoked_follows_no_longer(
     api: FlaskClient, as_role: As, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
