@@ -329,20 +329,24 @@ def test_an_upload_is_sent_again_whole_while_the_database_is_away(
     assert kept.getvalue() == source.read_bytes()
 
 
-def test_an_upload_that_can_be_read_once_is_sent_once(
-    platform: Platform, token: str, tmp_path: Path
-) -> None:
-    """Its rest would be taken for all of it."""
-    pipe = tmp_path / "pipe"
+def test_a_pipe_is_uploaded_whole(platform: Platform, token: str, tmp_path: Path) -> None:
+    """As ``taskyard run -f <(git archive …)`` gives one; also where it is sent again."""
+    pipe, sent, kept = tmp_path / "pipe", bytes(range(256)) * 4096, BytesIO()
     os.mkfifo(pipe)
-    threading.Thread(target=pipe.write_bytes, args=(b"text",), daemon=True).start()
-    away = Reading(platform, 1, 503)
+    writer = threading.Thread(target=pipe.write_bytes, args=(sent,))
+    writer.start()
     with (
-        Client("http://localhost", token, transport=away) as client,
-        pytest.raises(RequestFailed, match="away"),
+        served(platform) as url,
+        Client(url, token) as client,
+        Client("http://localhost", token, transport=Reading(platform, 2, 503)) as unlucky,
     ):
-        client.upload(pipe)
-    assert away.asked["/api/files/upload"] == 1
+        client.download(client.upload(pipe)["url"], kept)
+        writer.join()
+        assert kept.getvalue() == sent
+        writer = threading.Thread(target=pipe.write_bytes, args=(sent,))
+        writer.start()
+        assert unlucky.upload(pipe)["size"] == len(sent)
+        writer.join()
 
 
 def test_a_follower_sees_everything_to_the_end(
