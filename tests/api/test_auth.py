@@ -42,6 +42,22 @@ def test_every_route_but_health_and_sign_in_asks_for_a_token(
     assert walked > 30
 
 
+def test_a_token_that_is_not_known_is_told_from_none(
+    platform: Platform, anonymous: FlaskClient
+) -> None:
+    revoked = platform.store.tokens.create(role="viewer", name="v")
+    platform.store.tokens.revoke(revoked.split("_")[1])
+    for sent, words in (
+        (None, "Send a token"),
+        ("Basic bWU6c2VjcmV0", "Send a token"),
+        ("Bearer tyk_a_b", "not known"),
+        (f"Bearer {revoked}", "not known"),
+    ):
+        answer = anonymous.get("/api/jobs/list", headers={"Authorization": sent} if sent else {})
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert words in answer.get_json()["error"], sent
+
+
 def test_every_route_has_its_roles(platform: Platform) -> None:
     endpoints = {endpoint for _, _, endpoint in routes(platform)}
     assert endpoints - OPEN == set(ROLES)

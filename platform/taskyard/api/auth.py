@@ -88,6 +88,9 @@ ROLES: dict[str, frozenset[Role]] = {
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_MISSING = "Send a token: Authorization: Bearer tyk_…"
+_UNKNOWN = "This token is not known here: it was revoked, or is another platform's."
+
 _NOT_FROM_HERE = "This request did not come from a page of this site."
 
 
@@ -117,7 +120,7 @@ def install(app: Flask, platform: Platform) -> None:
         if found is None and _is_page():
             return _to_sign_in()
         if found is None:
-            raise Unauthenticated("Send a token: Authorization: Bearer tyk_…")
+            raise Unauthenticated(_UNKNOWN if _token()[0] else _MISSING)
         if not found.roles & ROLES.get(request.endpoint or "", frozenset()):
             raise Forbidden("This token's role may not do that.")
         g.caller = found
