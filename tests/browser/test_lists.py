@@ -321,6 +321,20 @@ def test_a_worker_is_deleted_and_leaves_the_list(opens: Opens, scene: Scene) -> 
     expect(page.locator("#list")).not_to_contain_text("gone-soon")
 
 
+def test_a_list_that_is_refused_says_that_it_is_old_until_it_comes_again(
+    page: Page, scene: Scene, complaints: list[str]
+) -> None:
+    """The stream goes on while MongoDB is away, and the list is answered with 503."""
+    expect(page.locator("#live")).to_have_text("Live")
+    page.route(scene.url + "/", lambda route: route.fulfill(status=503))
+    expect(page.locator("#live")).to_have_text("Not up to date, trying again")
+    expect(page.locator("tr[data-row]").first).to_be_visible()
+    page.unroute_all()
+    expect(page.locator("#live")).to_have_text("Live")
+    assert all("503" in said for said in complaints)
+    complaints.clear()
+
+
 def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: Scene) -> None:
     """The list is asked for before something is selected, and answered after."""
     expect(page.locator("#live")).to_have_text("Live")

@@ -6,6 +6,8 @@ const pause = document.getElementById("pause");
 let feed = document.getElementById("feed");
 let source = null;
 let missed = false;
+// The stream may go on while the list itself is refused: MongoDB is away.
+let refused = false;
 
 const chosen = () => document.querySelector("#list input[type=checkbox]:checked") !== null;
 const paused = () => pause.getAttribute("aria-pressed") === "true";
@@ -13,6 +15,7 @@ const paused = () => pause.getAttribute("aria-pressed") === "true";
 function say() {
   const [kind, text] = paused() ? ["off", "Paused"]
     : chosen() ? ["off", "Still while rows are selected"]
+    : refused ? ["lost", "Not up to date, trying again"]
     : source?.readyState === EventSource.OPEN ? ["live", "Live"]
     : ["lost", "Connecting"];
   if (state.textContent !== text) state.textContent = text;
@@ -59,6 +62,11 @@ if (feed && state) {
     if (!event.detail.requestConfig.elt.closest("#feed") || (!paused() && !chosen())) return;
     missed = true;
     event.detail.shouldSwap = false;
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!event.detail.elt.closest("#feed")) return;
+    refused = event.detail.failed;
+    say();
   });
   document.addEventListener("change", () => {
     say();
