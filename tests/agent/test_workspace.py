@@ -109,6 +109,16 @@ def _clear(path: Path) -> None:
         path.unlink()
 
 
+def test_none_is_kept_for_a_next_job_where_there_is_none(tmp_path: Path) -> None:
+    root = WorkspaceRoot(tmp_path / "root")
+    one, other, late = (root.create(f"job-1-{name}", 1) for name in "abc")
+    assert root.keep(one)
+    assert root.keep(other)
+    root.close()
+    assert list((tmp_path / "root").iterdir()) == [late.base]
+    assert not root.keep(late)
+
+
 def test_nothing_is_left_of_a_workspace_that_cannot_be_laid_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

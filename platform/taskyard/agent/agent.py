@@ -27,13 +27,13 @@ class Agent:
         self._platform = platform
         settings = platform.settings
         root = root_of(worker_id, platform.store.identity, below=settings.workspace_dir)
-        workspaces = WorkspaceRoot(root)
-        workspaces.clean_leftovers()
+        self._workspaces = WorkspaceRoot(root)
+        self._workspaces.clean_leftovers()
         host = Host()
         capacity = capacity_of(host, settings)
         admission, turns = Admission(capacity), Turns()
         reporter = Reporter(platform)
-        stages = Stages(platform, reporter, workspaces)
+        stages = Stages(platform, reporter, self._workspaces)
         self.runner = Runner(stages, admission, turns, settings)
         boot = f"{worker_id}/{host.boot_id}"
         self._claims = Claims(platform, boot, admission, turns, self.runner, reporter)
@@ -71,6 +71,7 @@ class Agent:
         self._stop_offers()
         self._claims.stop()
         self.runner.drain(grace)
+        self._workspaces.close()
         self._presence.stop()
         events.emit("agent.stopped", worker=self.worker_id)
 

@@ -126,6 +126,7 @@ class WorkspaceRoot:
         self._root = root
         #: Each with the monotonic instant since when it is kept.
         self._spares: deque[tuple[Workspace, float]] = deque()
+        self._closed = False
         try:
             _make(root)
         except OSError as error:
@@ -157,7 +158,7 @@ class WorkspaceRoot:
 
     def keep(self, workspace: Workspace) -> bool:
         """Its job is over: keep it for another if it is as it was, else it is to be removed."""
-        kept = len(self._spares) < _SPARES and workspace.is_fresh()
+        kept = not self._closed and len(self._spares) < _SPARES and workspace.is_fresh()
         if kept:
             self._spares.append((workspace, time.monotonic()))
         return kept
@@ -165,6 +166,13 @@ class WorkspaceRoot:
     def scratch(self) -> BinaryIO:
         """A file for the agent's own use, in none of a job's folders; it goes when it is closed."""
         return cast(BinaryIO, tempfile.TemporaryFile(dir=self._root))
+
+    def close(self) -> None:
+        """Keep none any more: there are no next jobs."""
+        self._closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._spares.popleft()[0].remove()
 
     def clean_leftovers(self) -> None:
         """Remove the workspaces that earlier boots of this agent left, and nothing else that is
