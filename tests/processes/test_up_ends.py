@@ -111,7 +111,7 @@ def test_what_was_started_ends_even_when_up_itself_is_killed(
 def test_ephemeral_leaves_nothing_behind(start_up: Callable[..., Up], tmp_path: Path) -> None:
     up = start_up("--ephemeral", TMPDIR=str(tmp_path)).await_ready()
     left = ("taskyard-*/db", "taskyard-*/*/job-*")
-    assert all(list(tmp_path.glob(each)) for each in left)
+    eventually(lambda: all(list(tmp_path.glob(each)) for each in left))
     assert up.stop() == 0
     assert [each for each in left if list(tmp_path.glob(each))] == []
 
