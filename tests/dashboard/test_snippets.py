@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from taskyard.cli import jobs as cli_jobs
+from taskyard.cli import run as cli_run
 from taskyard.dashboard import presenters, snippets
 from tests import factories
 
@@ -78,7 +78,7 @@ def test_a_plain_job_is_a_plain_request() -> None:
 def test_the_command_line_reads_its_line_as_it_was_meant() -> None:
     words = shlex.split(snippets.as_command(JOB))
     assert words[:2] == ["taskyard", "run"]
-    read = cli_jobs.run_command.make_context("run", words[2:]).params
+    read = cli_run.run_command.make_context("run", words[2:]).params
     assert (read["command"], read["cpu"], read["ram"]) == ((JOB.command,), 0.5, 512)
     assert (read["timeout"], read["retries"], read["priority"]) == (1500, 0, 9)
     assert (read["label"], dict(read["env"])) == (("gpu", "a/b"), dict(JOB.env))

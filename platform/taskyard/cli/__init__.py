@@ -27,12 +27,12 @@ INTERRUPTED = 130
 #: Each command with the module it is in and its help, so that ``--help`` loads none of them.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("up", "Start everything on this machine."),
-    "run": ("jobs", "Run a command on an agent and end with its exit code."),
-    "submit": ("jobs", "Queue a command and print the job's id."),
+    "run": ("run", "Run a command on an agent and end with its exit code."),
+    "submit": ("run", "Queue a command and print the job's id."),
     "status": ("jobs", "Show a job."),
     "list": ("jobs", "List jobs, newest first."),
     "logs": ("jobs", "Print what a job printed."),
-    "fetch": ("jobs", "Fetch the archive of what a job left."),
+    "fetch": ("results", "Fetch the archive of what a job left."),
     "cancel": ("jobs", "Cancel jobs."),
     "retry": ("jobs", "Submit ended jobs anew."),
     "workers": ("workers", "List workers; drain, resume or delete one."),
