@@ -123,6 +123,16 @@ def test_the_same_file_with_the_same_key_again_is_the_same_job(
     assert client.list_jobs()["count"] == 1
 
 
+@pytest.mark.parametrize("key", ["Müller", "a\nb", "a\0b", " a", "a ", "\udcff"])
+def test_a_key_that_no_header_can_carry_is_told(token: str, platform: Platform, key: str) -> None:
+    with (
+        served(platform) as url,
+        Client(url, token) as client,
+        pytest.raises(InvalidRequest, match="cannot be sent"),
+    ):
+        client.submit("true", key=key)
+
+
 def test_a_file_elsewhere_is_not_asked_for_with_the_token() -> None:
     asked: list[httpx2.Request] = []
 

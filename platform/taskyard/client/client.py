@@ -201,6 +201,11 @@ class Client:
 
     def _make(self, verb: str, body: Any, key: str = "") -> Any:
         """What makes jobs carries a key, so that it may be sent again when its answer was lost."""
+        if not (key.isascii() and key.isprintable()) or key != key.strip():
+            raise InvalidRequest(
+                f"The key {key!a} cannot be sent: it goes in a header, so it is of ASCII's "
+                "printable characters and neither begins nor ends with a space."
+            )
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         return self._api.ask("POST", f"/api/jobs/{verb}", again=True, json=body, headers=headers)
 
