@@ -438,7 +438,8 @@ END = b"id: 2\nevent: end\ndata: {}\n\n"
 
 
 def on_line(line: Line, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr("taskyard.client.client.time", line)
+    for module in ("client", "transport"):
+        monkeypatch.setattr(f"taskyard.client.{module}.time", line)
     with Client("http://localhost", "t", transport=line) as client:
         for event in client.follow("any"):
             yield event.name
@@ -458,7 +459,22 @@ def test_a_follower_gives_up_a_minute_after_the_line_has_dropped(
     line = Line((600, STATE))
     with pytest.raises(ServerUnreachable, match="nobody there"):
         list(on_line(line, monkeypatch))
-    assert RECONNECT_SECONDS < line.now - 600 < RECONNECT_SECONDS + 2
+    assert RECONNECT_SECONDS < line.now - 600 < RECONNECT_SECONDS + 5
+
+
+def test_a_follower_begins_though_the_api_is_started_again_just_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run whose job was made a moment before said that nobody answers, and ended."""
+    line = Line((0, None), (0, None), (0, STATE + END))
+    assert list(on_line(line, monkeypatch)) == ["state", "end"]
+
+
+def test_a_follower_of_whom_nobody_hears_gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line()
+    with pytest.raises(ServerUnreachable, match="nobody there"):
+        list(on_line(line, monkeypatch))
+    assert len(line.places) == TRIES
 
 
 class Waited(httpx2.BaseTransport):

@@ -23,6 +23,9 @@ TRIES = 4
 #: The API without its database; a proxy without its API, as while that is started again.
 AWAY = frozenset({502, 503, 504})
 
+#: The pause after a connection that was refused, as while the API is started again.
+_REFUSED_SECONDS = 0.5
+
 #: Longer than the longest long poll of the API, 60 s.
 _READ_SECONDS = 75.0
 
@@ -63,7 +66,7 @@ class Transport:
             except httpx2.RequestError as error:
                 if not left:
                     raise self._unreachable(error) from None
-                time.sleep(0.5)
+                time.sleep(_REFUSED_SECONDS)
         self._check(answer)
         return self._document(answer)
 
@@ -81,8 +84,9 @@ class Transport:
         """An answer that is read as it comes, of this media type; asked for again until it begins.
         Raises RequestFailed, ServerUnreachable.
         """
-        try:
-            for left in reversed(range(TRIES)):
+        for left in reversed(range(TRIES)):
+            begun = False
+            try:
                 with self._http.stream("GET", path, **request) as answer:
                     if answer.status_code not in AWAY or not left:
                         if answer.is_error:
@@ -90,11 +94,15 @@ class Transport:
                         self._check(answer)
                         if kind and _kind(answer) != kind:
                             raise self._stranger(answer)
+                        begun = True
                         yield answer
                         return
-                time.sleep(_pause(answer))
-        except httpx2.RequestError as error:
-            raise self._unreachable(error) from None
+                pause = _pause(answer)
+            except httpx2.RequestError as error:
+                if begun or not left:
+                    raise self._unreachable(error) from None
+                pause = _REFUSED_SECONDS
+            time.sleep(pause)
 
     @property
     def _http(self) -> httpx2.Client:
