@@ -33,6 +33,25 @@ def address(scene: Scene, name: str) -> str:
     return PAGES[name].format(**scene.jobs, worker=worker)
 
 
+#: Has the run times drawn anew, with a value at one step alone; how much ink they have then.
+DRAWN = """(value) => {
+  const data = document.getElementById("series").dataset;
+  const shown = JSON.parse(data.series);
+  const chart = shown.charts.find((each) => each.title === "Run time");
+  for (const line of chart.lines) line.values = line.values.map(() => null);
+  chart.lines[0].values[30] = value;
+  chart.lines[1].values = chart.lines[1].values.map((_, i) => i < 2 ? 20 : null);
+  data.series = JSON.stringify(shown);
+  document.dispatchEvent(new Event("htmx:afterSettle"));
+  const canvas = [...document.querySelectorAll(".chart")]
+    .find((each) => each.textContent.includes("Run time")).querySelector("canvas");
+  return new Promise((done) => requestAnimationFrame(() => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    done(data.filter((each, i) => i % 4 === 3 && each > 0).length);
+  }));
+}"""
+
+
 def row(page: Page, scene: Scene, name: str) -> Locator:
     return page.locator(f"tr:has(a[href$='{scene.jobs[name]}'])")
 
@@ -268,6 +287,15 @@ def test_the_overview_draws_its_charts_and_leads_to_jobs(opens: Opens, scene: Sc
     expect(page.locator("#charts canvas")).to_have_count(6)
     page.get_by_role("link", name="Show the jobs").first.click()
     expect(row(page, scene, "waits")).to_be_visible()
+
+
+def test_a_step_with_nothing_beside_it_is_drawn_too(opens: Opens, scene: Scene) -> None:
+    """All that a new platform has done in one minute of an hour."""
+    page = opens("/overview")
+    chart = page.locator(".chart", has_text="Run time").locator("canvas")
+    expect(chart).to_be_visible()
+    only, none = (page.evaluate(DRAWN, value) for value in (10, None))
+    assert only > none
 
 
 def test_without_scripts_all_is_there_and_works(opens: Opens, scene: Scene) -> None:

@@ -32,6 +32,15 @@ const SECOND = 1000;
 const DURATIONS = [1, 2, 5, 10, 20, 50, 100, 200, 500, ...[1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000].map((n) => n * SECOND)];
 const UNITS = { jobs: (v) => v.toLocaleString("en"), ms: duration, percent: (v) => `${v} %` };
 
+// What stands alone is no line, and would not be seen.
+function alone(values) {
+  const found = [];
+  values.forEach((value, i) => {
+    if (value != null && values[i - 1] == null && values[i + 1] == null) found.push(i);
+  });
+  return found;
+}
+
 function options(chart, width, long) {
   const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "11px system-ui, sans-serif" };
   // Without a cursor the legend names the lines and no more.
@@ -48,7 +57,7 @@ function options(chart, width, long) {
     ],
     series: [
       { label: "\u00a0", value: (_, at) => (at == null ? "" : `${clock(at, long)} UTC`) },
-      ...chart.lines.map((line) => ({ label: line.label, stroke: colour(line.colour), width: 1.5, spanGaps: false, points: { size: 4 }, value: (_, value, __, at) => shown(value, at) })),
+      ...chart.lines.map((line) => ({ label: line.label, stroke: colour(line.colour), width: 1.5, spanGaps: false, points: { size: 4, filter: (plot, i, all) => (all ? null : alone(plot.data[i])) }, value: (_, value, __, at) => shown(value, at) })),
     ],
   };
 }
