@@ -68,6 +68,12 @@ def test_a_start_that_was_cut_while_it_wrote_a_secret_is_made_good_by_the_next(
     assert not list(tmp_path.glob("*.draft"))
 
 
+@pytest.mark.parametrize("remembered", ["", "no port", "99999999", "-1"])
+def test_a_remembered_port_that_is_none_is_forgotten(tmp_path: Path, remembered: str) -> None:
+    (tmp_path / "port").write_text(remembered)
+    assert 0 < EmbeddedServer(tmp_path)._remembered_port() < 65_536
+
+
 def test_a_folder_that_others_use_too_stays_open_to_them(tmp_path: Path) -> None:
     shared, own = tmp_path / "shared", tmp_path / "shared" / "own"
     shared.mkdir(mode=0o755)
