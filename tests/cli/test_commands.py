@@ -244,17 +244,23 @@ def test_a_result_is_saved_under_no_name_that_an_agent_chose(cli: Cli, agent: Ht
     assert zipfile.is_zipfile(cli.home / f"{job_id}-result.zip")
 
 
+def leave_result(agent: HttpAgent) -> bytes:
+    """Run the next job as one that leaves a file; the archive as it was sent."""
+    agent.poll()
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    agent.submit(0, resultZipBase64=b64encode(packed.getvalue()).decode())
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize("form", ["table", "json"])
 @pytest.mark.parametrize("to", [subprocess.PIPE, "a file"])
 def test_a_result_that_is_fetched_to_stdout_is_alone_there(
     cli: Cli, agent: HttpAgent, form: str, to: Any
 ) -> None:
     job_id = cli("submit", "--", "true").stdout.strip()
-    agent.poll()
-    packed = BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.txt", "hello")
-    agent.submit(0, resultZipBase64=b64encode(packed.getvalue()).decode())
+    packed = leave_result(agent)
     with (cli.home / "left.zip").open("w+b") as file:
         ran = subprocess.run(
             [BIN / "taskyard", "fetch", job_id, "/dev/stdout", "-o", form],
@@ -265,7 +271,7 @@ def test_a_result_that_is_fetched_to_stdout_is_alone_there(
         )
         fetched = file.read() if to == "a file" else ran.stdout
     assert ran.returncode == 0, ran.stderr
-    assert fetched == packed.getvalue()
+    assert fetched == packed
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3)])
@@ -305,17 +311,13 @@ def test_a_result_takes_the_place_of_an_older_file_whole_and_as_private(
     cli: Cli, agent: HttpAgent
 ) -> None:
     job_id = cli("submit", "--", "true").stdout.strip()
-    agent.poll()
-    packed = BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.txt", "hello")
-    agent.submit(0, resultZipBase64=b64encode(packed.getvalue()).decode())
+    packed = leave_result(agent)
     old, link = cli.home / "old.zip", cli.home / "link"
     old.write_bytes(b"x" * 10_000)
     old.chmod(0o600)
     link.symlink_to("old.zip")
     assert cli("fetch", job_id, "link").returncode == 0
-    assert (old.read_bytes(), old.stat().st_mode & 0o777) == (packed.getvalue(), 0o600)
+    assert (old.read_bytes(), old.stat().st_mode & 0o777) == (packed, 0o600)
     assert link.is_symlink()
 
 
