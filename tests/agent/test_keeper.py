@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 import signal
@@ -78,12 +79,12 @@ AGENT = textwrap.dedent(
 
 
 def sleepers(seconds: str) -> list[psutil.Process]:
-    """The processes of a ``sleep`` that only one test uses."""
+    """The processes of a ``sleep`` that one test uses: of this run of it, not of another beside."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        gone = process.info["status"] == psutil.STATUS_ZOMBIE
-        if process.info["cmdline"] == ["sleep", seconds] and not gone:
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.cmdline() == ["sleep", seconds]:
+                found.append(process)
     return found
 
 
@@ -98,6 +99,8 @@ def daemon(tmp_path: Path) -> str:
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process with a keeper of its own, which can be killed as an agent can."""
+    # What it leaves is to come to us, and to be seen.
+    tree.become_subreaper()
     script = tmp_path / "agent.py"
     script.write_text(AGENT)
     process = subprocess.Popen(
