@@ -363,6 +363,25 @@ def test_a_list_that_is_refused_says_that_it_is_old_until_it_comes_again(
     complaints.clear()
 
 
+def test_what_is_pressed_while_the_list_is_drawn_anew_is_clicked(page: Page, scene: Scene) -> None:
+    """A list that moves is drawn anew each second, and a click that fell into that was lost."""
+    expect(page.locator("#live")).to_have_text("Live")
+    link = row(page, scene, "failed").locator("td.job a")
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch()
+        link.hover()
+        page.mouse.down()
+        route.fulfill(response=answer)
+
+    page.route(lambda address: address.rstrip("/") == scene.url, answer_late, times=1)
+    with page.expect_response(lambda answer: answer.url.rstrip("/") == scene.url):
+        scene.submit("pressed", "true")
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    page.mouse.up()
+    expect(page).to_have_url(f"{scene.url}/jobs/{scene.jobs['failed']}")
+
+
 def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: Scene) -> None:
     """The list is asked for before something is selected, and answered after."""
     expect(page.locator("#live")).to_have_text("Live")

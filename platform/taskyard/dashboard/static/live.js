@@ -8,9 +8,12 @@ let source = null;
 let missed = false;
 // The stream may go on while the list itself is refused: MongoDB is away.
 let refused = false;
+// What is pressed must still be there when it is let go: else that is no click.
+let pressed = false;
 
 const chosen = () => document.querySelector("#list input[type=checkbox]:checked") !== null;
 const paused = () => pause.getAttribute("aria-pressed") === "true";
+const still = () => paused() || chosen() || pressed;
 
 function say() {
   const [kind, text] = paused() ? ["off", "Paused"]
@@ -26,6 +29,12 @@ function say() {
 function stop() {
   source?.close();
   source = null;
+}
+
+function catchUp() {
+  if (!missed || still()) return;
+  missed = false;
+  window.htmx.trigger("#refresh", "refresh");
 }
 
 // The extension opens its stream when an element comes: a fresh one opens a fresh stream.
@@ -53,13 +62,14 @@ if (feed && state) {
   document.addEventListener("htmx:sseError", () => setTimeout(say));
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (!event.detail.elt.closest("#feed")) return;
-    if (!document.hidden && !paused() && !chosen()) return;
+    if (!document.hidden && !still()) return;
     missed = true;
     event.preventDefault();
   });
-  // An answer that was on its way when the reader chose something must not take the choice away.
+  // An answer that was on its way when the reader chose something must not take the choice away,
+  // nor what is being pressed.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (!event.detail.requestConfig.elt.closest("#feed") || (!paused() && !chosen())) return;
+    if (!event.detail.requestConfig.elt.closest("#feed") || !still()) return;
     missed = true;
     event.detail.shouldSwap = false;
   });
@@ -70,11 +80,16 @@ if (feed && state) {
   });
   document.addEventListener("change", () => {
     say();
-    if (missed && !paused() && !chosen()) {
-      missed = false;
-      window.htmx.trigger("#refresh", "refresh");
-    }
+    catchUp();
   });
+  document.addEventListener("pointerdown", () => { pressed = true; });
+  for (const end of ["pointerup", "pointercancel"]) {
+    // The click itself comes after this.
+    document.addEventListener(end, () => setTimeout(() => {
+      pressed = false;
+      catchUp();
+    }));
+  }
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) stop();
     else if (!paused()) start();
