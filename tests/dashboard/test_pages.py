@@ -368,7 +368,7 @@ def test_a_job_with_a_value_of_several_lines_is_run_again_with_it(
 
 def test_what_is_not_edited_runs_again_as_it_was(operator: FlaskClient, platform: Platform) -> None:
     """A browser makes one kind of line's end of all, and the form showed a third as 0.333333."""
-    was = {"command": "echo a\necho b\rc\n", "env": {"H": "a\rb", "CRLF": "x\r\ny"}}
+    was = {"command": "echo a\r\necho b\rc\n", "env": {"H": "a\rb", "CRLF": "x\r\ny"}}
     job = stored(platform, JobStatus.FAILED, required_cpu=1 / 3, **was)
     form = operator.get(f"/jobs/{job.job_id}/edit").text
     data = {**EDITED, **_as_a_browser_sends(form)}

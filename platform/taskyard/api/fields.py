@@ -35,15 +35,6 @@ class Text(ma.fields.String):
         return text
 
 
-class Lines(Text):
-    """Lines of a command. Forms, and files of Windows, end them with CR and LF; an agent's shell
-    would take the CR for a part of the last word.
-    """
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        return super()._deserialize(value, *args, **kwargs).replace("\r\n", "\n")
-
-
 class Printed(ma.fields.String):
     """Text that a command printed: whatever it is, it is kept. Lone surrogates, which agents make
     that cut text between two halves of a character, become U+FFFD.

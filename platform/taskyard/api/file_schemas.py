@@ -40,7 +40,7 @@ class StoredFile(ApiSchema):
 class ExecuteForm(ApiSchema):
     """Commands to run on a ZIP, at once (direct) or from the queue (distributed)."""
 
-    commands = f.Lines(
+    commands = f.Text(
         required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
     )
     mode = f.Text(load_default="direct", validate=validate.OneOf(["direct", "distributed"]))

@@ -63,7 +63,7 @@ class Lenient(ApiSchema):
 class JobRequest(ApiSchema):
     """A job to run: a command, a file to run it on, and what it needs."""
 
-    command = f.Lines(
+    command = f.Text(
         required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
     )
     # Null as in what is told of a job without a file, so that it may be sent as it was told.

@@ -234,9 +234,11 @@ def _hand_out(worker_id: str) -> Any:
 
 
 def _handed(job: Job) -> dict[str, Any]:
-    """The job with an address of its file that an agent elsewhere can fetch."""
+    """The job as an agent elsewhere can run it: with an address of its file that it can fetch, and
+    with lines as a shell knows them, which would take a CR for a part of the last word.
+    """
     url = f"{base_url()}{DOWNLOAD_PATH}{job.file_id}" if job.file_id else job.file_url
-    return {**vars(job), "file_url": url}
+    return {**vars(job), "file_url": url, "command": job.command.replace("\r\n", "\n")}
 
 
 def _set_draining(worker_id: str, *, draining: bool) -> dict[str, Any]:
