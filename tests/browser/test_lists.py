@@ -382,6 +382,16 @@ def test_what_is_pressed_while_the_list_is_drawn_anew_is_clicked(page: Page, sce
     expect(page).to_have_url(f"{scene.url}/jobs/{scene.jobs['failed']}")
 
 
+def test_a_list_moves_on_beside_the_menu_of_a_link(page: Page, scene: Scene) -> None:
+    """Where it is open, nobody tells the page that the button was let go."""
+    expect(page.locator("#live")).to_have_text("Live")
+    row(page, scene, "failed").locator("td.job a").hover()
+    page.mouse.down(button="right")
+    scene.submit("beside the menu", "true")
+    expect(row(page, scene, "beside the menu")).to_be_visible()
+    page.mouse.up(button="right")
+
+
 def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: Scene) -> None:
     """The list is asked for before something is selected, and answered after."""
     expect(page.locator("#live")).to_have_text("Live")

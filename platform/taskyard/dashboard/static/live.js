@@ -82,7 +82,8 @@ if (feed && state) {
     say();
     catchUp();
   });
-  document.addEventListener("pointerdown", () => { pressed = true; });
+  // Of the other buttons, which open menus, the end may not be told.
+  document.addEventListener("pointerdown", (event) => { pressed = event.button === 0; });
   for (const end of ["pointerup", "pointercancel"]) {
     // The click itself comes after this.
     document.addEventListener(end, () => setTimeout(() => {
