@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -123,6 +124,21 @@ def test_anchors_are_headings(page: Path) -> None:
         assert anchor in headings, anchor
 
 
+def test_the_tour_names_what_is_there() -> None:
+    page = ROOT / "docs" / "code.md"
+    named = re.findall(r"\[`(\w+)\.(?!py`)(\w+)`\]\(([^)]+\.py)\)", page.read_text())
+    assert named
+    for module, name, target in named:
+        source = page.parent / target
+        assert (source.stem, name in _defined(source)) == (module, True), f"{module}.{name}"
+
+
+def test_the_tour_names_every_package() -> None:
+    packages = {p.parent.name for p in (ROOT / "platform" / "taskyard").glob("*/__init__.py")}
+    table = (ROOT / "docs" / "code.md").read_text().split("## Packages")[1].split("\n## ")[0]
+    assert packages == set(re.findall(r"`(\w+)/`", table))
+
+
 def test_what_an_agent_is_handed_is_described() -> None:
     section = API.split("## Writing an agent")[1].split("\n## ")[0]
     fields = HandedOut().fields.values()
@@ -161,6 +177,18 @@ def test_the_mini_agent_of_the_docs_runs_what_prints_no_text_and_no_lines(
             agent.wait()
     printed = client.get(f"/api/jobs/output?jobId={job_id}").text
     assert printed == "a\ufffd" + "x" * 5_000_000
+
+
+def _defined(source: Path) -> set[str]:
+    """The names that a module gives at its top level."""
+    names: set[str] = set()
+    for node in ast.parse(source.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
 
 
 @pytest.mark.parametrize("case", HARD_CASES, ids=lambda case: case.name)
