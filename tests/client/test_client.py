@@ -359,6 +359,26 @@ def test_a_pipe_is_uploaded_whole(platform: Platform, token: str, tmp_path: Path
         writer.join()
 
 
+def test_what_a_file_grows_by_while_it_is_uploaded_is_left_out(
+    platform: Platform, token: str, tmp_path: Path
+) -> None:
+    log, kept = tmp_path / "log", BytesIO()
+    log.write_bytes(bytes(range(256)) * 4096)
+    begun = log.read_bytes()
+
+    class Growing(httpx2.HTTPTransport):
+        """The log is written to once its length has gone out."""
+
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            with log.open("ab") as more:
+                more.write(b"more")
+            return super().handle_request(request)
+
+    with served(platform) as url, Client(url, token, transport=Growing()) as client:
+        client.download(client.upload(log)["url"], kept)
+    assert kept.getvalue() == begun
+
+
 def test_a_follower_sees_everything_to_the_end(
     platform: Platform, token: str, agent: HttpAgent
 ) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import math
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import httpx2
 
-from taskyard.client import config
+from taskyard.client import config, sources
 from taskyard.client.config import Connection
 from taskyard.client.transport import AWAY, Transport
 from taskyard.errors import InvalidRequest, RequestFailed, ServerUnreachable
@@ -179,7 +177,7 @@ class Client:
 
     def upload(self, file: Path | str) -> dict[str, Any]:
         """Store a file; returns ``{fileId, filename, size, sha256, url}``."""
-        with _opened(Path(file)) as source:
+        with sources.opened(Path(file)) as source:
             files = {"file": (Path(file).name, source, "application/octet-stream")}
             # Stored twice it does no harm: what no job names goes with its time.
             return dict(self._api.ask("POST", "/api/files/upload", again=True, files=files))
@@ -230,19 +228,6 @@ class _Patience:
         self._ends_at = min(self._ends_at, time.monotonic() + RECONNECT_SECONDS)
         away = isinstance(error, ServerUnreachable) or error.status in AWAY
         return away and time.monotonic() <= self._ends_at
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """The file; of a pipe, whose length is not known and which is read once, all that it gives."""
-    with file.open("rb") as source:
-        if source.seekable():
-            yield source
-            return
-        with tempfile.TemporaryFile() as kept:
-            shutil.copyfileobj(source, kept)
-            kept.seek(0)
-            yield cast(BinaryIO, kept)
 
 
 def _insist(ask: Callable[[], T]) -> T:
