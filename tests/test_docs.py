@@ -31,7 +31,8 @@ from tests.helpers import eventually
 from tests.serving import served
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "bench" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES += [ROOT / "bench" / "README.md", ROOT / "tests" / "chaos" / "README.md"]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 
