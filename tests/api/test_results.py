@@ -17,10 +17,12 @@ from taskyard import operations
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
+from taskyard.store import output as output_module
 from taskyard.store.feed import Feed, Waiter
 from taskyard.store.live import LiveJobs
+from taskyard.store.output import SMALL_BYTES
 from tests import factories
-from tests.api.agents import HttpAgent, submit_job
+from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
 
 
@@ -34,6 +36,13 @@ def ask(api: FlaskClient, job_ids: Sequence[str], **body: Any) -> dict[str, Any]
     answer = api.post("/api/jobs/results", json={"jobIds": list(job_ids), **body})
     assert answer.status_code == 200, answer.text
     return dict(answer.get_json())
+
+
+@pytest.fixture
+def agent(api: FlaskClient) -> HttpAgent:
+    made = HttpAgent(api)
+    made.register()
+    return made
 
 
 def test_results_come_in_the_order_that_was_asked_for(api: FlaskClient, platform: Platform) -> None:
@@ -60,16 +69,45 @@ def test_a_result_has_what_status_has_of_it(api: FlaskClient, platform: Platform
     assert (result["stdout"], result["stderr"], result["exitCode"]) == ("a\n", "b\n", 1)
 
 
-def test_output_that_is_kept_apart_is_null_and_none_at_all_is_empty(api: FlaskClient) -> None:
+def test_much_output_is_null_and_none_at_all_is_empty(api: FlaskClient, agent: HttpAgent) -> None:
     printing, silent = submit_job(api), submit_job(api)
-    agent = HttpAgent(api)
-    agent.register()
     for text in ("x" * 3000, ""):
         agent.poll()
         agent.submit(0, stdout=text)
     results = ask(api, [printing, silent])["jobs"]
     assert [result["stdout"] for result in results] == [None, ""]
     assert results[0]["outputBytes"] == 3000
+
+
+def test_what_was_stored_before_the_end_is_there_if_it_is_little(
+    api: FlaskClient, agent: HttpAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_module, "_TOGETHER", 2)
+    ended, replaced, running = (submit_job(api) for _ in range(3))
+    for job_id in (ended, replaced, running):
+        agent.poll()
+        for data, stream in (("a", "stdout"), ("é", "stderr"), ("b\n", "stdout")):
+            agent.stream(data, stream)
+        if job_id == ended:
+            agent.submit(0, stdout=None, stderr=None)
+        elif job_id == replaced:
+            agent.submit(0, stdout="other", stderr="")
+    wanted = [ended, replaced, running, ended]
+    results = ask(api, wanted)["jobs"]
+    told = [(result["stdout"], result["stderr"]) for result in results]
+    assert told == [("ab\n", "é"), ("other", ""), ("ab\n", "é"), ("ab\n", "é")]
+    in_full = [status_of(api, job_id) for job_id in wanted]
+    assert told == [(status["stdout"], status["stderr"]) for status in in_full]
+
+
+@pytest.mark.parametrize(("size", "told"), [(SMALL_BYTES, True), (SMALL_BYTES + 1, False)])
+def test_little_is_so_much(api: FlaskClient, agent: HttpAgent, size: int, told: bool) -> None:
+    job_id = submit_job(api)
+    agent.poll()
+    agent.stream("x" * size)
+    agent.submit(0, stdout=None, stderr=None)
+    (result,) = ask(api, [job_id])["jobs"]
+    assert result["stdout"] == ("x" * size if told else None)
 
 
 def test_it_is_answered_as_soon_as_all_have_ended(api: FlaskClient, platform: Platform) -> None:

@@ -28,6 +28,10 @@ _IN_FULL = _spelled(schemas.JobStatusAnswer())
 _RESULT = _spelled(schemas.JobResult())
 
 
+#: Of a job that printed more than a result carries.
+_NO_TEXT = {"stdout": None, "stderr": None}
+
+
 def job(found: Job, waiting_reason: str | None = None) -> dict[str, Any]:
     """A job for a list."""
     result = f"{DOWNLOAD_PATH}{found.result_file_id}" if found.result_file_id else None
@@ -52,19 +56,9 @@ def jobs(found: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def results(found: Sequence[Job]) -> list[dict[str, Any]]:
-    """How jobs ended, with what they printed where that is at hand; made like ``jobs``."""
-    text = platform().store.output.small_text
-    return [
-        _shown(
-            {
-                **job(entry),
-                "stdout": text(entry, stream="stdout"),
-                "stderr": text(entry, stream="stderr"),
-            },
-            _RESULT,
-        )
-        for entry in found
-    ]
+    """How jobs ended, with what they printed where that is little; made like ``jobs``."""
+    texts = platform().store.output.small_texts(found)
+    return [_shown({**job(e), **texts.get(e.job_id, _NO_TEXT)}, _RESULT) for e in found]
 
 
 def job_in_full(found: Job) -> dict[str, Any]:

@@ -211,8 +211,8 @@ class JobStatusAnswer(Given, Job):
 class JobResult(ApiSchema):
     """How a job ended, or where it stands.
 
-    ``stdout`` and ``stderr`` are null where they are more than 2 KB, or were streamed by an agent
-    over HTTP: ``/api/jobs/output`` has them.
+    ``stdout`` and ``stderr`` are null where they are more than 2 KB in all: ``/api/jobs/output``
+    has them.
     """
 
     job_id = ma.fields.String(required=True)

@@ -32,6 +32,9 @@ SMALL_BYTES = 2048
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
 
+#: Jobs whose chunks are asked for in one read: each is a range of its own, which MongoDB plans.
+_TOGETHER = 100
+
 #: Chunks that are fetched at once: a reader of any output holds a MB or two, not the 16 MB that
 #: MongoDB would answer with.
 _BATCH = 16
@@ -124,11 +127,9 @@ class OutputStore:
             yield from (chunk for chunk in _small(job) if chunk.seq > after)
             return
         generation = job.output_generation if is_last else self._told_last(job.job_id, number)
-        prefix = {"j": job.job_id, "a": number, "g": generation}
-        within = {"$gt": {**prefix, "s": after}, "$lt": {**prefix, "s": MaxKey()}}
-        batches = self._output.find({"_id": within}, sort=[("_id", 1)], limit=limit)
-        for found in batches.batch_size(_BATCH):
-            yield Chunk(seq=found["_id"]["s"], stream=found["stream"], data=found["data"])
+        behind = _behind(job.job_id, number, generation, after)
+        batches = self._output.find(behind, sort=[("_id", 1)], limit=limit)
+        yield from map(_chunk, batches.batch_size(_BATCH))
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
         """One stream's text, its first ``limit_bytes``."""
@@ -145,11 +146,22 @@ class OutputStore:
         text = "".join(parts)
         return text if size <= limit_bytes else _beginning(text, limit_bytes)
 
-    def small_text(self, job: Job, *, stream: str) -> str | None:
-        """One stream's text of a job that keeps its output itself; None where it is kept apart."""
-        if job.output_bytes and not job.small_output:
-            return None
-        return "".join(chunk.data for chunk in _small(job) if chunk.stream == stream)
+    def small_texts(self, jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
+        """What those of the jobs printed that printed no more than ``SMALL_BYTES``: by job id, both
+        streams.
+        """
+        little = {job.job_id: job for job in jobs if job.output_bytes <= SMALL_BYTES}
+        printed = {job_id: list(_small(job)) for job_id, job in little.items()}
+        apart = [job for job in little.values() if job.output_bytes and not job.small_output]
+        for job_id, chunk in self._all_of(apart):
+            printed[job_id].append(chunk)
+        return {
+            job_id: {
+                stream: "".join(chunk.data for chunk in chunks if chunk.stream == stream)
+                for stream in ("stdout", "stderr")
+            }
+            for job_id, chunks in printed.items()
+        }
 
     def delete(self, job_ids: Sequence[str]) -> int:
         """Remove all output of these jobs."""
@@ -158,6 +170,14 @@ class OutputStore:
             for job_id in job_ids
         ]
         return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
+
+    def _all_of(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Chunk]]:
+        """All chunks of these jobs, each job's in order; of many jobs by a few reads."""
+        whole = [_behind(job.job_id, job.output_attempt, job.output_generation) for job in jobs]
+        for start in range(0, len(whole), _TOGETHER):
+            query = {"$or": whole[start : start + _TOGETHER]}
+            for found in self._output.find(query, sort=[("_id", 1)]):
+                yield found["_id"]["j"], _chunk(found)
 
     def _told_last(self, job_id: str, attempt: int) -> str:
         """The generation of an earlier attempt's output: its whole text, if it told one.
@@ -230,6 +250,16 @@ def _beginning(text: str, limit_bytes: int) -> str:
 def _small(job: Job) -> Iterator[Chunk]:
     for seq, piece in enumerate(job.small_output):
         yield Chunk(seq=seq, stream=piece["stream"], data=piece["data"])
+
+
+def _behind(job_id: str, attempt: int, generation: str, after: int = -1) -> dict[str, Any]:
+    """Matches the chunks of a text behind sequence ``after``."""
+    text = {"j": job_id, "a": attempt, "g": generation}
+    return {"_id": {"$gt": {**text, "s": after}, "$lt": {**text, "s": MaxKey()}}}
+
+
+def _chunk(document: dict[str, Any]) -> Chunk:
+    return Chunk(seq=document["_id"]["s"], stream=document["stream"], data=document["data"])
 
 
 def _identity(job_id: str, attempt: int, generation: str, seq: int) -> dict[str, Any]:
