@@ -1,4 +1,4 @@
-"""Why jobs wait, from one look at the workers; by the function that places them."""
+"""Why jobs wait, from one look at the workers; by the rules that place them."""
 
 from __future__ import annotations
 

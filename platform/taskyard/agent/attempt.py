@@ -88,7 +88,7 @@ class Attempt:
         return not (self.is_at_first_line or os.access(self.workspace.folder, os.X_OK))
 
     def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
-        """Begin to end it: SIGTERM to the group, a grace, SIGKILL. The first reason stays."""
+        """Begin to end it: SIGTERM to all of it, a grace, SIGKILL. The first reason stays."""
         if self.stopping is None and self.drained_by is None:
             self.stopping = outcome
             self.kill_at = now + grace_seconds

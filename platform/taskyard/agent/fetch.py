@@ -1,4 +1,4 @@
-"""The coming of one job's input: it goes on until it is there, or nobody waits for it any more."""
+"""The fetching of one job's input, which can be stopped from another thread."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _EVER = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One look."""
+    """This agent and the head of the queue, as they were read at one moment."""
 
     worker: Worker
     #: The head of the queue, in the scheduler's order; nothing in it that this agent never could

@@ -16,7 +16,7 @@ _Decoder = getincrementaldecoder("utf-8")
 class OutputBuffer:
     """Takes bytes of both streams as they come and gives chunks in one sequence.
 
-    Keeps at most ``cap_bytes`` of a job; what comes after is dropped, and one mark says so.
+    Keeps at most ``cap_bytes`` of an attempt; what comes after is dropped, and one mark says so.
     """
 
     def __init__(self, *, cap_bytes: int) -> None:

@@ -12,7 +12,7 @@ from taskyard.agent.stages import Stages
 
 
 class Preparation:
-    """Prepares for the runner."""
+    """Moves a job to RUNNING and lays out its workspace, or reports why it cannot run."""
 
     def __init__(self, helpers: Executor, stages: Stages, endings: Endings) -> None:
         self._helpers = helpers

@@ -1,6 +1,6 @@
 """From a job's turn to its first line: in a place that is free, or as another's last line ends.
 
-An agent has as many places as CPUs, and a place that waited for the word of an end to come here,
+An agent has few places, and one that waited for the word of an end to come here,
 and for the next line to go to the keeper, would stand empty for as long as a short line runs. So
 the keeper is told beforehand what follows a line, where a job waits that needs no more than it.
 """

@@ -16,7 +16,7 @@ TURN_SECONDS = 1.0
 
 
 class Turns:
-    """A line of jobs, first come first served, but that none holds up those that fit."""
+    """A queue, first come first served, in which a job that does not fit holds up nobody."""
 
     def __init__(self) -> None:
         self._waiting: list[Held] = []

@@ -1,4 +1,4 @@
-"""Workspaces: each attempt gets a fresh folder, and nothing of it stays."""
+"""Workspaces: each attempt gets a folder with nothing of an earlier one in it."""
 
 from __future__ import annotations
 

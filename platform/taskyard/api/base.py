@@ -80,7 +80,7 @@ class Parser(FlaskParser):
 
 
 class _Form(FormDataParser):
-    """Werkzeug's, but that what cannot be read is refused, and not taken for an empty form."""
+    """Werkzeug's parser of forms, but one that cannot be read is an error and not an empty form."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         """The form. Raises UnreadableRequest."""

@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 class Wake(Protocol):
-    """A consumer's ear."""
+    """Called when a queue may have something new."""
 
     def __call__(self, queue: str | None, message: ObjectId | None, *, later: bool) -> bool:
         """The queue changed, or any if it is None, by this message, which may be due only

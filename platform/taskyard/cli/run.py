@@ -54,7 +54,7 @@ def _wanted(command: F) -> F:
 def run_command(result: Path | None, output: str, **options: Any) -> None:
     """Run COMMAND on an agent, show what it prints, and end with its exit code.
 
-    One argument is a script of shell lines; several are one command with its arguments.
+    One argument is lines, each run in a shell of its own; several are a command with arguments.
     Ctrl-C cancels the job. It goes on when nobody reads what it prints any more.
     """
     with Client() as client:

@@ -1,4 +1,4 @@
-"""``taskyard up``."""
+"""``taskyard up``: reads its options and runs the supervisor."""
 
 from __future__ import annotations
 

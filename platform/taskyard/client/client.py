@@ -218,7 +218,7 @@ class Client:
 
 
 class _Patience:
-    """That of one who waits for a job, from the first failure on."""
+    """How long a client that waits for a job tries again, counted from its first failure."""
 
     def __init__(self) -> None:
         self._ends_at = math.inf

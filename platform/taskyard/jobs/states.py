@@ -27,7 +27,7 @@ LIVE = frozenset({JobStatus.QUEUED}) | HELD
 
 
 class Verb(StrEnum):
-    """What can happen to a job; the same word in store, events, history and docs."""
+    """What can happen to a job: the same word in store, history and docs."""
 
     SUBMIT = "submit"
     ASSIGN = "assign"
@@ -45,9 +45,10 @@ class Verb(StrEnum):
 _Q, _A, _R = JobStatus.QUEUED, JobStatus.ASSIGNED, JobStatus.RUNNING
 _COMPLETED, _FAILED, _CANCELLED = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
 _UNSUCCESSFUL = frozenset({(_R, _FAILED), (_R, _Q), (_R, _CANCELLED)})
-_GIVEN_BACK = frozenset({(_A, _Q), (_A, _CANCELLED)})
+_GIVEN_BACK = frozenset({(_A, _Q)})
 
 #: Every road there is: verb -> (state it starts from, state it ends in). No write leaves them.
+#: An ASSIGNED job with a cancel does not exist: it is cancelled at once.
 ROADS: dict[Verb, frozenset[tuple[JobStatus, JobStatus]]] = {
     Verb.ASSIGN: frozenset({(_Q, _A)}),
     Verb.START: frozenset({(_A, _R)}),

@@ -13,8 +13,8 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import ROADS, JobStatus, Verb
 
-#: Entries of a job's history that are kept: enough for every attempt a job may have, and few
-#: enough that the document stays under 8 KB.
+#: Entries of a job's history that are kept, the newest: a dozen attempts, and few enough that the
+#: document stays under 8 KB.
 HISTORY_KEPT = 40
 
 #: Most of what is told of an error that is kept: it may be a log, or quote what a stranger sent.

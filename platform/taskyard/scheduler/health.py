@@ -1,4 +1,4 @@
-"""Worker health: who went offline, whose cooldown is over, and what deleted workers still hold."""
+"""Worker health: who went offline, and whose cooldown is over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The indexes, made once: every query that Taskyard sends has one."""
+"""The indexes, made once: every query of a collection that grows with jobs has one."""
 
 from __future__ import annotations
 

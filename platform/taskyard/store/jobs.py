@@ -47,7 +47,7 @@ _LAST_LINES = 5
 
 
 class JobStore:
-    """Verbs on single jobs. There is no ``set_status``."""
+    """Verbs on jobs. There is no ``set_status``."""
 
     def __init__(self, database: Database[dict[str, Any]], counters: CounterStore) -> None:
         self._jobs = database["jobs"]

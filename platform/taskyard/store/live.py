@@ -29,7 +29,7 @@ IN_ORDER = [("priority", -1), ("queuedAt", 1), ("_id", 1)]
 
 
 class LiveJobs:
-    """Reads only; each is bounded and has an index."""
+    """Reads only, of live jobs alone; each has an index."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._jobs = database["jobs"]

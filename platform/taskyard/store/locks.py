@@ -1,5 +1,5 @@
-"""The pass lock with its flag, and the marks of ticks and schedulers. They spare work and save
-nothing: every write they lead to is guarded by itself.
+"""The pass lock with its flag, and the marks of ticks and schedulers. They avoid work
+being done twice; nothing depends on them, since every write they lead to is guarded by itself.
 """
 
 from __future__ import annotations
