@@ -23,6 +23,7 @@ from taskyard.embedded import EmbeddedServer
 from taskyard.jobs.states import Verb
 from taskyard.scheduler import ticks
 from taskyard.settings import Settings
+from taskyard.store import indexes, passes
 from taskyard.store.client import Store
 from taskyard.store.jobs import _PAST
 from tests.api.agents import status_of, submit_job
@@ -56,6 +57,16 @@ def test_every_event_is_listed() -> None:
     for module in (ROOT / "platform").rglob("*.py"):
         told |= _told(module)
     assert told - said == set()
+
+
+def test_every_collection_is_listed() -> None:
+    section = OPERATIONS.split("## What is stored")[1].split("\n## ")[0]
+    listed = set(re.findall(r"`([a-z_.]+)`", section))
+    used = {passes.COLLECTION, *indexes.INDEXES}
+    for module in (ROOT / "platform").rglob("*.py"):
+        named = re.findall(r'database\[f?"(?:\{prefix\})?([a-z_.]+)"\]', module.read_text())
+        used |= {f"broker{name}" if name.startswith(".") else name for name in named}
+    assert used - listed == set()
 
 
 def test_every_route_of_the_api_is_described(platform: Platform) -> None:
@@ -186,8 +197,8 @@ def _told(source: Path) -> set[str]:
         if isinstance(node, ast.Call) and re.match(
             r"events\.(emit|warn|error)$", ast.unparse(node.func)
         ):
-            texts = [n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
-            names |= {text for text in texts if re.fullmatch(r"[a-z]+\.[a-z_]+", str(text))}
+            texts = [str(n.value) for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
+            names |= {text for text in texts if re.fullmatch(r"[a-z]+\.[a-z_]+", text)}
     return names
 
 

@@ -1,4 +1,4 @@
-"""Identifiers: ``job-<epoch ms>-<random>``, as in the contract; leases are random alone."""
+"""Identifiers: ``job-<epoch ms>-<random>``; leases are random alone."""
 
 from __future__ import annotations
 

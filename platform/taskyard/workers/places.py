@@ -1,6 +1,6 @@
 """What a worker has free, and why a job does not fit there: the one judge of both.
 
-The weights are the earlier system's.
+The weights are those of the system whose API is kept.
 """
 
 from __future__ import annotations
