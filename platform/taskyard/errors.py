@@ -97,7 +97,6 @@ class BadSearch(InvalidRequest):
     def __init__(self, term: str, position: int, problem: str) -> None:
         words = f"at {position}, {term}: {problem}" if term else f"at {position}: {problem}"
         super().__init__(words, field="q")
-        self.term = term
         self.position = position
 
 
@@ -123,8 +122,6 @@ class NotFound(TaskyardError):
 
     def __init__(self, kind: str, identity: str) -> None:
         super().__init__(f"There is no {kind} {identity!r}.")
-        self.kind = kind
-        self.identity = identity
 
 
 class Forbidden(TaskyardError):
@@ -153,7 +150,6 @@ class StaleAttempt(Conflict):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"This attempt of {job_id} is over; nothing was changed.")
-        self.job_id = job_id
 
 
 class Gone(TaskyardError):

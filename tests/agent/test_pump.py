@@ -19,7 +19,6 @@ from taskyard.agent.loop import Loop
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.pump import Pump
 from taskyard.agent.workspace import Workspace
-from taskyard.jobs.model import lease_of
 from taskyard.store.output import CHUNK_BYTES, Chunk
 from tests import factories
 from tests.agent.conftest import Bench, until
@@ -82,7 +81,6 @@ class Yard:
         job = factories.running_job()
         made = Attempt(
             job=job,
-            lease=lease_of(job),
             workspace=Workspace(base=Path("unused")),
             env={},
             output=OutputBuffer(cap_bytes=1 << 30),

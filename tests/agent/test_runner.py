@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from taskyard.agent.attempt import Attempt
 from taskyard.agent.stages import Stages
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
@@ -349,8 +350,8 @@ def test_a_defect_in_one_attempt_costs_that_attempt_alone(
     broken = bench.offer("sleep 100", max_retries=0)
     bench.await_status(broken, "RUNNING")
 
-    def fail(attempt: object, now: float) -> None:
-        if getattr(attempt, "lease") == broken:  # noqa: B009 - the attempt's type is not at hand
+    def fail(attempt: Attempt, now: float) -> None:
+        if attempt.job.job_id == broken.job_id:
             raise RuntimeError("a defect")
 
     monkeypatch.setattr("taskyard.agent.attempt.Attempt.signal_due", fail)

@@ -20,8 +20,6 @@ Document = dict[str, Any]
 #: Text that a job's status carries; more is asked of the output route.
 _STATUS_TEXT_BYTES = 2**20
 
-_NAMED = b"TASKYARD_JOB_ID="
-
 
 @dataclass(kw_only=True)
 class Run:

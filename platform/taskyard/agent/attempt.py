@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.workspace import Workspace
-from taskyard.jobs.model import Job, Lease
+from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.transition import Outcome
 
@@ -34,7 +34,6 @@ class Attempt:
     """What the runner knows of an attempt that was started."""
 
     job: Job
-    lease: Lease
     workspace: Workspace
     env: dict[str, str]
     output: OutputBuffer

@@ -19,7 +19,7 @@ from taskyard.agent.results import Result
 from taskyard.agent.workspace import Workspace, WorkspaceRoot
 from taskyard.context import Platform
 from taskyard.errors import BadArchive, NotFound
-from taskyard.jobs.model import Job, Lease, lease_of
+from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Moment, Outcome, shortened
@@ -57,7 +57,6 @@ class Stages:
         env = clean_environment(self._inherited, workspace, job.env, job.job_id, job.attempts)
         return Attempt(
             job=job,
-            lease=lease_of(job),
             workspace=workspace,
             env=env,
             output=OutputBuffer(cap_bytes=self._settings.output_cap_bytes),

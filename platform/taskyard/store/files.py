@@ -43,7 +43,6 @@ class StoredFile:
     sha256: str
     content_type: str
     is_archive: bool
-    created_at: datetime
 
 
 class FileStore:
@@ -197,5 +196,4 @@ def _stored(found: dict[str, Any]) -> StoredFile:
         sha256=metadata.get("sha256", ""),
         content_type=metadata.get("contentType", "application/octet-stream"),
         is_archive=metadata.get("isArchive", False),
-        created_at=found["uploadDate"],
     )

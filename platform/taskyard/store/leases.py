@@ -75,11 +75,10 @@ class LeaseStore:
         self._jobs.update_many(seen, _extension(now, lease, lease))
         return self._live(mine, now)
 
-    def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> bool:
-        """Note a sign of life of the attempt as read; False when it is over."""
+    def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> None:
+        """Note a sign of life of the attempt as read, unless it is over."""
         stages = [{"$set": {"lastSeenAt": now}}, *_extension(now, lease, lease)]
-        running = statements.still_running(job)
-        return self._jobs.update_one(running, stages).matched_count == 1
+        self._jobs.update_one(statements.still_running(job), stages)
 
     def _live(self, mine: dict[str, Any], now: datetime) -> list[Renewed]:
         """Those whose lease is live: one that has reached its job's limit is over."""
