@@ -205,7 +205,7 @@ def test_a_large_file_is_stored_although_operations_end_in_time(store: Store) ->
     assert saved.size_bytes == len(content)
     size = sum(len(piece) for piece in store.files.pieces(saved.file_id, 0, len(content)))
     assert size == len(content)
-    store.files.delete(saved.file_id)
+    store.files.delete([saved.file_id])
 
 
 def test_the_feed_comes_back_after_an_election(

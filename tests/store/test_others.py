@@ -261,7 +261,7 @@ def test_a_file_comes_back_whole_or_in_part(store: Store) -> None:
     assert saved.sha256 == hashlib.sha256(content).hexdigest()
     assert b"".join(store.files.pieces(saved.file_id, 0, len(content))) == content
     assert b"".join(store.files.pieces(saved.file_id, 300_000, 10)) == content[300_000:300_010]
-    store.files.delete(saved.file_id)
+    store.files.delete([saved.file_id])
     with pytest.raises(NotFound):
         store.files.get(saved.file_id)
 

@@ -76,7 +76,7 @@ def _remove(store: Store, jobs: Sequence[Job]) -> int:
     results = [job.result_file_id for job in jobs if job.result_file_id]
     # What one job left may be another's input: that goes when nobody names it any more.
     inputs = store.queries.inputs_among(results)
-    store.files.delete_all([file_id for file_id in results if file_id not in inputs])
+    store.files.delete([file_id for file_id in results if file_id not in inputs])
     return store.jobs.delete(job_ids)
 
 
@@ -97,7 +97,7 @@ def _remove_files(store: Store, settings: Settings, now: datetime, ends: float) 
         if used:
             store.files.keep_until(used, now + timedelta(days=settings.upload_retention_days))
         unused = [file_id for file_id in expired if file_id not in used]
-        store.files.delete_all(unused)
+        store.files.delete(unused)
         removed += len(unused)
         more = len(expired) == AT_ONCE
         if time.monotonic() > ends:

@@ -125,14 +125,7 @@ class FileStore:
                 length -= len(piece)
                 yield piece
 
-    def delete(self, file_id: str) -> None:
-        """Remove a file; one that is not there is no error."""
-        try:
-            self._bucket.delete(file_id)
-        except NoFile:
-            return
-
-    def delete_all(self, file_ids: Sequence[str]) -> None:
+    def delete(self, file_ids: Sequence[str]) -> None:
         """Remove files, few at once where they are large; pieces first, so that none is left."""
         known = self._files.find({"_id": {"$in": list(file_ids)}}, {"length": 1})
         sizes = dict.fromkeys(file_ids, 0) | {found["_id"]: found["length"] for found in known}
@@ -152,7 +145,7 @@ class FileStore:
         old = [begun["_id"] for begun in found]
         for file_id in old:
             if self.find(file_id) is None:
-                self.delete(file_id)
+                self.delete([file_id])
             self._settle(file_id)
         return len(old)
 
