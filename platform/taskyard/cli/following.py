@@ -9,14 +9,13 @@ from typing import Any, TextIO
 
 import click
 
-from taskyard.cli import show, streams
+from taskyard.cli import INTERRUPTED, show, streams
 from taskyard.cli.values import took
 from taskyard.client import Client
 from taskyard.errors import TaskyardError
 
 TIMED_OUT = 124
 NOT_RUN = 125
-INTERRUPTED = 130
 
 #: Of a job that left files, and no archive of them.
 NOT_KEPT = "what it left was not kept: it was larger than the limit, or could not be packed"

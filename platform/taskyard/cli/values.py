@@ -99,10 +99,8 @@ def _takes_files(folder: Path) -> bool:
     return os.access(f"{folder}/", os.W_OK | os.X_OK)
 
 
-def took(milliseconds: float | None) -> str:
+def took(milliseconds: float) -> str:
     """A duration for people."""
-    if milliseconds is None:
-        return ""
     seconds = milliseconds / 1000
     if seconds < 1:
         return f"{round(milliseconds)} ms"
@@ -113,15 +111,13 @@ def took(milliseconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def ago(epoch_ms: float | None) -> str:
+def ago(epoch_ms: float) -> str:
     """An age for people."""
-    return "" if epoch_ms is None else f"{took_since(epoch_ms)} ago"
+    return f"{took_since(epoch_ms)} ago"
 
 
-def roughly_ago(epoch_ms: float | None) -> str:
+def roughly_ago(epoch_ms: float) -> str:
     """An age for people, in the 10 characters of a narrow column."""
-    if epoch_ms is None:
-        return ""
     seconds = max(0, int(time.time() - epoch_ms / 1000))
     units = (("d", 86_400), ("h", 3_600), ("min", 60))
     unit, size = next((u for u in units if seconds >= u[1]), ("s", 1))
