@@ -83,23 +83,29 @@ def retry(
 
     Raises NotFound, Conflict, and InvalidRequest for a key of another request.
     """
-    ended = platform.store.jobs.get(job_id)
-    if not ended.is_terminal:
-        raise Conflict(f"{job_id} has not ended ({ended.status}); only ended jobs are retried.")
+    job = ended(platform, job_id)
     new_id = ids.new("job", platform.store.clock.now())
     if key:
         # No body of a create is this.
         wanted = f"retry {job_id}".encode()
         (new_id,) = platform.store.idempotency.ids_for(by, key, wanted, [new_id])
-    fresh = anew(platform, ended, job_id=new_id, by=by, **(edits or {}))
+    fresh = anew(platform, job, job_id=new_id, by=by, **(edits or {}))
     platform.store.jobs.submit(platform.offers.made([fresh]))
     platform.nudge("retry")
     return fresh
 
 
-def anew(platform: Platform, ended: Job, *, job_id: str, by: str, **edits: Any) -> Job:
+def ended(platform: Platform, job_id: str) -> Job:
+    """The job, which may run again. Raises NotFound, Conflict for one that has not ended."""
+    job = platform.store.jobs.get(job_id)
+    if not job.is_terminal:
+        raise Conflict(f"{job_id} has not ended ({job.status}); only ended jobs are retried.")
+    return job
+
+
+def anew(platform: Platform, job: Job, *, job_id: str, by: str, **edits: Any) -> Job:
     """A job with the inputs of an ended one but for ``edits``, not submitted yet."""
-    inputs = {**_inputs_of(ended), **edits, "retry_of": ended.job_id}
+    inputs = {**_inputs_of(job), **edits, "retry_of": job.job_id}
     return _new_job(job_id, inputs, now=platform.store.clock.now(), by=by)
 
 

@@ -45,13 +45,13 @@ def retry(job_id: str) -> Response:
 @blueprint.get("/jobs/<job_id>/edit")
 def edit(job_id: str) -> str:
     """A job's inputs in a form, to be run again otherwise."""
-    return _form(_ended(job_id), {}, {})
+    return _form(operations.ended(platform(), job_id), {}, {})
 
 
 @blueprint.post("/jobs/<job_id>/edit")
 def retry_edited(job_id: str) -> Any:
     """Submit a job anew with edits; the form again, with what is wrong, where they cannot be."""
-    ended = _ended(job_id)
+    ended = operations.ended(platform(), job_id)
     try:
         edits = _edits(request.form, ended)
     except ma.ValidationError as error:
@@ -75,7 +75,8 @@ def act_on_jobs() -> Any:
         raise InvalidRequest(f"Select 1 to {AT_ONCE} jobs.", field="job")
     back = local(request.form.get("back"))
     if request.form.get("sure") != "yes":
-        found = [job for job_id in job_ids if (job := _find(job_id))]
+        jobs = platform().store.jobs
+        found = [job for job_id in job_ids if (job := jobs.find(job_id))]
         fit = [job for job in found if job.is_terminal == (action == "retry")]
         return render_template(
             "confirm.html", action=action, jobs=fit, left_out=len(job_ids) - len(fit), back=back
@@ -100,20 +101,6 @@ def _acted(action: str, job_id: str) -> bool:
     except (Conflict, NotFound):
         return False
     return True
-
-
-def _find(job_id: str) -> Job | None:
-    try:
-        return platform().store.jobs.get(job_id)
-    except NotFound:
-        return None
-
-
-def _ended(job_id: str) -> Job:
-    found = platform().store.jobs.get(job_id)
-    if not found.is_terminal:
-        raise Conflict(f"{job_id} has not ended ({found.status}); only ended jobs are retried.")
-    return found
 
 
 def _form(job: Job, given: Mapping[str, str], problems: Mapping[str, str]) -> str:

@@ -45,7 +45,7 @@ def jobs() -> Any:
     wrong = None
     search, page = EVERYTHING, Page()
     try:
-        search = read_search(q)
+        search = search_terms.parse(q, now=platform().store.clock.now())
         page = queries.page(
             JobFilter(statuses=[JobStatus(status)] if status else [], search=search),
             limit=PAGE,
@@ -99,13 +99,6 @@ def _rows(found: Sequence[Job]) -> list[presenters.JobRow]:
     """The lines of the list: put into words here, since a template takes several times as long."""
     now, waiting = platform().store.clock.now(), reasons(platform(), found)
     return [presenters.job_row(job, now, waiting.get(job.job_id)) for job in found]
-
-
-def read_search(q: str) -> Search:
-    """What the words ask for. Raises InvalidRequest."""
-    if "\0" in q:
-        raise InvalidRequest("A search has no such character.", field="q")
-    return search_terms.parse(q, now=platform().store.clock.now())
 
 
 def _tally(search: Search) -> Tally:

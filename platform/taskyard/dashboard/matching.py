@@ -58,8 +58,6 @@ def _task() -> Task:
     action, q = form.get("action", ""), form.get("q", "")
     if action not in set(Action):
         raise NotFound("action", action)
-    if "\0" in q:
-        raise InvalidRequest("A search has no such character.", field="q")
     try:
         given = form.get("as_of")
         told = from_epoch_ms(int(given)) if given else None

@@ -9,7 +9,7 @@ from itertools import pairwise, zip_longest
 from typing import Any
 
 from taskyard.jobs.model import Job
-from taskyard.jobs.states import HELD, JobStatus, Verb
+from taskyard.jobs.states import HELD, TERMINAL, JobStatus, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def _spans(steps: Sequence[Mapping[str, Any]], now: datetime) -> list[_Span]:
     moves = [step for step in steps if step["from"] != step["to"]]
     for step, then in zip_longest(moves, moves[1:]):
         state = JobStatus(step["to"])
-        if state in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED):
+        if state in TERMINAL:
             continue
         end = max(step["at"], then["at"] if then else now)
         attempt = int(step["attempt"])
