@@ -143,7 +143,7 @@ def _facts(
         offline_after=settings.offline_after,
         waiting=store.live.queue(per_shape=1, shapes=SHAPES),
         oldest_queued_at=oldest,
-        scheduler_seen_at=store.locks.last_sign_of_life("scheduler"),
+        scheduler_seen_at=store.locks.scheduler_seen_at(),
         ticks=store.locks.ticks(),
         life_seconds=settings.health_tick_seconds,
         tick_seconds={

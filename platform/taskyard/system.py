@@ -15,7 +15,7 @@ def state(platform: Platform, *, passes: int) -> dict[str, Any]:
     """Ticks and the last passes with what they did, the broker's queues, the database."""
     store, broker = platform.store, inspection(platform)
     return {
-        "scheduler_seen_at": store.locks.last_sign_of_life("scheduler"),
+        "scheduler_seen_at": store.locks.scheduler_seen_at(),
         "ticks": store.locks.tick_marks(),
         "passes": store.passes.last(passes),
         "queues": broker.queues(),

@@ -35,7 +35,7 @@ def show_life(platform: Platform, clock: TestClock) -> Callable[[], None]:
     """Gives a scheduler's sign of life, as its bootstep does."""
 
     def show() -> None:
-        platform.store.locks.show_life("scheduler", now=clock.now())
+        platform.store.locks.note_scheduler(now=clock.now())
 
     return show
 

@@ -122,7 +122,7 @@ def test_ages_grow_with_the_databases_clock(
     api: FlaskClient, platform: Platform, tick: Callable[[str], None], clock: TestClock
 ) -> None:
     tick("timeouts")
-    platform.store.locks.show_life("scheduler", now=clock.now())
+    platform.store.locks.note_scheduler(now=clock.now())
     submit_job(api)
     clock.advance(5)
     submit_job(api)

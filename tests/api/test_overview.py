@@ -59,7 +59,7 @@ def test_alarms_name_what_is_wrong_and_find_the_jobs(
     submit_job(api, labels=["gpu"])
     for name in ("timeouts", "health", "assignment", "statistics"):
         tick(name)
-    platform.store.locks.show_life("scheduler", now=clock.now())
+    platform.store.locks.note_scheduler(now=clock.now())
     (alarm,) = api.get("/api/overview").get_json()["alarms"]
     assert alarm["kind"] == "no_worker"
     HttpAgent(api).register()

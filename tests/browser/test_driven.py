@@ -45,7 +45,7 @@ def test_alarms_come_and_go_by_themselves_and_lead_to_the_jobs(
         """A worker shows life, and so do scheduler and beat."""
         for name in ("timeouts", "health", "assignment", "statistics"):
             tick(name)
-        store.locks.show_life("scheduler", now=clock.now())
+        store.locks.note_scheduler(now=clock.now())
         facts = {"hostname": "h", "cpuCount": 2, "ramTotalMb": 1024}
         store.workers.register("w1", facts, now=clock.now())
 
@@ -60,7 +60,7 @@ def test_alarms_come_and_go_by_themselves_and_lead_to_the_jobs(
     clock.advance(100)
     for name in ("timeouts", "health", "assignment"):
         tick(name)
-    store.locks.show_life("scheduler", now=clock.now())
+    store.locks.note_scheduler(now=clock.now())
     expect(alarms.nth(0)).to_contain_text("Ticks do not come: statistics")
 
     is_well()

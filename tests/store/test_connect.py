@@ -100,8 +100,8 @@ def test_a_uri_that_would_read_from_secondaries_reads_from_the_primary_all_the_s
     uri = f"{mongod.uri}&readPreference=secondary"
     with closing(store_client.connect(Settings(mongodb_uri=uri, database="tests"))) as store:
         assert store.database.read_preference == ReadPreference.PRIMARY
-        store.locks.show_life("scheduler", now=store.clock.now())
-        assert store.locks.last_sign_of_life("scheduler")
+        store.locks.note_scheduler(now=store.clock.now())
+        assert store.locks.scheduler_seen_at()
 
 
 @pytest.mark.parametrize("held_by_an_earlier_version", [False, True])

@@ -49,7 +49,7 @@ def _checks(here: Platform) -> dict[str, dict[str, Any]]:
 def _parts(here: Platform) -> dict[str, dict[str, Any]]:
     """What runs beside web: schedulers, the ticks that beat sends them, agents."""
     settings, locks, now = here.settings, here.store.locks, here.store.clock.now()
-    seen = locks.last_sign_of_life("scheduler")
+    seen = locks.scheduler_seen_at()
     alive = not is_silent(seen, now, settings.health_tick_seconds)
     words = f"last seen {_ago(seen, now)}"
     checks = {"scheduler": _check(alive, words if alive else f"no scheduler is alive: {words}")}

@@ -146,7 +146,7 @@ def _ages(here: Platform) -> Iterator[Metric]:
     for name, at in locks.ticks().items():
         ticks.add_metric([name], _seconds(at, now))
     yield ticks
-    seen = locks.last_sign_of_life("scheduler")
+    seen = locks.scheduler_seen_at()
     yield GaugeMetricFamily(
         "taskyard_scheduler_age_seconds",
         "Since a scheduler was heard of.",

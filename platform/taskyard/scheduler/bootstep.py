@@ -50,7 +50,7 @@ class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery pub
 def _show_life(worker: Any) -> None:
     try:
         store = worker.app.platform().store
-        store.locks.show_life("scheduler", now=store.clock.now())
+        store.locks.note_scheduler(now=store.clock.now())
     except Exception as error:
         if not (isinstance(error, TaskyardError) or is_unavailable(error)):
             raise

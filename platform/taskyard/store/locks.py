@@ -16,6 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from taskyard.clock import SET_BACK_MS
 
 _PASS = {"_id": "pass"}
+_SCHEDULER = {"_id": "alive.scheduler"}
 
 #: A lock that is given back is free for whoever asks, however old the instant that it asks with.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,14 +102,14 @@ class LockStore:
             for mark in marks
         ]
 
-    def show_life(self, name: str, *, now: datetime) -> None:
-        """Note that a process of this name lives; the processes of one name share the mark."""
+    def note_scheduler(self, *, now: datetime) -> None:
+        """Note that a scheduler lives; all of them share the mark."""
         lives = [{"$set": {"at": _moved_to(now)}}]
-        self._locks.update_one({"_id": f"alive.{name}"}, lives, upsert=True)
+        self._locks.update_one(_SCHEDULER, lives, upsert=True)
 
-    def last_sign_of_life(self, name: str) -> datetime | None:
-        """When a process of this name was last heard of."""
-        mark = self._locks.find_one({"_id": f"alive.{name}"})
+    def scheduler_seen_at(self) -> datetime | None:
+        """When a scheduler was last heard of."""
+        mark = self._locks.find_one(_SCHEDULER)
         return mark["at"] if mark else None
 
     def note_sweep(self, *, now: datetime, gap: timedelta, hold: timedelta) -> datetime | None:
