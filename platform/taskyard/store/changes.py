@@ -8,11 +8,17 @@ from typing import Any
 
 from bson import Int64
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from taskyard import events
 
 Document = dict[str, Any]
 
 #: How long the server waits for news before it answers that there are none.
 AWAIT_MS = 3000
+
+#: Pause before a stream that broke is opened anew.
+REOPEN_SECONDS = 0.5
 
 
 def answers(
@@ -39,3 +45,13 @@ def answers(
             if cursor:
                 command("killCursors", collection, cursors=[Int64(cursor)])
             raise
+
+
+def tell_broken(stream: str, error: Exception) -> None:
+    """Tell why the stream of this name broke: MongoDB broke it off, or a change in it could not be
+    read. That is a defect, and of one change: behind it others are told again.
+    """
+    if isinstance(error, PyMongoError):
+        events.warn(f"{stream}.interrupted", error=type(error).__name__)
+    else:
+        events.error(f"{stream}.failed", error)

@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import InvalidOperation, PyMongoError
+from pymongo.errors import InvalidOperation
 
-from taskyard import events
 from taskyard.jobs.states import TERMINAL
-from taskyard.store.changes import answers
+from taskyard.store.changes import REOPEN_SECONDS, answers, tell_broken
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -34,9 +33,6 @@ SHARED_SECONDS = 0.5
 
 #: A stream that nobody has waited for so long is closed.
 IDLE_SECONDS = 10.0
-
-#: Pause before a stream that broke is opened anew.
-_REOPEN_SECONDS = 0.5
 
 #: News that come closer together than this are taken in groups: an answer costs the server as
 #: much as several changes do. What comes first is always told at once.
@@ -200,11 +196,8 @@ class _Stream:
             except InvalidOperation:
                 return  # the client was closed: nobody listens any more
             except Exception as error:
-                if isinstance(error, PyMongoError):
-                    events.warn("feed.interrupted", error=type(error).__name__)
-                else:
-                    events.error("feed.failed", error)
-                time.sleep(_REOPEN_SECONDS)
+                tell_broken("feed", error)
+                time.sleep(REOPEN_SECONDS)
 
     def _is_left(self) -> bool:
         """Whether nobody waits, for a while now; then the next who waits opens it again."""

@@ -14,16 +14,11 @@ from typing import Any, Protocol
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
-from taskyard import events
 from taskyard.documents import to_record
 from taskyard.jobs.model import Job
-from taskyard.store.changes import answers
+from taskyard.store.changes import REOPEN_SECONDS, answers, tell_broken
 from taskyard.workers.model import Worker
-
-#: Pause before a stream that broke is opened anew.
-_REOPEN_SECONDS = 0.5
 
 #: After news the stream is left alone for so long: what follows closely comes in one answer.
 _GATHER_SECONDS = 0.005
@@ -63,12 +58,8 @@ class OfferStream:
                     self._follow(client, worker_id, listener, stopped)
                 except Exception as error:
                     listener.know(None)
-                    if isinstance(error, PyMongoError):
-                        events.warn("offers.interrupted", error=type(error).__name__)
-                    else:
-                        # What cannot be read is one change's: behind it others are told again.
-                        events.error("offers.failed", error)
-                    stopped.wait(_REOPEN_SECONDS)
+                    tell_broken("offers", error)
+                    stopped.wait(REOPEN_SECONDS)
             client.close()
 
         threading.Thread(target=run, name="offers", daemon=True).start()
