@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from flask import Blueprint, Response
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -81,9 +80,8 @@ _COUNTERS: Mapping[Counter, _Shown] = {
 @blueprint.get("/metrics")
 def show() -> Response:
     """What is counted, and how things stand now."""
-    registry = CollectorRegistry()
-    registry.register(PlatformCollector(platform()))
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    metrics = generate_latest(PlatformCollector(platform()))
+    return Response(metrics, content_type=CONTENT_TYPE_LATEST)
 
 
 class PlatformCollector(Collector):
