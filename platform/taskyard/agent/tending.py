@@ -96,8 +96,8 @@ class Tending:
         self._pump.flush(attempt, now)
         if attempt.waits and not (attempt.paused and attempt.goes_on):
             self._running.go_on(held, attempt)
-        drained = attempt.drained_by is not None
-        if drained and (not attempt.pipes or now >= (attempt.drained_by or 0)):
+        drained_by = attempt.drained_by
+        if drained_by is not None and (not attempt.pipes or now >= drained_by):
             self._endings.finish(held, attempt)
 
 
