@@ -52,7 +52,7 @@ class Task:
     search: Search
     as_of: datetime
     by: str
-    reason: str | None = None
+    reason: str | None
 
     @property
     def meant(self) -> Search:

@@ -93,7 +93,7 @@ def with_values(record: Record, **values: Any) -> Record:
     return _built(type(record), _kind(type(record)), {**vars(record), **values})
 
 
-def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str] = ()) -> Record:
+def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str]) -> Record:
     """``record`` with some stored fields set anew, and some gone."""
     kind = _kind(type(record))
     gone = {kind.names[stored]: None for stored in cleared if stored in kind.names}

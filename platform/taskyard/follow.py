@@ -85,9 +85,7 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
                 woken.wait(LOOK_SECONDS)
 
 
-def replay(
-    platform: Platform, job: Job, attempt: int, start: Place | None = None
-) -> Iterator[Seen]:
+def replay(platform: Platform, job: Job, attempt: int, start: Place | None) -> Iterator[Seen]:
     """All that an attempt printed which is over, behind ``start``, and then the job as it is."""
     place = Place(attempt=attempt)
     if start is not None and start.attempt == attempt:

@@ -27,7 +27,7 @@ class PackReport:
 
     entries: int
     cut: bool
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
 
 
 def pack(

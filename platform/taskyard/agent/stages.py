@@ -66,7 +66,7 @@ class Stages:
 
     # --- instead of it
 
-    def release(self, lease: Lease, reason: str, rest: str = "") -> None:
+    def release(self, lease: Lease, reason: str, rest: str) -> None:
         """Give back what was not spawned; with ``rest``, for which this host takes no other yet."""
         if rest:
             # Before the job is anybody's again: else it would come back here at once.

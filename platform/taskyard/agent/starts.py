@@ -97,7 +97,7 @@ class Starts:
         self._leads.pop(held.key, None)
         self._running.processes.withdraw(held.key)
 
-    def failed(self, held: Held, reason: str, rest: str = "") -> None:
+    def failed(self, held: Held, reason: str, rest: str) -> None:
         """What was to follow another's line has not begun and will not; ``rest`` is why nothing can
         be spawned here now.
         """

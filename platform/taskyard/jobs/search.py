@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -67,7 +67,7 @@ class Condition:
 class Search:
     """All conditions must hold; none finds everything."""
 
-    conditions: tuple[Condition, ...] = field(default_factory=tuple)
+    conditions: tuple[Condition, ...] = ()
 
     def __and__(self, other: Search) -> Search:
         """What both find."""

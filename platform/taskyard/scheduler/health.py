@@ -13,8 +13,8 @@ from taskyard.store.client import Store
 class HealthReport:
     """What one health tick found."""
 
-    offline: int = 0
-    cooled_down: int = 0
+    offline: int
+    cooled_down: int
 
 
 def tick(store: Store, settings: Settings) -> HealthReport:

@@ -30,10 +30,10 @@ UNFINISHED = 10
 class RetentionReport:
     """What one retention tick removed; with ``more`` there is something left to remove."""
 
-    jobs: int = 0
-    files: int = 0
-    workers: int = 0
-    more: bool = False
+    jobs: int
+    files: int
+    workers: int
+    more: bool
 
 
 def tick(store: Store, settings: Settings) -> RetentionReport:

@@ -23,8 +23,8 @@ CAUGHT_UP = timedelta(hours=24)
 class StatisticsReport:
     """What one statistics tick counted."""
 
-    minutes: int = 0
-    queued: int = 0
+    minutes: int
+    queued: int
 
 
 def tick(store: Store, settings: Settings) -> StatisticsReport:

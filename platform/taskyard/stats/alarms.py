@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -50,10 +50,10 @@ class Facts:
     waiting: Sequence[Job]
     oldest_queued_at: datetime | None
     scheduler_seen_at: datetime | None
-    ticks: Mapping[str, datetime] = field(default_factory=dict)
+    ticks: Mapping[str, datetime]
     #: How often a scheduler shows life, and the ticks that are due.
     life_seconds: float
-    tick_seconds: Mapping[str, float] = field(default_factory=dict)
+    tick_seconds: Mapping[str, float]
 
 
 def judge(facts: Facts) -> list[Alarm]:

@@ -13,7 +13,7 @@ from pymongo.database import Database
 from taskyard.documents import to_record
 from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.states import HELD, LIVE, JobStatus
-from taskyard.store.queries import COUNTED_FIRST, LISTED, count_in_state
+from taskyard.store.queries import COUNTED, COUNTED_FIRST, LISTED, count_in_state
 from taskyard.workers.model import Usage
 
 #: Kinds of requirement that one look at the queue reads: each is a query, and a pass that takes
@@ -68,8 +68,8 @@ class LiveJobs:
         found = self._jobs.find(queued, wanted).hint("queue").sort(IN_ORDER).limit(limit)
         return [to_record(Job, document) for document in found]
 
-    def ahead_of(self, job: Job, *, at_most: int = 10_000) -> int:
-        """How many queued jobs come before ``job`` (counted up to ``at_most``)."""
+    def ahead_of(self, job: Job) -> int:
+        """How many queued jobs come before ``job``, counted up to ``COUNTED``."""
         queued = {"status": str(JobStatus.QUEUED)}
         higher = {**queued, "priority": {"$gt": job.priority}}
         beside = {**queued, "priority": job.priority}
@@ -77,7 +77,7 @@ class LiveJobs:
         # The jobs of a list have one instant.
         together = {**beside, "queuedAt": job.queued_at, "_id": {"$lt": job.job_id}}
         either = {"$or": [higher, earlier, together]}
-        return self._jobs.count_documents(either, limit=at_most)
+        return self._jobs.count_documents(either, limit=COUNTED)
 
     def usage(self, worker_ids: Iterable[str] | None = None) -> dict[str, Usage]:
         """What each worker has in use: the sum over its live jobs."""

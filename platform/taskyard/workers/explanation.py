@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskyard.jobs.model import Job
@@ -28,7 +28,7 @@ class Waiting:
     """Why a job waits: one sentence, and the reason of each worker."""
 
     reason: str
-    workers: Mapping[str, str] = field(default_factory=dict)
+    workers: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
