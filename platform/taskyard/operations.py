@@ -1,4 +1,4 @@
-"""What people and apps do with jobs: submit, cancel, retry. Used by the API and the listing."""
+"""What people and apps do: submit, cancel and retry jobs, drain workers; for API and listing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskyard.context import Platform
 from taskyard.documents import made, with_values
 from taskyard.errors import Conflict, InvalidRequest
 from taskyard.jobs import lifecycle
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import INPUTS, Job
 from taskyard.jobs.states import JobStatus, Verb
 from taskyard.jobs.transition import Transition
 from taskyard.store.files import StoredFile
@@ -105,8 +105,18 @@ def ended(platform: Platform, job_id: str) -> Job:
 
 def anew(platform: Platform, job: Job, *, job_id: str, by: str, **edits: Any) -> Job:
     """A job with the inputs of an ended one but for ``edits``, not submitted yet."""
-    inputs = {**_inputs_of(job), **edits, "retry_of": job.job_id}
+    inputs = {name: getattr(job, name) for name in INPUTS} | edits | {"retry_of": job.job_id}
     return _new_job(job_id, inputs, now=platform.store.clock.now(), by=by)
+
+
+def drain(platform: Platform, worker_id: str, *, draining: bool) -> None:
+    """Give a worker nothing new; or else again whatever it may have, and at once.
+
+    Raises NotFound, Gone.
+    """
+    platform.store.workers.drain(worker_id, draining=draining, now=platform.store.clock.now())
+    if not draining:
+        platform.nudge("resume")
 
 
 def _file(
@@ -172,11 +182,3 @@ def _new_job(job_id: str, request: Mapping[str, Any], *, now: datetime, by: str)
         **request,
     )
     return with_values(job, shape=job.requirement.shape)
-
-
-def _inputs_of(job: Job) -> dict[str, Any]:
-    names = (
-        *("command", "file_id", "file_url", "filename", "required_cpu", "required_ram_mb"),
-        *("timeout_ms", "max_retries", "priority", "labels", "env", "retry_on_exit"),
-    )
-    return {name: getattr(job, name) for name in names}

@@ -8,7 +8,7 @@ from typing import Any
 from flask import request
 from werkzeug.exceptions import MethodNotAllowed
 
-from taskyard import worker_half
+from taskyard import operations, worker_half
 from taskyard.api import errors, representations, schemas, worker_schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, base_url, platform, read_json
@@ -119,9 +119,7 @@ def drain(worker_id: str) -> Any:
 @blueprint.response(200, schemas.Done)
 def resume(worker_id: str) -> Any:
     """Give the worker work again."""
-    answer = _set_draining(worker_id, draining=False)
-    platform().nudge("resume")
-    return answer
+    return _set_draining(worker_id, draining=False)
 
 
 @blueprint.get("/jobs/get-job")
@@ -242,7 +240,6 @@ def _handed(job: Job) -> dict[str, Any]:
 
 
 def _set_draining(worker_id: str, *, draining: bool) -> dict[str, Any]:
-    now = platform().store.clock.now()
-    platform().store.workers.drain(worker_id, draining=draining, now=now)
+    operations.drain(platform(), worker_id, draining=draining)
     message = "Worker drains" if draining else "Worker resumed"
     return {"success": True, "worker_id": worker_id, "message": message}

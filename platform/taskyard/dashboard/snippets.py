@@ -5,35 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import Any
+from datetime import datetime
 
 from taskyard.dashboard.presenters import HIDDEN, number
 from taskyard.documents import camel
-from taskyard.jobs.model import Job
+from taskyard.jobs.model import INPUTS, Job
 
-#: What a request leaves out when it asks for nothing else.
-_DEFAULTS: dict[str, Any] = {
-    "required_cpu": 1,
-    "required_ram_mb": 256,
-    "timeout_ms": 300_000,
-    "max_retries": 3,
-    "priority": 5,
-    "labels": (),
-    "env": {},
-    "retry_on_exit": False,
-    "file_id": None,
-    "file_url": None,
-    "filename": None,
-}
+#: A job that asks for nothing: what another has alike is left out of its request.
+_USUAL = Job(job_id="", command="", created_at=datetime.min, queued_at=datetime.min)
 
 
 def as_curl(job: Job, base_url: str) -> str:
     """The request that submits the same job, with the token left to the shell."""
-    body: dict[str, Any] = {"command": job.command}
-    for name, default in _DEFAULTS.items():
-        value = getattr(job, name)
-        if value != default and not (isinstance(default, tuple) and tuple(value) == default):
-            body[camel(name)] = list(value) if isinstance(value, tuple) else value
+    asked = {name: getattr(job, name) for name in INPUTS}
+    body = {camel(name): value for name, value in asked.items() if value != getattr(_USUAL, name)}
     # The one control character that JSON leaves as it is.
     text = json.dumps(body, ensure_ascii=True).replace("\x7f", "\\u007f")
     return (
@@ -46,19 +31,19 @@ def as_curl(job: Job, base_url: str) -> str:
 def as_command(job: Job) -> str:
     """The line of the command line that submits the same job; a file of it is to be at hand."""
     words = ["taskyard", "run"]
-    if job.filename and (job.file_id or job.file_url):
+    if job.filename and job.has_input:
         words += ["--file", job.filename]
-    if job.required_cpu != 1:
+    if job.required_cpu != _USUAL.required_cpu:
         words += ["--cpu", number(job.required_cpu)]
-    if job.required_ram_mb != 256:
+    if job.required_ram_mb != _USUAL.required_ram_mb:
         words += ["--ram", f"{job.required_ram_mb}MB"]
-    if job.timeout_ms != 300_000:
+    if job.timeout_ms != _USUAL.timeout_ms:
         words += ["--timeout", f"{job.timeout_ms}ms"]
-    if job.max_retries != 3:
+    if job.max_retries != _USUAL.max_retries:
         words += ["--retries", str(job.max_retries)]
     if job.retry_on_exit:
         words.append("--retry-on-exit")
-    if job.priority != 5:
+    if job.priority != _USUAL.priority:
         words += ["--priority", str(job.priority)]
     for label in job.labels:
         words += ["--label", label]

@@ -9,6 +9,7 @@ from collections import Counter
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from taskyard import operations
 from taskyard.api import representations
 from taskyard.api.base import platform
 from taskyard.dashboard.blueprint import blueprint
@@ -57,15 +58,12 @@ def worker() -> str:
 def worker_action(action: str) -> Response:
     """Drain, resume or delete a worker."""
     store, worker_id = platform().store, _worker_id(request.form.get("id"))
-    now = store.clock.now()
     if action == "delete":
-        store.workers.soft_delete(worker_id, now=now)
+        store.workers.soft_delete(worker_id, now=store.clock.now())
         return redirect(url_for("dashboard.workers"), 303)
     if action not in ("drain", "resume"):
         raise NotFound("action", action)
-    store.workers.drain(worker_id, draining=action == "drain", now=now)
-    if action == "resume":
-        platform().nudge("resume")
+    operations.drain(platform(), worker_id, draining=action == "drain")
     return redirect(url_for("dashboard.worker", id=worker_id), 303)
 
 

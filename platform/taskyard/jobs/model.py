@@ -11,6 +11,12 @@ from typing import Any
 from taskyard.jobs.states import TERMINAL, JobStatus
 from taskyard.workers.model import Requirement
 
+#: What is asked for with a job, by field: a retry asks for the same.
+INPUTS = (
+    *("command", "required_cpu", "required_ram_mb", "timeout_ms", "max_retries", "priority"),
+    *("labels", "env", "retry_on_exit", "file_id", "file_url", "filename"),
+)
+
 #: Losses in a row after which the job itself is taken to be what kills its workers.
 POISON_LOSSES = 3
 
