@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from gunicorn.http import errors as gunicorn_errors
 
-from taskyard.api import representations, schemas
+from taskyard.api import job_schemas, representations
 from taskyard.context import Platform
 from taskyard.jobs.states import JobStatus
 from taskyard.store.output import Chunk
@@ -78,7 +78,7 @@ def test_a_list_has_of_a_job_what_its_schema_says(
     (listed,) = api.get("/api/jobs/list").get_json()["jobs"]
     stored = platform.store.jobs.get(found.job_id)
     shown = representations.job(stored, listed["waitingReason"])
-    assert listed == schemas.Job().dump(shown)
+    assert listed == job_schemas.Job().dump(shown)
     assert (listed["waitingReason"] is None) == (status is not JobStatus.QUEUED)
 
 
@@ -95,7 +95,7 @@ def test_a_status_has_of_a_job_what_its_schema_says(
         "stderr": "",
         "waiting_workers": answer["waitingWorkers"],
     }
-    assert answer == marshmallow.Schema.dump(schemas.JobStatusAnswer(), shown)
+    assert answer == marshmallow.Schema.dump(job_schemas.JobStatusAnswer(), shown)
 
 
 def test_a_waiting_job_says_why(api: FlaskClient) -> None:

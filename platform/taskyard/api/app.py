@@ -18,10 +18,10 @@ from taskyard.api import (
     execute,
     files,
     health,
+    job_schemas,
     jobs,
     metrics,
     overview,
-    schemas,
     system,
     worker_schemas,
     workers,
@@ -93,7 +93,7 @@ def create_app(platform: Platform) -> Flask:
     errors.install(app)
     api = ProblemApi(app)
     # Their routes read them by hand: lists, bodies of two kinds, and one that may be a query.
-    read_by_hand = (schemas.JobRequest, worker_schemas.ResultFields, worker_schemas.WorkerName)
+    read_by_hand = (job_schemas.JobRequest, worker_schemas.ResultFields, worker_schemas.WorkerName)
     for schema in read_by_hand:
         api.spec.components.schema(schema.__name__, schema=schema)
     for part in (jobs, bulk, workers, execute, files, events, overview, system):

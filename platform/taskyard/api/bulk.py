@@ -10,7 +10,7 @@ from marshmallow import validate
 
 from taskyard import bulk, follow
 from taskyard.api import fields as f
-from taskyard.api import paging, representations, schemas
+from taskyard.api import job_schemas, paging, representations, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform
 from taskyard.clock import epoch_ms, from_epoch_ms
@@ -83,8 +83,8 @@ def act(body: dict[str, Any]) -> Any:
 
 @blueprint.post("/results")
 @blueprint.doc(operationId="getJobResults")
-@blueprint.arguments(schemas.ResultsRequest)
-@blueprint.response(200, schemas.JobResults)
+@blueprint.arguments(job_schemas.ResultsRequest)
+@blueprint.response(200, job_schemas.JobResults)
 def results(body: dict[str, Any]) -> Any:
     """How many jobs ended; ``wait`` answers as soon as all have, or after so many seconds."""
     wanted = body["job_ids"]

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response, json, request
 
 from taskyard.api import fields as f
-from taskyard.api import schemas
+from taskyard.api import job_schemas
 from taskyard.api.auth import still_admitted
 from taskyard.api.base import Blueprint, platform
 from taskyard.errors import InvalidRequest
@@ -27,7 +27,7 @@ blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="E
 _ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,16})")
 
 
-class EventsQuery(schemas.JobName):
+class EventsQuery(job_schemas.JobName):
     """Whom to follow; an attempt before the last one is over, and is read to its end."""
 
     attempt = f.QueryWhole(1, 10_000)

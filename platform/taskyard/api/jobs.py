@@ -11,7 +11,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from taskyard import follow, operations
-from taskyard.api import errors, paging, representations, schemas
+from taskyard.api import errors, job_schemas, paging, representations, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform, read_json
 from taskyard.errors import InvalidRequest
@@ -41,7 +41,7 @@ _CREATE_DOC = {
                         {
                             "type": "array",
                             "minItems": 1,
-                            "maxItems": schemas.AT_ONCE,
+                            "maxItems": job_schemas.AT_ONCE,
                             "items": {"$ref": "#/components/schemas/JobRequest"},
                         },
                     ]
@@ -53,7 +53,7 @@ _CREATE_DOC = {
 }
 
 
-_JOB_REQUEST = schemas.JobRequest()
+_JOB_REQUEST = job_schemas.JobRequest()
 
 #: Its fields as requests name them.
 _NAMED = {str(field.data_key): name for name, field in _JOB_REQUEST.fields.items()}
@@ -92,8 +92,8 @@ def create() -> Any:
 
 @blueprint.get("/list")
 @blueprint.doc(operationId="listJobs")
-@blueprint.arguments(schemas.ListQuery, location="query")
-@blueprint.response(200, schemas.JobPage)
+@blueprint.arguments(job_schemas.ListQuery, location="query")
+@blueprint.response(200, job_schemas.JobPage)
 def list_jobs(query: dict[str, Any]) -> Any:
     """Jobs, newest first. A page looks at a bounded number for what no index answers."""
     limit, after = query.pop("limit"), paging.decode(query.pop("after", None))
@@ -109,8 +109,8 @@ def list_jobs(query: dict[str, Any]) -> Any:
 
 @blueprint.get("/counts")
 @blueprint.doc(operationId="countJobs")
-@blueprint.arguments(schemas.JobQuery, location="query")
-@blueprint.response(200, schemas.JobCounts)
+@blueprint.arguments(job_schemas.JobQuery, location="query")
+@blueprint.response(200, job_schemas.JobCounts)
 def counts(query: dict[str, Any]) -> Any:
     """How many jobs of each state match; ``more`` names those that have more than was counted."""
     tally = platform().store.queries.tally(_filter(query).whole())
@@ -119,8 +119,8 @@ def counts(query: dict[str, Any]) -> Any:
 
 @blueprint.get("/status")
 @blueprint.doc(operationId="getJob")
-@blueprint.arguments(schemas.StatusQuery, location="query")
-@blueprint.response(200, schemas.JobStatusAnswer)
+@blueprint.arguments(job_schemas.StatusQuery, location="query")
+@blueprint.response(200, job_schemas.JobStatusAnswer)
 def status(query: dict[str, Any]) -> Any:
     """A job in full; ``wait`` answers as soon as it has ended, or after so many seconds."""
     found = follow.wait_until_ended(platform(), query["job_id"], query["wait"])
@@ -129,7 +129,7 @@ def status(query: dict[str, Any]) -> Any:
 
 @blueprint.get("/output")
 @blueprint.doc(operationId="getJobOutput")
-@blueprint.arguments(schemas.OutputQuery, location="query")
+@blueprint.arguments(job_schemas.OutputQuery, location="query")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 def output(query: dict[str, Any]) -> Any:
     """What the job printed, as text; one stream of it, or both as they were interleaved."""
@@ -140,7 +140,7 @@ def output(query: dict[str, Any]) -> Any:
 
 @blueprint.post("/cancel")
 @blueprint.doc(operationId="cancelJob")
-@blueprint.arguments(schemas.CancelRequest)
+@blueprint.arguments(job_schemas.CancelRequest)
 @blueprint.response(200, schemas.Done)
 def cancel(body: dict[str, Any]) -> Any:
     """Cancel a job: at once while it is queued, else its agent stops it."""
@@ -151,7 +151,7 @@ def cancel(body: dict[str, Any]) -> Any:
 
 @blueprint.post("/retry")
 @blueprint.doc(operationId="retryJob", parameters=[_KEY_DOC])
-@blueprint.arguments(schemas.JobName)
+@blueprint.arguments(job_schemas.JobName)
 @blueprint.response(201, schemas.Done)
 def retry(body: dict[str, Any]) -> Any:
     """Submit an ended job anew, with the same inputs."""
@@ -172,8 +172,8 @@ def _filter(query: dict[str, Any]) -> JobFilter:
 
 def _requests(body: Any) -> list[dict[str, Any]]:
     """One request or many, all seen to be right before anything is written."""
-    if isinstance(body, list) and not 1 <= len(body) <= schemas.AT_ONCE:
-        raise InvalidRequest(f"A list has 1 to {schemas.AT_ONCE} jobs.", field="jobs")
+    if isinstance(body, list) and not 1 <= len(body) <= job_schemas.AT_ONCE:
+        raise InvalidRequest(f"A list has 1 to {job_schemas.AT_ONCE} jobs.", field="jobs")
     entries = body if isinstance(body, list) else [body]
     loaded: dict[int, dict[str, Any]] = {}
     problems: dict[str, Any] = {}
@@ -204,10 +204,10 @@ def _alike(entries: Sequence[Any]) -> dict[frozenset[str], list[int]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _schema_of(named: frozenset[str]) -> schemas.JobRequest:
+def _schema_of(named: frozenset[str]) -> job_schemas.JobRequest:
     """The schema with the fields of these names, and with what is required."""
     fields = _JOB_REQUEST.fields.items()
-    return schemas.JobRequest(
+    return job_schemas.JobRequest(
         only=[name for name, field in fields if field.required or field.data_key in named]
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from taskyard.api import schemas
+from taskyard.api import job_schemas, schemas
 from taskyard.api.base import platform
 from taskyard.clock import epoch_ms
 from taskyard.jobs.model import Job
@@ -23,9 +23,9 @@ def _spelled(schema: schemas.ApiSchema) -> list[tuple[str, str]]:
 
 
 #: The fields of a job in a list, in full, and of a result: as they are spelled outside, and inside.
-_LISTED = _spelled(schemas.Job())
-_IN_FULL = _spelled(schemas.JobStatusAnswer())
-_RESULT = _spelled(schemas.JobResult())
+_LISTED = _spelled(job_schemas.Job())
+_IN_FULL = _spelled(job_schemas.JobStatusAnswer())
+_RESULT = _spelled(job_schemas.JobResult())
 
 
 #: Of a job that printed more than a result carries.

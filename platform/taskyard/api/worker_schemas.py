@@ -6,7 +6,7 @@ import marshmallow as ma
 from marshmallow import validate
 
 from taskyard.api import fields as f
-from taskyard.api.schemas import ID, LABEL, ApiSchema, Lenient
+from taskyard.api.schemas import ID, LABEL, ApiSchema
 
 _CHUNK_BYTES = 12 * 2**20
 
@@ -23,6 +23,15 @@ def _addressable(text: str) -> None:
         raise ma.ValidationError(
             "Must have characters that can be shown, not begin with / and not be . or .. alone."
         )
+
+
+class Lenient(ApiSchema):
+    """For agents of other systems, which may send more than we know."""
+
+    class Meta:
+        """Schema options."""
+
+        unknown = ma.EXCLUDE
 
 
 class WorkerName(Lenient):

@@ -10,7 +10,7 @@ from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from taskyard import operations
-from taskyard.api import errors, schemas
+from taskyard.api import errors, job_schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import platform
 from taskyard.dashboard import environment
@@ -126,7 +126,7 @@ def _edits(form: Mapping[str, str], ended: Job) -> dict[str, Any]:
     }
     for name in _NUMBERS:
         request_body[name] = _number(form.get(name, ""))
-    loaded: dict[str, Any] = schemas.JobRequest().load(request_body)
+    loaded: dict[str, Any] = job_schemas.JobRequest().load(request_body)
     return {**loaded, "labels": tuple(loaded["labels"])}
 
 
