@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 PURE = {"errors", "settings", "events", "logs", "clock", "documents", "ids", "jobs", "workers"}
-PURE |= {"archive", "packing", "stats"}
+PURE |= {"addresses", "archive", "packing", "stats"}
 
 
 def imports(module: Path) -> Iterator[str]:

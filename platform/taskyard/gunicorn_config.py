@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from taskyard import settings as _settings
-from taskyard.errors import TaskyardError
+from taskyard.addresses import is_loopback
+from taskyard.errors import ConfigurationError, TaskyardError
 
 try:
     _loaded = _settings.load()
@@ -49,12 +50,11 @@ def on_starting(server: Any) -> None:
 
 def _require_tokens(addresses: Sequence[str]) -> None:
     """Raises ConfigurationError, StoreUnavailable."""
-    from taskyard.errors import ConfigurationError
     from taskyard.store.client import connect
 
     store = connect(_loaded)
     try:
-        open_to_others = [one for one in addresses if not _settings.is_loopback(one)]
+        open_to_others = [one for one in addresses if not is_loopback(one)]
         if open_to_others and not store.tokens.any():
             raise ConfigurationError(
                 f"{open_to_others[0]} can be reached from elsewhere, and there are no tokens yet. "

@@ -13,13 +13,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import platformdirs
 
+from taskyard import addresses
 from taskyard.errors import ConfigurationError
 from taskyard.workers.model import LABEL_PATTERN
 
@@ -198,12 +197,12 @@ def check(settings: Settings) -> Settings:
         )
     if settings.log_format not in ("", "json", "text"):
         raise ConfigurationError("TASKYARD_LOG_FORMAT must be json or text.")
-    if not _is_address(settings.bind):
+    if not addresses.is_address(settings.bind):
         raise ConfigurationError(
             "TASKYARD_BIND must be an address: web listens on a host and a port, such as "
             f"127.0.0.1:8000, or on unix:PATH, not on {settings.bind!r}."
         )
-    if not settings.auth and not is_loopback(settings.bind):
+    if not settings.auth and not addresses.is_loopback(settings.bind):
         raise ConfigurationError(
             f"TASKYARD_AUTH=off is for loopback only, and web would listen on {settings.bind}."
         )
@@ -218,28 +217,6 @@ def _check_number(name: str, value: float) -> None:
     if too_low or (high is not None and value > high):
         most = f" and at most {high}" if high is not None else ""
         raise ConfigurationError(f"TASKYARD_{name.upper()} must be {low}{most}, not {value:g}.")
-
-
-def _is_address(bind: str) -> bool:
-    """Whether gunicorn could listen there; given nothing, it would run and listen nowhere."""
-    if bind.startswith(("unix:", "fd://")):
-        return True
-    try:
-        _ = urlsplit(f"//{bind}").port
-    except ValueError:
-        return False
-    return bool(bind.strip()) and "/" not in bind
-
-
-def is_loopback(bind: str) -> bool:
-    """Whether ``host:port`` (or a Unix socket) can be reached from this machine alone."""
-    if bind.startswith("unix:"):
-        return True
-    try:
-        host = urlsplit(f"//{bind}").hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _truth(text: str) -> bool:

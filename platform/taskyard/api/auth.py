@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, redirect, request, url_for
 
+from taskyard.addresses import is_loopback
 from taskyard.context import Platform
 from taskyard.errors import Forbidden, Unauthenticated
-from taskyard.settings import is_loopback
 from taskyard.store.failures import is_unavailable
 from taskyard.store.tokens import Role
 

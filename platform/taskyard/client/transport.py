@@ -12,9 +12,9 @@ from typing import Any
 import httpx2
 
 from taskyard import __version__
+from taskyard.addresses import is_loopback
 from taskyard.client.config import Connection
 from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
-from taskyard.settings import is_loopback
 
 #: Tries of a request that may be sent again. A planned election takes 1 to 3 s, an unplanned one
 #: up to 12 s; the API answers 503 after 5 s and asks for 2 s of patience.

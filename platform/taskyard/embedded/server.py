@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from taskyard.addresses import free_port
 from taskyard.embedded import primary
 from taskyard.embedded.binary import check_runs, find_mongod
 from taskyard.errors import EmbeddedServerError
@@ -181,8 +182,8 @@ class EmbeddedServer:
         try:
             port = int((self._data_dir / "port").read_text())
         except (OSError, ValueError):
-            return _free_port()
-        return port if _is_free(port) else _free_port()
+            return free_port()
+        return port if _is_free(port) else free_port()
 
     def _spawn(self, mongod: Path, port: int) -> subprocess.Popen[bytes]:
         log = self._data_dir / "mongod.log"
@@ -248,12 +249,6 @@ def dies_with_us() -> list[str]:
     """A launcher that has the kernel end the server when our process dies, however it dies."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
+from taskyard.addresses import is_loopback
 from taskyard.client import config
 from taskyard.client.config import Connection
-from taskyard.settings import is_loopback
 from taskyard.store.client import Store
 from taskyard.store.tokens import Role
 

@@ -18,6 +18,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from taskyard import settings as settings_module
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer
 from taskyard.errors import ConfigurationError, TaskyardError
 from taskyard.settings import Settings
@@ -93,7 +94,7 @@ def _settings(port: int | None, data_dir: Path | None) -> Settings:
     """
     settings = settings_module.load()
     host, own_port = _address(settings.bind)
-    port = (own_port if port is None else port) or _free_port()
+    port = (own_port if port is None else port) or free_port()
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     _check_port(bind, host, port)
     data_dir = (data_dir or settings.data_dir).absolute()
@@ -265,9 +266,3 @@ def _stop(what: str, stop: Callable[[], None], screen: Screen) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
