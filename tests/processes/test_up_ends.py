@@ -15,7 +15,7 @@ import pytest
 
 from taskyard.errors import EmbeddedServerError
 from taskyard.settings import Settings
-from taskyard.up import supervisor
+from taskyard.up import signals, supervisor
 from tests.helpers import eventually, free_port
 from tests.processes.conftest import BIN, Up, alive, user_environment
 
@@ -59,10 +59,10 @@ def test_a_terminal_that_is_closed_ends_it_unless_it_was_started_with_nohup() ->
     before = signal.getsignal(signal.SIGHUP)
     try:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with pytest.raises(supervisor.Stopped), supervisor._stoppable():
+        with pytest.raises(signals.Stopped), signals.stoppable():
             signal.raise_signal(signal.SIGHUP)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with supervisor._stoppable() as asked_to_stop:
+        with signals.stoppable() as asked_to_stop:
             signal.raise_signal(signal.SIGHUP)
             assert not asked_to_stop.is_set()
     finally:
@@ -93,7 +93,7 @@ def test_another_ctrl_c_stops_the_stop_nowhere(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(supervisor, "_access", lambda _: None)
     monkeypatch.setattr(supervisor, "Children", Started)
-    with pytest.raises(supervisor.Stopped), supervisor._stoppable() as asked:
+    with pytest.raises(signals.Stopped), signals.stoppable() as asked:
         supervisor._run_on(Settings(), None, Impatient(), asked)  # type: ignore[arg-type]
     assert stopped == ["children"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import signal
 import socket
 import tempfile
 import threading
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from urllib.parse import urlsplit
 
 from taskyard import settings as settings_module
@@ -23,7 +21,7 @@ from taskyard.embedded import EmbeddedServer
 from taskyard.errors import ConfigurationError, TaskyardError
 from taskyard.settings import Settings
 from taskyard.store.client import connect
-from taskyard.up import access, selfcheck
+from taskyard.up import access, selfcheck, signals
 from taskyard.up.access import Access
 from taskyard.up.processes import Child, Children
 from taskyard.up.screen import Screen
@@ -38,20 +36,16 @@ _LOOK_SECONDS = 0.5
 _RESTART_PAUSE_SECONDS = 1.0
 
 
-class Stopped(Exception):
-    """SIGINT or SIGTERM came."""
-
-
 def run(*, port: int | None, data_dir: Path | None, ephemeral: bool, screen: Screen) -> None:
     """Run the platform until SIGINT or SIGTERM. Raises TaskyardError when it cannot start."""
-    with _stoppable() as asked_to_stop:
+    with signals.stoppable() as asked_to_stop:
         try:
             settings = _settings(port, data_dir)
             with _data_folder(settings, ephemeral) as here, _database(here, screen) as server:
                 uri = server.uri if server else here.mongodb_uri
                 here = dataclasses.replace(here, mongodb_uri=uri)
                 _run_on(here, server, screen, asked_to_stop)
-        except Stopped:
+        except signals.Stopped:
             screen.step("stopped")
 
 
@@ -227,42 +221,14 @@ def _watch(
             screen.step(f"{dead.name} ended with exit code {dead.exit_code}; starting it again")
             asked_to_stop.wait(_RESTART_PAUSE_SECONDS)
             children.restart(dead)
-    raise Stopped
-
-
-@contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, wherever the start-up is; not a SIGHUP that is
-    ignored, for somebody started us with ``nohup``.
-    """
-    asked = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
-        raise Stopped
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    raise signals.Stopped
 
 
 def _stop(what: str, stop: Callable[[], None], screen: Screen) -> None:
     """Say so and do it. A second Ctrl-C ends the saying, which a held terminal may keep waiting,
     but not the stop: that is bounded, and leaves nothing behind.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
         screen.step(f"stopping: {what}")
     finally:
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-        try:
-            stop()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        signals.undisturbed(stop)
