@@ -151,7 +151,7 @@ def test_it_begins_only_under_a_lease_that_lasts(
 def test_it_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     kept.spawn("a", "sleep 60")
     kept.spawn("b", "sleep 60", after="a")
-    (keeper,) = keepers()
+    (keeper,) = eventually(keepers)
     keeper.kill()
     assert kept.hear(2) == [("b", "its keeper process died"), ("a", "its keeper process died")]
 
@@ -411,7 +411,7 @@ def test_an_agent_that_leaves_gives_back_what_follows(small: Bench, tmp_path: Pa
 def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_dies(small: Bench) -> None:
     first, second = small.take("sleep 60", "sleep 60")
     _await_follower(small)
-    (keeper,) = keepers()
+    (keeper,) = eventually(keepers)
     keeper.kill()
     assert small.await_status(second, "QUEUED").history[-1]["verb"] == "release"
     assert "keeper" in str(small.await_status(first, "QUEUED").history[-1]["reason"])

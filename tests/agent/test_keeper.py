@@ -350,7 +350,7 @@ def test_a_keeper_is_started_later_on_a_host_that_has_no_thread_left_either(
 ) -> None:
     refused = refuse_keepers(monkeypatch, 1)
     monkeypatch.setattr(processes, "AGAIN_SECONDS", 0.01)
-    (keeper,) = keepers()
+    (keeper,) = eventually(keepers)
     keeper.kill()
     eventually(lambda: refused and keepers())
     assert bench.run("true").status == "COMPLETED"
@@ -496,7 +496,7 @@ def test_the_fence_falls_before_the_lease_ends() -> None:
 def test_a_running_job_costs_the_keeper_nothing_while_nothing_happens(bench: Bench) -> None:
     lease = bench.offer("sleep 60")
     bench.await_status(lease, "RUNNING")
-    (keeper,) = keepers()
+    (keeper,) = eventually(keepers)
 
     def rests() -> bool:
         """Whether it does nothing for a second; on a slow machine it may be starting still."""
