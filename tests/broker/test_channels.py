@@ -431,6 +431,21 @@ def test_who_publishes_need_not_say_of_what_kind_the_exchange_is(
     assert got == ["hello"]
 
 
+def test_a_queue_bound_when_the_exchange_was_of_another_kind_gets_what_its_key_says(
+    site: Site, queue: Queue
+) -> None:
+    """A project makes an exchange a topic, and not all its workers are started anew yet."""
+    before, after = (Exchange(queue.name, type=kind) for kind in ("direct", "topic"))
+    bound = Queue(f"{queue.name}.old", before, routing_key="a.*")
+    with connect(site) as old, connect(site) as new:
+        bound(old.default_channel).declare()
+        with new.Producer() as producer:
+            for key in ("b.c", "a.b"):
+                producer.publish(key, exchange=after, routing_key=key, declare=[after])
+        got = [message.payload for message in iter(bound(old.default_channel).get, None)]
+    assert got == ["a.b"]
+
+
 def test_a_paused_reader_of_a_fanout_loses_nothing(site: Site, queue: Queue) -> None:
     exchange = Exchange(queue.name, type="fanout")
     got: list[Body] = []

@@ -166,8 +166,14 @@ class Declaring(virtual.Channel):
         return self.exchange_types[kind or default]
 
     def get_table(self, exchange: str) -> set[Any]:
-        """Bindings of the exchange, as they are: others bind and unbind, too."""
-        return self.broker.topology.bound(exchange)
+        """Bindings of the exchange, as they are: others bind and unbind, too, and may have when it
+        was of another kind.
+        """
+        kind = self.typeof(exchange)
+        return {
+            (key, pattern or kind.prepare_bind(queue, exchange, key, None)[1], queue)
+            for key, pattern, queue in self.broker.topology.bound(exchange)
+        }
 
     def message_ttl_ms(self, queue: str) -> int | None:
         """What messages of the queue live at most."""
