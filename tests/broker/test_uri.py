@@ -78,6 +78,13 @@ def test_connections_share_one_broker_however_many_are_opened_at_once(
         ("max_deliveries", True),
         ("publish_seconds", float("nan")),
         ("publish_seconds", None),
+        ("lease_seconds", 1e11),  # ended the thread that renews and acknowledges
+        ("publish_seconds", 3e6),
+        ("max_deliveries", 10**7),
+        ("database", 5),
+        ("prefix", None),
+        ("client_options", "tls=true"),
+        ("client_options", ["tls"]),
     ],
 )
 def test_an_option_that_would_lose_messages_is_refused_by_its_name(

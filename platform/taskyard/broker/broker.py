@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -24,6 +23,9 @@ PREFIX = "broker"
 #: What the numbers of ``Options`` are at the least: a lease is renewed three times.
 _LEAST = {"lease_seconds": 0.1, "max_deliveries": 1, "publish_seconds": 0.1}
 
+#: And at the most: neither a wait of Python nor a time limit of the server may be much longer.
+_MOST = 1_000_000
+
 
 @dataclass(frozen=True)
 class Options:
@@ -40,15 +42,22 @@ class Options:
     client_options: tuple[tuple[str, object], ...] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number that would lose every lease or bury every message."""
+        """Raises ValueError for a number that would lose every lease or bury every message, and
+        for what would be taken for a name.
+        """
         for name, least in _LEAST.items():
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not least <= value < math.inf:
-                raise ValueError(
-                    f"broker_transport_options: {name} must be a number of at least {least},"
-                    f" not {value!r}"
-                )
+            if not number or not least <= value <= _MOST:
+                raise wrong(name, f"a number from {least} to {_MOST}", value)
+        for name, value in (("database", self.database or ""), ("prefix", self.prefix)):
+            if not isinstance(value, str):
+                raise wrong(name, "a text", value)
+
+
+def wrong(name: str, wanted: str, value: object) -> ValueError:
+    """What is said of an option that is not as it must be."""
+    return ValueError(f"broker_transport_options: {name} must be {wanted}, not {value!r}")
 
 
 class Broker:

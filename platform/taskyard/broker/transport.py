@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,7 +15,7 @@ from kombu.transport import virtual
 from pymongo.errors import PyMongoError
 
 from taskyard.broker import SCHEME
-from taskyard.broker.broker import Broker, Options, brokers
+from taskyard.broker.broker import Broker, Options, brokers, wrong
 from taskyard.broker.channel import Channel as _Channel
 from taskyard.broker.connection import UNAVAILABLE
 from taskyard.broker.inbox import Inbox
@@ -229,5 +230,7 @@ def _uri(client: Any) -> str:
 
 def _options(given: Any) -> Options:
     known = {name: given[name] for name in _OPTIONS if name in given}
-    driver = tuple(sorted((given.get("client_options") or {}).items()))
-    return Options(**known, client_options=driver)
+    driver = given.get("client_options") or {}
+    if not isinstance(driver, Mapping):
+        raise wrong("client_options", "a mapping", type(driver))  # a text may hold a password
+    return Options(**known, client_options=tuple(sorted(driver.items())))
