@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from taskyard import logs
 from taskyard import settings as _settings
 from taskyard.addresses import is_loopback
 from taskyard.errors import ConfigurationError, TaskyardError
@@ -40,6 +41,7 @@ def on_starting(server: Any) -> None:
     """Refuse to listen where strangers could act (the master, before it forks). It is asked where
     that is: its own options and ``GUNICORN_CMD_ARGS`` go before what is said here.
     """
+    logs.wait_for_no_reader()
     try:
         for address in server.cfg.bind:
             _settings.check(replace(_loaded, bind=address))

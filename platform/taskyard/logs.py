@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import re
 import select
+import stat
 import sys
 import time
 import traceback
@@ -44,6 +46,22 @@ def configure(level: str = "INFO", line_format: str = "") -> None:
         _render = _as_coloured_text if on_terminal else _as_text
     else:
         _render = _as_json
+
+
+def wait_for_no_reader() -> None:
+    """Have lines that are not ours (Celery's, gunicorn's) lost too where nobody reads them.
+
+    What is open is opened anew for this process: others that have it too go on as they were.
+    """
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        # What cannot be opened again (a socket, a reader that has gone) stays as it is.
+        with contextlib.suppress(OSError):
+            end = stream.fileno()
+            if stream.isatty() or stat.S_ISFIFO(os.fstat(end).st_mode):
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+                again = os.open(f"/proc/self/fd/{end}", flags)
+                os.dup2(again, end)
+                os.close(again)
 
 
 def write(

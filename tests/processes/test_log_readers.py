@@ -1,0 +1,89 @@
+"""Processes whose log nobody reads, or that cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from taskyard.embedded import EmbeddedServer
+from tests.helpers import eventually, free_port
+from tests.processes.conftest import BIN, ROOT, user_environment
+
+CELERY = ["celery", "-A", "taskyard.celery_app"]
+COMMANDS = {
+    "web": ["gunicorn", "-c", "python:taskyard.gunicorn_config", "taskyard.wsgi:app"],
+    "beat": [*CELERY, "beat"],
+    "scheduler": [*CELERY, "worker", "-Q", "scheduler", "-n", "scheduler@test"],
+    "agent": [*CELERY, "worker", "-n", "agent@test"],
+}
+
+Start = Callable[[str, int], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Start]:
+    """Starts a process of the platform that writes its log to that file."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(name: str, log: int) -> subprocess.Popen[bytes]:
+        program, *arguments = COMMANDS[name]
+        env = {
+            "MONGODB_URI": mongod.uri,
+            "TASKYARD_DATABASE": "unread",
+            "TASKYARD_BIND": f"127.0.0.1:{free_port()}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        process = subprocess.Popen(
+            [BIN / program, *arguments],
+            cwd=ROOT,
+            env=user_environment(tmp_path, **env),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _heeds_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "it ended while it started"
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
+    assert caught
+    return bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _fill(pipe: int) -> None:
+    """Leave no room in a pipe, for not even a byte."""
+    # Opened anew, so that who has it too waits as before.
+    end = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(end, b"!" * size)
+    os.close(end)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_ends_it_though_nobody_reads_its_log(start: Start, name: str) -> None:
+    reader, writer = os.pipe()
+    process = start(name, writer)
+    eventually(lambda: _heeds_sigterm(process), 60)
+    _fill(writer)
+    process.terminate()
+    process.wait(60)
+    os.close(reader)
+    os.close(writer)
