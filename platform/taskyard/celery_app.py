@@ -6,6 +6,7 @@ A worker that consumes the queue ``scheduler`` runs the ticks; any other worker 
 from __future__ import annotations
 
 import importlib.util
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,27 @@ def _settings_module() -> str:
     return "celeryconfig" if ours else "taskyard.celery_settings"
 
 
-app = Celery("taskyard", include=["taskyard.tasks"])
+class _Quiet(Celery):  # type: ignore[misc] # Celery publishes no types
+    """Its programs show no banner, as with ``-q``: on a disk that is full, or to a reader that
+    has gone, they would end with it.
+    """
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """The program of agents and schedulers."""
+        return self._quiet("celery.apps.worker:Worker")
+
+    @cached_property
+    def Beat(self) -> Any:  # noqa: N802 - Celery's name
+        """The program of beat."""
+        return self._quiet("celery.apps.beat:Beat")
+
+    def _quiet(self, program: str) -> Any:
+        is_quiet = property(lambda _: True, lambda _, _given: None)
+        return self.subclass_with_self(program, quiet=is_quiet)
+
+
+app = _Quiet("taskyard", include=["taskyard.tasks"])
 # Celery does not look for a file of that name by itself.
 app.config_from_object(_settings_module())
 app.steps["worker"].update([AgentStep, SchedulerStep])

@@ -87,3 +87,19 @@ def test_a_signal_ends_it_though_nobody_reads_its_log(start: Start, name: str) -
     process.wait(60)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("is_full", [True, False], ids=["a full disk", "a reader that has gone"])
+def test_it_starts_and_ends_though_no_line_can_be_written(
+    start: Start, name: str, is_full: bool
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = start(name, full if is_full else writer)
+    os.close(writer)
+    os.close(full)
+    eventually(lambda: _heeds_sigterm(process), 60)
+    process.terminate()
+    process.wait(60)
