@@ -15,6 +15,7 @@ from pymongo import MongoClient
 
 from taskyard.embedded import EmbeddedServer, primary
 from taskyard.embedded import server as server_module
+from taskyard.embedded.folder import DataFolder
 from taskyard.errors import EmbeddedServerError
 from tests.helpers import eventually
 
@@ -71,7 +72,7 @@ def test_a_start_that_was_cut_while_it_wrote_a_secret_is_made_good_by_the_next(
 @pytest.mark.parametrize("remembered", ["", "no port", "99999999", "-1"])
 def test_a_remembered_port_that_is_none_is_forgotten(tmp_path: Path, remembered: str) -> None:
     (tmp_path / "port").write_text(remembered)
-    assert 0 < EmbeddedServer(tmp_path)._remembered_port() < 65_536
+    assert 0 < DataFolder(tmp_path).remembered_port() < 65_536
 
 
 def test_a_folder_that_others_use_too_stays_open_to_them(tmp_path: Path) -> None:
@@ -148,8 +149,7 @@ def test_a_mongod_that_does_not_end_is_named(
 
 def _kill_owner(server: EmbeddedServer) -> None:
     """As the kernel would: what it holds is free, and its mongod runs for a moment more."""
-    assert server._lock is not None
-    server._lock.close()
+    server._folder.let_go()
 
 
 def _end(server: EmbeddedServer) -> None:

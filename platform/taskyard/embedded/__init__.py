@@ -5,6 +5,7 @@ production; with access control, because jobs run on the same host.
 """
 
 from taskyard.embedded.binary import find_mongod
-from taskyard.embedded.server import EmbeddedServer, dies_with_us, running_uri
+from taskyard.embedded.folder import running_uri
+from taskyard.embedded.server import EmbeddedServer, dies_with_us
 
 __all__ = ["EmbeddedServer", "dies_with_us", "find_mongod", "running_uri"]
