@@ -18,7 +18,6 @@ from taskyard.jobs.model import Job
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.workers import placement, places
-from taskyard.workers.model import Worker
 from taskyard.workers.places import Place
 
 #: For so long what was seen in use is taken for what is in use; after that, workers are taken to
@@ -33,8 +32,7 @@ _NEVER = timedelta(days=3650)
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    workers: Sequence[Worker]
-    #: Filled as jobs are offered.
+    #: The agents that may be given work, filled as jobs are offered.
     places: Sequence[Place]
     seen_at: float
 
@@ -62,18 +60,15 @@ class Offers:
         listed = [worker for worker in store.workers.listed() if worker.kind == "celery"]
         workers = [w for w in listed if places.unavailable(w, now, offline_after) is None]
         usage = store.live.usage([worker.worker_id for worker in workers])
-        self._view = _View(
-            workers=workers,
-            places=places.places(workers, usage, now, offline_after),
-            seen_at=time.monotonic(),
-        )
+        spots = [places.place_of(worker, usage) for worker in workers]
+        self._view = _View(places=spots, seen_at=time.monotonic())
 
     def made(self, jobs: Sequence[Job]) -> list[Job]:
         """The same jobs, not stored yet, each offered to an agent with a place for it, if any."""
         view = self._view
         if view is None:
             return list(jobs)
-        spots = view.places if view.is_fresh else [Place(worker=w) for w in view.workers]
+        spots = view.places if view.is_fresh else [Place(worker=p.worker) for p in view.places]
         with self._filling:
             plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
         agents = {job.job_id: worker_id for job, worker_id in plan.placements}
