@@ -6,11 +6,16 @@ most of the time of a page or of a pass.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
+
+#: Characters of no text that is stored: NUL, which neither a command nor a name may have, and lone
+#: surrogates, which MongoDB cannot hold.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def camel(name: str) -> str:

@@ -11,8 +11,8 @@ import marshmallow as ma
 from marshmallow import validate
 
 from taskyard.clock import epoch_ms, from_epoch_ms
+from taskyard.documents import UNSTORABLE
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: Bounds of the command and the environment: the job document stays small.
@@ -24,13 +24,11 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Text(ma.fields.String):
-    """A string without NUL, which neither a command nor a name may have, and without lone
-    surrogates, which MongoDB cannot hold.
-    """
+    """A string without what cannot be stored."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, *args, **kwargs)
-        if _UNSTORABLE.search(text):
+        if UNSTORABLE.search(text):
             raise ma.ValidationError("Has a character that cannot be stored.")
         return text
 

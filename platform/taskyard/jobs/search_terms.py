@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 
+from taskyard.documents import UNSTORABLE
 from taskyard.errors import BadSearch
 from taskyard.jobs.search import Comparison, Condition, Field, Search, Value
 from taskyard.jobs.states import LIVE, TERMINAL, JobStatus
@@ -27,7 +28,6 @@ _TERM = re.compile(
     rf"|(?P<word>{_VALUE}))(?=\s|$)"
 )
 _PREFIX = re.compile(r"-?([A-Za-z]+)(?:>=|<=|:|>|<)")
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 #: What MongoDB holds as a whole number is below this.
 _INT64 = 2**63
@@ -49,7 +49,7 @@ def parse(text: str, *, now: datetime) -> Search:
     """
     if len(text) > CHARACTERS:
         raise BadSearch("", 1, f"a search has at most {CHARACTERS} characters")
-    if found := _UNSTORABLE.search(text):
+    if found := UNSTORABLE.search(text):
         raise BadSearch("", found.start() + 1, "has a character that no job has")
     conditions = [c for match in _terms(text) for c in _conditions(match, now)]
     if len(conditions) > TERMS:
