@@ -9,6 +9,7 @@ from typing import Any
 
 from taskyard import ids
 from taskyard.clock import epoch_ms
+from taskyard.context import Platform
 from taskyard.documents import to_document, to_record
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, lease_of
@@ -104,6 +105,13 @@ def job_in(status: JobStatus, left: Mapping[str, Any] | None = None, **fields: A
     if status is JobStatus.FAILED:
         failed = Outcome(cause=Cause.EXIT, detail="exit code 1", exit_code=1, fields=left or {})
         return after(job, lifecycle.finish(job, lease_of(job), failed, at=at))
+    return job
+
+
+def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
+    """A job in ``status`` that is there."""
+    job = job_in(status, now=platform.store.clock.now(), **fields)
+    platform.store.jobs.submit([job])
     return job
 
 

@@ -15,7 +15,6 @@ from flask.testing import FlaskClient
 
 from taskyard import operations
 from taskyard.context import Platform
-from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 from taskyard.store import output as output_module
 from taskyard.store.feed import Feed, Waiter
@@ -24,12 +23,7 @@ from taskyard.store.output import SMALL_BYTES
 from tests import factories
 from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
-
-
-def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
-    job = factories.job_in(status, now=platform.store.clock.now(), **fields)
-    platform.store.jobs.submit([job])
-    return job
+from tests.factories import stored
 
 
 def ask(api: FlaskClient, job_ids: Sequence[str], **body: Any) -> dict[str, Any]:

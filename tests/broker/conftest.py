@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kombu import Connection
 
 from taskyard.embedded import EmbeddedServer
-from tests.broker.site import Site
+from tests.broker.site import Site, Worker
 
 OpenSite = Callable[..., Site]
 
@@ -34,3 +35,17 @@ def open_site(
 def site(open_site: OpenSite) -> Site:
     """One broker for the tests of a module."""
     return open_site()
+
+
+@pytest.fixture
+def connection(site: Site) -> Iterator[Connection]:
+    """One connection to it."""
+    with site.app.connection_for_read() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def workers(site: Site) -> list[Worker]:
+    """One worker of each kind of pool."""
+    started = [site.start("-E"), site.start("-E", pool="threads")]
+    return [worker.await_ready() for worker in started]

@@ -24,12 +24,6 @@ REPLIES: dict[str, Any] = {"reply": True, "timeout": PATIENCE_SECONDS}
 
 
 @pytest.fixture(scope="module")
-def workers(site: Site) -> list[Worker]:
-    started = [site.start("-E"), site.start("-E", pool="threads")]
-    return [worker.await_ready() for worker in started]
-
-
-@pytest.fixture(scope="module")
 def names(workers: list[Worker]) -> set[str]:
     return {worker.hostname for worker in workers}
 

@@ -20,12 +20,6 @@ Get = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
-def workers(site: Site) -> list[Worker]:
-    started = [site.start("-E"), site.start("-E", pool="threads")]
-    return [worker.await_ready() for worker in started]
-
-
-@pytest.fixture(scope="module")
 def get(site: Site, workers: list[Worker]) -> Iterator[Get]:
     """What Flower answers, or None while it does not."""
     address = f"127.0.0.1:{free_port()}"

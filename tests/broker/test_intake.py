@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from tests.broker.celery_process import wait
 from tests.broker.site import Site, drain
 
 PREFETCH = 4
-
-
-@pytest.fixture
-def connection(site: Site) -> Iterator[Connection]:
-    with site.app.connection_for_read() as opened:
-        yield opened
 
 
 @pytest.fixture

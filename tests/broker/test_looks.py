@@ -40,12 +40,6 @@ def site(open_site: OpenSite) -> Site:
 
 
 @pytest.fixture
-def connection(site: Site) -> Iterator[Connection]:
-    with site.app.connection_for_read() as opened:
-        yield opened
-
-
-@pytest.fixture
 def got() -> list[Any]:
     return []
 

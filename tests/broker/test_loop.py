@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from kombu import Connection
 from kombu.asynchronous import Hub
 
 from tests.broker.site import Site
-
-
-@pytest.fixture
-def connection(site: Site) -> Iterator[Connection]:
-    with site.app.connection_for_read() as opened:
-        yield opened
 
 
 def test_a_message_is_delivered_when_the_bell_is_heard_and_not_on_a_tick(

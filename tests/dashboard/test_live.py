@@ -11,7 +11,8 @@ from taskyard.dashboard import live
 from taskyard.jobs.states import JobStatus
 from taskyard.store.feed import ANY_JOB
 from taskyard.store.output import Chunk
-from tests.dashboard.test_pages import browser, stored
+from tests.dashboard.test_pages import browser
+from tests.factories import stored
 from tests.helpers import eventually
 
 

@@ -19,7 +19,8 @@ from taskyard.overview import SPANS
 from taskyard.stats.rollup import Rollup
 from tests import factories
 from tests.api.test_system import dead as dead
-from tests.dashboard.test_pages import OWN_SITE, browser, stored
+from tests.dashboard.test_pages import OWN_SITE, browser
+from tests.factories import stored
 
 
 @pytest.fixture

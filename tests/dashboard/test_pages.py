@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 from datetime import timedelta
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -16,7 +15,7 @@ from taskyard import bulk
 from taskyard.api.app import create_app
 from taskyard.context import Platform
 from taskyard.dashboard import matching
-from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import LIVE, JobStatus
 from taskyard.store import queries
@@ -24,6 +23,7 @@ from taskyard.store.output import Chunk
 from taskyard.store.sign_in import VALID_FOR
 from tests import factories
 from tests.conftest import TestClock
+from tests.factories import stored
 
 OWN_SITE = {"Origin": "http://localhost"}
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -51,12 +51,6 @@ def viewer(platform: Platform) -> FlaskClient:
 def anonymous(platform: Platform) -> FlaskClient:
     """A browser that is not signed in."""
     return create_app(platform).test_client()
-
-
-def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
-    job = factories.job_in(status, now=platform.store.clock.now(), **fields)
-    platform.store.jobs.submit([job])
-    return job
 
 
 @pytest.mark.parametrize("status", JobStatus)

@@ -20,7 +20,8 @@ from taskyard.store.output import Chunk
 from taskyard.store.tokens import Role
 from tests.api.test_auth import routes
 from tests.api.test_system import dead as dead
-from tests.dashboard.test_pages import HOSTILE, OWN_SITE, browser, stored
+from tests.dashboard.test_pages import HOSTILE, OWN_SITE, browser
+from tests.factories import stored
 
 #: Text of every kind that takes over a page, a terminal or a reader's eyes.
 EVIL = f"{HOSTILE}\"'</pre></title>\x1b]8;;http://evil.example\x07\x1b[2J\x9b\u202e\u2066\u200b"
