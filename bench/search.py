@@ -34,7 +34,6 @@ from taskyard.scheduler import statistics
 from taskyard.settings import Settings
 from taskyard.store import client
 from taskyard.store.client import Store
-from taskyard.store.queries import JobFilter
 
 WEEK = timedelta(days=7)
 WORKERS, PAGE = 40, 50
@@ -105,11 +104,10 @@ def week_of_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
 
 def _search(store: Store, text: str, rounds: int) -> list[str]:
     search = parse(text, now=store.clock.now())
-    wanted = JobFilter(search=search)
-    after = store.queries.page(wanted, limit=PAGE).next
+    after = store.queries.page(search, limit=PAGE).next
     asked: list[Callable[[], object]] = [
-        lambda: store.queries.page(wanted, limit=PAGE),
-        lambda: store.queries.page(wanted, limit=PAGE, after=after),
+        lambda: store.queries.page(search, limit=PAGE),
+        lambda: store.queries.page(search, limit=PAGE, after=after),
         lambda: store.queries.tally(search),
     ]
     return [_timed(act, rounds) for act in asked]

@@ -18,7 +18,7 @@ from taskyard.errors import Conflict, InvalidRequest, NotFound
 from taskyard.jobs.model import Job
 from taskyard.jobs.search import Comparison, Search, created, in_states
 from taskyard.jobs.states import LIVE, TERMINAL
-from taskyard.store.queries import Count, JobFilter
+from taskyard.store.queries import Count
 from taskyard.store.searches import Position
 
 #: Jobs that one batch acts on: a batch is one request, and each cancel waits for a majority.
@@ -85,8 +85,7 @@ def count(platform: Platform, task: Task) -> Count:
 
 def act(platform: Platform, task: Task, *, after: Position | None = None) -> Batch:
     """Do the next batch. The same batch again does nothing twice."""
-    wanted = JobFilter(search=task.meant)
-    page = platform.store.queries.page(wanted, limit=BATCH, after=after)
+    page = platform.store.queries.page(task.meant, limit=BATCH, after=after)
     do = _cancel if task.action is Action.CANCEL else _retry
     job_ids = do(platform, task, page.jobs)
     skipped = len(page.jobs) - len(job_ids)

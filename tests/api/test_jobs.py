@@ -369,6 +369,11 @@ def test_filters_narrow_the_list(api: FlaskClient) -> None:
     assert listed("text=ALP") == ["alpha"]
     assert listed("text=.*") == []
     assert listed("createdBefore=1") == []
+    assert listed("createdAfter=1") == ["beta", "alpha"]
+    assert listed("worker=w1") == []
+    assert listed("status=QUEUED&q=command:beta") == []
+    assert listed("status=CANCELLED&q=command:beta&label=gpu") == []
+    assert listed("status=CANCELLED&q=command:beta&createdAfter=1") == ["beta"]
 
 
 def test_a_long_poll_is_answered_as_soon_as_the_job_ends(

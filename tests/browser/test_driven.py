@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from taskyard.context import Platform
 from taskyard.dashboard import live
+from taskyard.jobs.search import in_states
 from taskyard.jobs.states import JobStatus
-from taskyard.store.queries import JobFilter
 from tests import factories
 from tests.browser.conftest import PATIENCE_MS
 from tests.conftest import TestClock
@@ -95,5 +95,5 @@ def test_older_jobs_are_a_page_of_their_own_and_back_leads_back(
     expect(page.locator("h1")).to_have_text("Cancel 50 jobs?")
     page.get_by_role("button", name="Cancel 50 jobs").click()
     expect(page.locator(".said")).to_contain_text("50 jobs cancelled")
-    queued = platform.store.queries.page(JobFilter(statuses=[JobStatus.QUEUED]), limit=60)
+    queued = platform.store.queries.page(in_states([JobStatus.QUEUED]), limit=60)
     assert {job.job_id for job in queued.jobs} == older

@@ -11,12 +11,20 @@ from taskyard import ids
 from taskyard.errors import Conflict, NotFound, StaleAttempt
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, lease_of
+from taskyard.jobs.search import (
+    EVERYTHING,
+    Comparison,
+    Field,
+    Search,
+    created,
+    equal,
+    in_states,
+)
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store import live
 from taskyard.store.client import Store
 from taskyard.store.indexes import ensure_indexes
-from taskyard.store.queries import JobFilter
 from taskyard.store.searches import Position
 from tests import factories
 from tests.conftest import Racing
@@ -140,7 +148,7 @@ def test_pages_have_no_gap_and_no_repeat_while_jobs_arrive(store: Store) -> None
     seen: list[str] = []
     position: Position | None = None
     while True:
-        page = store.queries.page(JobFilter(), limit=3, after=position)
+        page = store.queries.page(EVERYTHING, limit=3, after=position)
         seen += [job.job_id for job in page.jobs]
         store.jobs.submit([factories.queued_job(now=NOW + timedelta(seconds=1))])
         if page.next is None:
@@ -152,17 +160,17 @@ def test_pages_have_no_gap_and_no_repeat_while_jobs_arrive(store: Store) -> None
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (JobFilter(statuses=[JobStatus.RUNNING]), ["b"]),
-        (JobFilter(statuses=[JobStatus.RUNNING, JobStatus.QUEUED]), ["a", "b"]),
-        (JobFilter(worker="w1"), ["b"]),
-        (JobFilter(label="gpu"), ["a"]),
-        (JobFilter(text="ALPHA"), ["a"]),
-        (JobFilter(text=".*"), []),
-        (JobFilter(created_before=NOW - timedelta(seconds=1)), ["c"]),
-        (JobFilter(created_after=NOW), ["a", "b"]),
+        (in_states([JobStatus.RUNNING]), ["b"]),
+        (in_states([JobStatus.RUNNING, JobStatus.QUEUED]), ["a", "b"]),
+        (equal(Field.WORKER, "w1"), ["b"]),
+        (equal(Field.LABEL, "gpu"), ["a"]),
+        (equal(Field.TEXT, "ALPHA"), ["a"]),
+        (equal(Field.TEXT, ".*"), []),
+        (created(Comparison.BELOW, NOW - timedelta(seconds=1)), ["c"]),
+        (created(Comparison.FROM, NOW), ["a", "b"]),
     ],
 )
-def test_filters(store: Store, wanted: JobFilter, found: list[str]) -> None:
+def test_filters(store: Store, wanted: Search, found: list[str]) -> None:
     names = {
         stored(store, job).job_id: name
         for name, job in {

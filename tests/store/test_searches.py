@@ -12,11 +12,11 @@ from pymongo.collection import Collection
 
 from taskyard import ids
 from taskyard.documents import to_document
+from taskyard.jobs.search import Field, equal
 from taskyard.jobs.search_terms import parse
 from taskyard.jobs.states import JobStatus
 from taskyard.store import queries, searches
 from taskyard.store.client import Store
-from taskyard.store.queries import JobFilter
 from taskyard.store.searches import Position
 from tests import factories
 from tests.factories import NOW
@@ -82,7 +82,7 @@ def names(store: Store) -> dict[str, str]:
 
 @pytest.mark.parametrize(("text", "expected"), FOUND)
 def test_what_a_search_finds(store: Store, names: dict[str, str], text: str, expected: str) -> None:
-    page = store.queries.page(JobFilter(search=parse(text, now=NOW)), limit=10)
+    page = store.queries.page(parse(text, now=NOW), limit=10)
     assert sorted(names[job.job_id] for job in page.jobs) == sorted(expected.split())
 
 
@@ -91,7 +91,7 @@ def test_a_number_sign_that_stands_in_an_error_is_found(store: Store, text: str)
     """Of "no part #5" the overview makes "no part ##", and links to that."""
     job = to_document(factories.job_in(JobStatus.FAILED)) | {"errorMessage": "no part #5"}
     store.database["jobs"].insert_one(job)
-    page = store.queries.page(JobFilter(search=parse(text, now=NOW)), limit=10)
+    page = store.queries.page(parse(text, now=NOW), limit=10)
     assert [found.job_id for found in page.jobs] == [job["_id"]]
 
 
@@ -111,18 +111,18 @@ def test_numbers_are_found_whole_however_many_there_are(
     """Of each, MongoDB tried all its parts: until it gave up, or answered in time no more."""
     job = to_document(factories.job_in(JobStatus.FAILED)) | {"errorMessage": error}
     store.database["jobs"].insert_one(job)
-    page = store.queries.page(JobFilter(search=parse(text, now=NOW)), limit=10)
+    page = store.queries.page(parse(text, now=NOW), limit=10)
     assert [found.job_id for found in page.jobs] == [job["_id"]]
 
 
 def test_an_id_finds_its_job_alone(store: Store, names: dict[str, str]) -> None:
     for job_id, name in names.items():
-        page = store.queries.page(JobFilter(search=parse(f"id:{job_id}", now=NOW)), limit=10)
+        page = store.queries.page(parse(f"id:{job_id}", now=NOW), limit=10)
         assert [names[job.job_id] for job in page.jobs] == [name]
 
 
 def test_parameters_and_search_must_both_hold(store: Store, names: dict[str, str]) -> None:
-    wanted = JobFilter(worker="w1", search=parse("status:running", now=NOW))
+    wanted = equal(Field.WORKER, "w1") & parse("status:running", now=NOW)
     page = store.queries.page(wanted, limit=10)
     assert [names[job.job_id] for job in page.jobs] == ["running"]
 
@@ -151,7 +151,7 @@ def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_search_that_stops_looking_says_so_and_finds_the_rest_page_by_page(
     store: Store, many: list[str]
 ) -> None:
-    wanted = JobFilter(search=parse("worker:w1 status:failed", now=NOW))
+    wanted = parse("worker:w1 status:failed", now=NOW)
     first = store.queries.page(wanted, limit=40)
     assert len(first.jobs) == 17
     assert first.looked_back_to == NOW - timedelta(seconds=49)
@@ -202,7 +202,7 @@ def test_what_leaves_or_arrives_while_a_page_is_looked_for_hides_and_repeats_not
         return iter(found)
 
     monkeypatch.setattr(Collection, "aggregate", between)
-    wanted = JobFilter(search=parse("status:queued pytest", now=NOW))
+    wanted = parse("status:queued pytest", now=NOW)
     page = store.queries.page(wanted, limit=40)
     seen = [job.job_id for job in page.jobs]
     while page.next:
@@ -214,7 +214,7 @@ def test_what_leaves_or_arrives_while_a_page_is_looked_for_hides_and_repeats_not
 
 @pytest.mark.usefixtures("short_looks")
 def test_what_an_index_answers_is_never_cut(store: Store, many: list[str]) -> None:
-    page = store.queries.page(JobFilter(search=parse("status:failed", now=NOW)), limit=90)
+    page = store.queries.page(parse("status:failed", now=NOW), limit=90)
     assert [job.job_id for job in page.jobs] == many[::3][:90]
     assert page.looked_back_to is None
 
@@ -255,7 +255,7 @@ def test_a_page_is_read_off_an_index_and_looks_at_a_bounded_number(
 
     monkeypatch.setattr(Collection, "aggregate", noted)
     for after in (None, Position(created_at=NOW - timedelta(seconds=100), job_id="job-x")):
-        wanted = JobFilter(search=parse(text, now=NOW))
+        wanted = parse(text, now=NOW)
         store.queries.page(wanted, limit=10, after=after)
         command = asked.pop()
         explained = store.database.command("explain", command, verbosity="executionStats")

@@ -16,8 +16,8 @@ from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform, read_json
 from taskyard.errors import InvalidRequest
 from taskyard.jobs import search_terms
+from taskyard.jobs.search import Comparison, Field, Search, created, equal, in_states
 from taskyard.store.output import Chunk
-from taskyard.store.queries import JobFilter
 
 _KEY_CHARACTERS = 255
 
@@ -96,8 +96,8 @@ def create() -> Any:
 @blueprint.response(200, job_schemas.JobPage)
 def list_jobs(query: dict[str, Any]) -> Any:
     """Jobs, newest first. A page looks at a bounded number for what no index answers."""
-    limit, after = query.pop("limit"), paging.decode(query.pop("after", None))
-    page = platform().store.queries.page(_filter(query), limit=limit, after=after)
+    after = paging.decode(query.get("after"))
+    page = platform().store.queries.page(_search(query), limit=query["limit"], after=after)
     shown = representations.jobs(page.jobs)
     return {
         "jobs": shown,
@@ -113,7 +113,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @blueprint.response(200, job_schemas.JobCounts)
 def counts(query: dict[str, Any]) -> Any:
     """How many jobs of each state match; ``more`` names those that have more than was counted."""
-    tally = platform().store.queries.tally(_filter(query).whole())
+    tally = platform().store.queries.tally(_search(query))
     return {"counts": tally.counts, "more": sorted(tally.more), "total": tally.total}
 
 
@@ -163,11 +163,19 @@ def retry(body: dict[str, Any]) -> Any:
     )
 
 
-def _filter(query: dict[str, Any]) -> JobFilter:
-    """What a query asks for, by its parameters and in the search language."""
-    now = platform().store.clock.now()
-    search = search_terms.parse(query.pop("q", ""), now=now)
-    return JobFilter(statuses=query.pop("status", ()), search=search, **query)
+def _search(query: dict[str, Any]) -> Search:
+    """What a query asks for, in the search language and by its parameters; all must hold."""
+    search = search_terms.parse(query.get("q", ""), now=platform().store.clock.now())
+    if "status" in query:
+        search &= in_states(query["status"])
+    for name in (Field.WORKER, Field.LABEL, Field.TEXT):
+        if name in query:
+            search &= equal(name, query[name])
+    if "created_after" in query:
+        search &= created(Comparison.FROM, query["created_after"])
+    if "created_before" in query:
+        search &= created(Comparison.BELOW, query["created_before"])
+    return search
 
 
 def _requests(body: Any) -> list[dict[str, Any]]:

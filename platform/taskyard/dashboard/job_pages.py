@@ -17,7 +17,7 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Search, in_states
 from taskyard.jobs.states import LIVE, JobStatus
 from taskyard.store.output import Chunk
-from taskyard.store.queries import JobFilter, Page, Tally
+from taskyard.store.queries import Page, Tally
 from taskyard.waiting import explain, reasons
 
 PAGE = 50
@@ -47,7 +47,7 @@ def jobs() -> Any:
     try:
         search = search_terms.parse(q, now=platform().store.clock.now())
         page = queries.page(
-            JobFilter(statuses=[JobStatus(status)] if status else [], search=search),
+            search & in_states([JobStatus(status)]) if status else search,
             limit=PAGE,
             after=paging.decode(request.args.get("after")),
         )

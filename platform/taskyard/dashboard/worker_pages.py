@@ -14,7 +14,7 @@ from taskyard.api import representations
 from taskyard.api.base import platform
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.errors import NotFound
-from taskyard.store.queries import JobFilter
+from taskyard.jobs.search import Field, equal
 from taskyard.workers.model import WorkerStatus
 
 #: Jobs of its history that a worker's page shows and judges it by.
@@ -38,7 +38,7 @@ def worker() -> str:
     found = next((w for w in representations.workers() if w["worker_id"] == worker_id), None)
     if found is None:
         raise NotFound("worker", worker_id)
-    page = store.queries.page(JobFilter(worker=worker_id), limit=HISTORY)
+    page = store.queries.page(equal(Field.WORKER, worker_id), limit=HISTORY)
     ended = sorted(
         (job for job in page.jobs if job.is_terminal),
         key=lambda job: job.completed_at or job.created_at,

@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from taskyard.documents import to_record
 from taskyard.jobs.model import Job
-from taskyard.jobs.search import EVERYTHING, Comparison, Field, Search, created, equal, in_states
+from taskyard.jobs.search import Field, Search
 from taskyard.jobs.states import JobStatus
 from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
 
@@ -25,34 +25,6 @@ COUNTED = 10_000
 #: Jobs of one state that metrics and statistics count, and that are looked at before something
 #: is done to all that match.
 COUNTED_FIRST = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFilter:
-    """What a list shows; everything given must match."""
-
-    statuses: Sequence[JobStatus] = ()
-    worker: str | None = None
-    label: str | None = None
-    text: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    search: Search = EVERYTHING
-
-    def whole(self) -> Search:
-        """All of it as one search."""
-        found = self.search
-        if self.statuses:
-            found &= in_states(self.statuses)
-        for name, value in ((Field.WORKER, self.worker), (Field.LABEL, self.label)):
-            found &= equal(name, value) if value else EVERYTHING
-        if self.text:
-            found &= equal(Field.TEXT, self.text)
-        if self.created_after:
-            found &= created(Comparison.FROM, self.created_after)
-        if self.created_before:
-            found &= created(Comparison.BELOW, self.created_before)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +66,9 @@ class JobQueries:
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._jobs = database["jobs"]
 
-    def page(self, wanted: JobFilter, *, limit: int, after: Position | None = None) -> Page:
+    def page(self, search: Search, *, limit: int, after: Position | None = None) -> Page:
         """One page of jobs, newest first."""
-        chosen = plan(wanted.whole(), after=after)
+        chosen = plan(search, after=after)
         # Read before the look, which ends there: the next page begins behind what this one has
         # looked at, whatever comes or leaves meanwhile.
         reached = self._reached(chosen) if chosen.is_bounded else None
