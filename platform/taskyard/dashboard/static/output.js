@@ -20,7 +20,9 @@ let following = false;
 let needle = "";
 let matches = [];
 let current = -1;
-let chosen = Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
+// The line that the address names, or -1.
+const named = () => Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
+let chosen = named();
 let wanted = chosen;
 
 // --- the window
@@ -144,7 +146,7 @@ new ResizeObserver(soon).observe(scroller);
 
 // --- lines by their numbers
 window.addEventListener("hashchange", () => {
-  chosen = Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
+  chosen = named();
   soon();
 });
 pane.addEventListener("click", (event) => {
