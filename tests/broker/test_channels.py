@@ -326,6 +326,24 @@ def test_of_what_nobody_answers_nothing_is_kept(connection: Connection, queue: Q
     assert consumer.channel.qos.undecodable == {}
 
 
+def test_of_an_answer_that_nobody_waits_for_nothing_is_kept(
+    connection: Connection, queue: Queue
+) -> None:
+    """A worker answers for each task, also for those of a ``Queue(no_ack=True)``."""
+    got: list[Body] = []
+    quick = Queue(queue.name, queue.exchange, queue.routing_key, no_ack=True)
+
+    def take(body: Body, message: Any) -> None:
+        got.append(body)
+        message.ack()
+
+    with Consumer(connection.channel(), [quick], callbacks=[take]) as consumer:
+        publish(connection, queue, *range(5))
+        drain(connection)
+        assert got == [*range(5)]
+        assert not consumer.channel.qos._dirty
+
+
 def test_of_exchanges_a_bounded_number_is_known(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

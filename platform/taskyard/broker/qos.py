@@ -110,7 +110,9 @@ class QoS(virtual.QoS):
                 self._delivered[tag] = None
 
     def _answered(self, delivery_tag: str) -> None:
-        self._quick_ack(delivery_tag)
+        if delivery_tag in self._delivered:
+            # What was consumed with ``no_ack`` is not, and nobody would take its tag away again.
+            self._quick_ack(delivery_tag)
         self.answers += 1
         self.make_use_of_room()
 
