@@ -5,6 +5,7 @@ Refuses an address that others can reach while nobody would be asked for a token
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ keepalive = 30
 # Streams and long polls hold their connection: a stop does not wait for them.
 graceful_timeout = 2
 timeout = 60
+# Its worker's sign of life, not in the temporary folder: web starts though that is full.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 # The most that gunicorn takes: a long search of letters that are not ASCII is more than its 4,094.
 limit_request_line = 8190
 accesslog = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
+import tempfile
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from flask.testing import FlaskClient
@@ -182,6 +184,28 @@ def test_what_is_sent_twice_and_read_once_is_422_and_named(
     assert answer.status_code == 422, answer.text
     assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
     assert "more than once" in answer.get_json()["error"]
+
+
+# Werkzeug leaves what it has begun to receive.
+@pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_host_that_cannot_receive_it_says_so(
+    api: FlaskClient, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    def no_room(**_: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if is_full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", no_room)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/tmp"])
+    head = b'Content-Disposition: form-data; name="file"; filename="large"'
+    form = b"--b\r\n%b\r\n\r\n%b\r\n--b--\r\n" % (head, bytes(1_000_000))
+    kind = "multipart/form-data; boundary=b"
+    answer = api.post("/api/files/upload", data=form, content_type=kind)
+    assert answer.status_code == 507, answer.text
+    assert "temporary folder is full" in answer.get_json()["detail"]
 
 
 def test_an_upload_without_a_file_names_the_field(api: FlaskClient) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from taskyard.embedded import EmbeddedServer
-from tests.helpers import free_port
+from tests.helpers import eventually, free_port
 from tests.processes.conftest import BIN, user_environment
 
 ANYWHERE = f"0.0.0.0:{free_port()}"
@@ -45,3 +47,30 @@ def test_a_web_that_would_ask_nobody_does_not_listen_to_strangers(
     assert said in ended.stderr
     assert ANYWHERE in ended.stderr
     assert "Listening" not in ended.stderr
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no memory for files")
+def test_a_web_starts_though_no_temporary_folder_takes_anything(
+    mongod: EmbeddedServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    command = f"{BIN}/gunicorn -c python:taskyard.gunicorn_config taskyard.wsgi:app"
+    env = {"TASKYARD_DATABASE": "no_room", "TASKYARD_BIND": f"127.0.0.1:{port}"}
+    with subprocess.Popen(
+        ["sh", "-c", f"ulimit -f 0; exec {command}"],
+        env=user_environment(tmp_path, MONGODB_URI=mongod.uri, **env),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as web:
+        try:
+
+            def answers() -> bool:
+                assert web.poll() is None
+                try:
+                    return httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                except httpx2.TransportError:
+                    return False
+
+            eventually(answers, 60)
+        finally:
+            web.terminate()

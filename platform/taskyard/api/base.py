@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Collection
 from typing import Any, NoReturn, cast
@@ -14,9 +15,13 @@ from webargs.multidictproxy import MultiDictProxy
 from werkzeug.datastructures import MultiDict
 from werkzeug.formparser import FormDataParser
 
+from taskyard import events
 from taskyard.api import errors
 from taskyard.context import Platform
-from taskyard.errors import UnreadableRequest
+from taskyard.errors import NoRoom, UnreadableRequest
+
+#: What becomes of a file that is received where no temporary folder takes it.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EROFS})
 
 
 class ProblemSchema(ma.Schema):
@@ -83,12 +88,20 @@ class _Form(FormDataParser):
     """Werkzeug's parser of forms, but one that cannot be read is an error and not an empty form."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
-        """The form. Raises UnreadableRequest."""
+        """The form. Raises UnreadableRequest, NoRoom."""
         self.silent = False
         try:
             return super().parse(*args, **kwargs)
         except ValueError:
             raise UnreadableRequest("The body is not a valid form.") from None
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            events.warn("api.no_room", error=str(error))
+            raise NoRoom(
+                "The host of this API has no room to receive a file: its temporary folder is full, "
+                "or cannot be written to."
+            ) from None
 
 
 class FormRequest(Request):
