@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from pymongo import MongoClient, ReadPreference
+from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
 
 from taskyard.embedded import EmbeddedServer, dies_with_us, find_mongod
@@ -102,6 +102,14 @@ def test_a_uri_that_would_read_from_secondaries_reads_from_the_primary_all_the_s
         assert store.database.read_preference == ReadPreference.PRIMARY
         store.locks.note_scheduler(now=store.clock.now())
         assert store.locks.scheduler_seen_at()
+
+
+def test_what_a_uri_says_of_writes_changes_none(
+    mongod: EmbeddedServer,
+) -> None:
+    uri = f"{mongod.uri}&w=1&journal=false"
+    with closing(store_client.connect(Settings(mongodb_uri=uri, database="tests"))) as store:
+        assert store.database["jobs"].write_concern == WriteConcern("majority")
 
 
 @pytest.mark.parametrize("held_by_an_earlier_version", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pymongo
 from bson.codec_options import CodecOptions
-from pymongo import MongoClient
+from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.topology_description import TOPOLOGY_TYPE
@@ -193,7 +193,11 @@ def build(
 ) -> Store:
     """The Store over an open client."""
     codec: CodecOptions[Document] = CodecOptions(tz_aware=True)
-    database = client.get_database(settings.database, codec_options=codec)
+    # As the broker's, whatever the URI says: with `journal=false` each would wait for the next
+    # flush of the journal instead of asking for one.
+    database = client.get_database(
+        settings.database, codec_options=codec, write_concern=WriteConcern("majority")
+    )
     clock = clock or Clock(lambda: server_time(client))
     counters = CounterStore(database)
     return Store(
