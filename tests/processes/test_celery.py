@@ -74,7 +74,9 @@ def test_without_a_database_each_says_so_in_one_line(tmp_path: Path, command: li
 
 
 @pytest.mark.parametrize("command", [["worker"], ["worker", "-Q", "scheduler"], ["beat"]])
-@pytest.mark.parametrize("uri", ["localhost:8650", "http://localhost:8650"])
+@pytest.mark.parametrize(
+    "uri", ["localhost:8650", "http://localhost:8650", "mongodb://localhost/?foo=bar"]
+)
 def test_a_uri_that_is_none_is_refused_in_one_line(
     tmp_path: Path, command: list[str], uri: str
 ) -> None:

@@ -85,7 +85,7 @@ def unconfirmed() -> StoreUnavailable:
     return StoreUnavailable("MongoDB has not confirmed the writes; try again.")
 
 
-def first_sentence(error: PyMongoError | ValueError) -> str:
+def first_sentence(error: PyMongoError | ValueError | OSError) -> str:
     """What the driver says, without the whole topologies that it appends."""
     return str(error).split(", Timeout:")[0].split(", full error")[0][:300]
 

@@ -22,7 +22,9 @@ def resolve_uri(settings: Settings) -> str:
     if uri.startswith("mongodb+srv://"):
         return uri  # to read more of it, names would have to be resolved
     try:
-        parse_uri(uri, validate=False)
-    except (PyMongoError, ValueError) as error:
+        # The driver would pass over an option that it does not know; the broker's, which is given
+        # options by name, could then not be made.
+        parse_uri(uri, warn=False)
+    except (PyMongoError, ValueError, OSError) as error:
         raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
     return uri
