@@ -1,4 +1,4 @@
-"""Everything of the broker that one process shares, whatever connections it makes."""
+"""The parts of the broker that all connections of one process share."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from taskyard.broker.messages import MAX_DELIVERIES, PUBLISH_SECONDS, Messages
 from taskyard.broker.topology import Topology
 from taskyard.broker.watcher import Watcher
 
-#: Kept short enough that a worker that dies is noticed soon, long enough for three renewals.
+#: How long a claim holds a message: short enough that a dead worker is noticed soon, long enough
+#: for three renewals.
 LEASE_SECONDS = 30.0
 
 DATABASE = "celery"
 PREFIX = "broker"
 
-#: What the numbers of ``Options`` are at the least: a lease is renewed three times.
+#: Least values of the numbers in ``Options``: a lease must leave time for three renewals.
 _LEAST = {"lease_seconds": 0.1, "max_deliveries": 1, "publish_seconds": 0.1}
 
-#: And at the most: neither a wait of Python nor a time limit of the server may be much longer.
+#: The greatest value: neither a wait of Python nor a time limit of the server may be much longer.
 _MOST = 1_000_000
 
 
 @dataclass(frozen=True)
 class Options:
-    """What ``broker_transport_options`` may say; the names are the same."""
+    """Settings of the broker, named as in ``broker_transport_options``."""
 
     lease_seconds: float = LEASE_SECONDS
-    #: Deliveries without an answer after which a message is a dead letter.
+    #: Deliveries without an acknowledgement after which a message becomes a dead letter.
     max_deliveries: int = MAX_DELIVERIES
-    #: How long a durable message is tried before its publisher gets the error.
+    #: How long the publish of a durable message is retried before its publisher gets the error.
     publish_seconds: float = PUBLISH_SECONDS
     database: str = ""
     prefix: str = PREFIX
-    #: Options of the driver, as pairs.
+    #: Further options of ``MongoClient``, as pairs.
     client_options: tuple[tuple[str, object], ...] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number that would lose every lease or bury every message, and
-        for what would be taken for a name.
+        for a name that is no text.
         """
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -56,12 +57,12 @@ class Options:
 
 
 def wrong(name: str, wanted: str, value: object) -> ValueError:
-    """What is said of an option that is not as it must be."""
+    """Return the error for an option that is not what it must be."""
     return ValueError(f"broker_transport_options: {name} must be {wanted}, not {value!r}")
 
 
 class Broker:
-    """The collections, the leases and the change stream of this process."""
+    """The collections, the leases and the change stream of one broker, in this process."""
 
     def __init__(self, uri: str, options: Options) -> None:
         database = options.database or uri_parser.parse_uri(uri)["database"] or DATABASE
@@ -84,7 +85,7 @@ class Broker:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """See that there is a primary, and have the indexes made once. Raises as the driver."""
+        """Check that a primary answers, and make the indexes once. Raises the driver's errors."""
         self._client.admin.command("ping")
         with self._lock:
             if not self._indexed:
@@ -93,20 +94,22 @@ class Broker:
                 self._indexed = True
 
     def may_write(self) -> bool:
-        """Whether to look: a primary is known, and what is held is not itself about to be free."""
+        """Return whether to claim now: a primary is known, and the leases held here are not about
+        to end, so that this process does not claim its own messages again.
+        """
         known = self._client.topology_description.has_writable_server()
         return bool(known and self.leases.sound())
 
 
 class Brokers:
-    """The brokers of this process, one for each URI; a forked child has its own."""
+    """The brokers of this process, one per URI and options; a forked child has its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._brokers: dict[tuple[int, str, Options], Broker] = {}
 
     def of(self, uri: str, options: Options) -> Broker:
-        """The one for the URI, whichever thread asks first."""
+        """Return the broker for the URI and the options; all threads share it."""
         key = os.getpid(), uri, options
         with self._lock:
             if key not in self._brokers:
@@ -114,7 +117,7 @@ class Brokers:
             return self._brokers[key]
 
     def forget_parent(self) -> None:
-        """In a child: the parent's lock may be held. Its brokers are left alone."""
+        """Replace the lock in a forked child: it may be held. The parent's brokers stay as is."""
         self._lock = threading.Lock()
 
 

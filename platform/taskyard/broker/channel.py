@@ -1,4 +1,4 @@
-"""Kombu's channel over leased messages."""
+"""A kombu channel over leased messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from taskyard.broker.qos import Message, QoS, Raw, delivery_of
 
 Callback = Callable[[Raw], Any]
 
-#: The property that says which publish this is. It is not sent: who publishes a message that was
-#: received publishes another.
+#: The property that identifies a publish, so that its retries are one message. It is not sent: a
+#: consumer that publishes a received message again makes a new publish.
 _IDENTITY = "taskyard_identity"
 
 
@@ -32,28 +32,30 @@ class Channel(Declaring):
     body_encoding = "base64"
 
     def __init__(self, connection: Any, **options: Any) -> None:
-        #: By queue and consumer tag. Kombu keeps one callback for a queue of a connection, so that
-        #: of two channels one would be handed what was claimed for the other.
+        #: By queue and consumer tag. Kombu keeps one callback per queue and connection, so one of
+        #: two channels would be handed messages that were claimed for the other.
         self._callbacks: dict[str, dict[str, Callback]] = {}
         super().__init__(connection, **options)
 
     # --- publishing
 
     def prepare_message(self, *args: Any, **options: Any) -> Raw:
-        """The message. Kombu prepares it again for each retry, over the same properties."""
+        """Return the message with its publish's identity, which stays the same for all retries:
+        kombu prepares the message again for each, from the same properties.
+        """
         message: Raw = super().prepare_message(*args, **options)
         message["properties"].setdefault(_IDENTITY, ObjectId())
         return message
 
     def basic_publish(self, message: Raw, exchange: str, routing_key: str, **options: Any) -> Any:
-        """Publish it. Its queues are looked up in the time that this may take."""
+        """Publish the message. Looking up its queues counts towards the publish's time limit."""
         with self.broker.messages.patience(message["properties"].get("delivery_mode")):
             return super().basic_publish(message, exchange, routing_key, **options)
 
     def _put(self, queue: str, message: Raw, **_: Any) -> None:
         properties = message["properties"]
         headers = message.get("headers") or {}
-        # Celery's; in a message that is no task the same names may mean anything.
+        # Celery's headers; in a message that is no task the same names may mean anything.
         task = headers if "task" in headers else {}
         identity = properties.get(_IDENTITY)
         sent = {name: value for name, value in properties.items() if name != _IDENTITY}
@@ -68,12 +70,12 @@ class Channel(Declaring):
         )
 
     def _put_fanout(self, exchange: str, message: Raw, _routing_key: str, **_: Any) -> None:
-        """A copy for each queue: readers cannot overwrite what another has not read."""
+        """Put a copy into each bound queue, so that a slow reader loses nothing."""
         for _key, _pattern, queue in self.get_table(exchange):
             self._put(queue, message)
 
     def _ttl_ms(self, queue: str, properties: Raw, task: Raw) -> int | None:
-        """The shortest of what message, task and queue allow."""
+        """Return the shortest time to live that message, task and queue allow, or None."""
         own = properties.get("expiration")
         limits = [
             self.message_ttl_ms(queue),
@@ -87,7 +89,7 @@ class Channel(Declaring):
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **options: Any
     ) -> None:
-        """Consume from the queue; it lives as long as it has a consumer."""
+        """Consume from the queue, and keep it from expiring meanwhile."""
         super().basic_consume(queue, no_ack, callback, consumer_tag, **options)
         deliver = self.connection._callbacks[queue]
         self._callbacks.setdefault(queue, {})[consumer_tag] = (
@@ -98,7 +100,7 @@ class Channel(Declaring):
         self.connection.consumers_changed()
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        """Consume no more."""
+        """Cancel the consumer with this tag."""
         queue = self._tag_to_queue.get(consumer_tag)
         super().basic_cancel(consumer_tag)
         if queue is None:
@@ -114,12 +116,12 @@ class Channel(Declaring):
             self.connection.consumers_changed()
 
     def basic_qos(self, *args: Any, **options: Any) -> None:
-        """Set how many messages it may be given: more when the pool of a worker grows."""
+        """Set how many messages the channel may hold: more when the pool of a worker grows."""
         super().basic_qos(*args, **options)
         self.qos.make_use_of_room()
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
-        """One message, or None."""
+        """Return one message of the queue, or None if none is ready."""
         try:
             raw = self._get(queue)
         except Empty:
@@ -137,14 +139,14 @@ class Channel(Declaring):
         return list(dict.fromkeys(self._active_queues))
 
     def claim(self, queue: str, limit: int) -> Batch[Raw]:
-        """Up to ``limit`` messages as kombu delivers them, leased."""
+        """Lease up to ``limit`` messages, and return them as kombu delivers them."""
         claimed = self.broker.messages.claim(queue, limit, self.broker.lease_ms)
         self.broker.leases.hold([one.delivery for one in claimed])
         opened = (raw for one in claimed if (raw := self._opened(one)) is not None)
         return Batch(opened, more=claimed.more)
 
     def deliver(self, raw: Raw, queue: str) -> None:
-        """Hand it to one of the queue's consumers here, in turn; without one it is released."""
+        """Hand the message to the queue's next consumer here; without one, give it back."""
         callbacks = self._callbacks.get(queue)
         if not callbacks:
             self.broker.leases.give_back(delivery_of(raw))
@@ -154,7 +156,9 @@ class Channel(Declaring):
         callback(raw)
 
     def _acknowledging(self, deliver: Callback) -> Callback:
-        """For ``no_ack``: gone when it is delivered, not when it was claimed ahead of that."""
+        """Return the callback for ``no_ack``: it acknowledges a message when the message is
+        delivered, not when it was claimed ahead of that.
+        """
 
         def run(raw: Raw) -> None:
             self.broker.leases.acknowledge(delivery_of(raw))
@@ -165,7 +169,7 @@ class Channel(Declaring):
     def _get(self, queue: str, timeout: float | None = None) -> Raw:  # noqa: ARG002 - kombu's signature
         self._gather(queue)
         claimed = self.claim(queue, 1)
-        # After a claim whose answer was lost it may be all of that.
+        # More than one when the claim reads back an earlier one whose answer was lost.
         for raw in claimed[1:]:
             self.broker.leases.give_back(delivery_of(raw))
             self.qos.put_back = True
@@ -174,19 +178,19 @@ class Channel(Declaring):
         return claimed[0]
 
     def _gather(self, queue: str) -> None:
-        """What was claimed ahead of its delivery here, or put back, is in the queue again."""
+        """Give back what was claimed here ahead of its delivery, and wait for that write."""
         if self.connection.intake.give_back([queue]):
             self.qos.put_back = True
         self._settle()
 
     def _settle(self) -> None:
-        """A channel's commands are carried out in order: who looks finds what it put back."""
+        """Wait until what this channel put back is written: its next look must find it."""
         if self.qos.put_back:
             self.qos.put_back = False
             self.broker.leases.flush()
 
     def _opened(self, claimed: Claimed) -> Raw | None:
-        """The envelope, with the lease as its delivery tag; None for one that is none."""
+        """Return the envelope with its delivery tag, or None after burying what is no envelope."""
         try:
             raw: Raw = loads(claimed.payload)
             properties = raw["properties"]
@@ -194,7 +198,7 @@ class Channel(Declaring):
             properties.setdefault("delivery_info", {})["redelivered"] = claimed.deliveries > 1
             if not isinstance(raw.get("headers"), dict | None):
                 raise TypeError("its headers are no mapping")
-            # Here and not when it is delivered: there an error would end the consumer.
+            # Decoded here and not on delivery, where an error would end the consumer.
             encoding = properties.pop("body_encoding", None)
             if raw.get("body"):
                 raw["body"] = self.decode_body(raw["body"], encoding)
@@ -212,11 +216,11 @@ class Channel(Declaring):
         return self.broker.messages.purge(queue)
 
     def _restore(self, message: Any) -> None:
-        """Kombu would publish it anew; here it is released."""
+        """Release the message, where kombu would publish it again."""
         self.broker.leases.release(Delivery.of(message.delivery_tag))
 
     def close(self) -> None:
-        """Cancel the consumers; a database that is away does not hold this up."""
+        """Cancel the consumers and close, even if MongoDB cannot be reached."""
         try:
             super().close()
         except PyMongoError:
@@ -224,13 +228,15 @@ class Channel(Declaring):
 
 
 def _copy(identity: ObjectId, queue: str) -> ObjectId:
-    """The id of a publish's copy for this queue, as orderly as the publish's own."""
+    """Return the id of a publish's copy for this queue. It sorts as the publish's own id does."""
     at, process, count = identity.binary[:4], identity.binary[4:9], identity.binary[9:]
     return ObjectId(at + blake2b(queue.encode(), key=process, digest_size=5).digest() + count)
 
 
 def _until_ms(instant: Any) -> int | None:
-    """Milliseconds from now on the clock that gave the instant: the publisher's own."""
+    """Return the milliseconds until the instant, or None if it cannot be read. The instant and
+    "now" come from the same clock, the publisher's.
+    """
     if not instant:
         return None
     try:

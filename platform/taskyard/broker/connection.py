@@ -17,22 +17,22 @@ Document = dict[str, Any]
 #: Raised while there is no primary: consumers look again later, publishers try again.
 UNAVAILABLE = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
 
-#: One call's search for a primary. It may be made on Celery's event loop, so it is short.
+#: How long one call looks for a primary: short, since the call may block Celery's event loop.
 SERVER_SELECTION_MS = 3000
 
-#: One call with everything; a connection whose other end is gone must not stop the loop.
+#: How long one call may take in all: a connection whose other end is gone must not block the loop.
 OPERATION_TIMEOUT_MS = 5000
 
-#: How often the driver looks at each member, and how long it waits for it. Members tell of an
-#: election at once (a consumer that knows of no primary asks nothing, so nothing else would tell
-#: it of one); this bounds when silence is noticed, and is paid by every idle process.
+#: How often the driver checks each member, and how long it waits for the answer. Members report
+#: an election at once (nothing else would: a consumer that knows no primary sends nothing). These
+#: times only bound how late a silent member is noticed, and every idle process pays for them.
 MONITOR_MS = 5000
 WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same may succeed later: the server was away, slow or about to change."""
+    """Return whether a retry may succeed later: the server was away, slow or stepping down."""
     if isinstance(error, PyMongoError):
         retryable = error.timeout or error.has_error_label("RetryableWriteError")
         return retryable or isinstance(error, UNAVAILABLE)
@@ -40,8 +40,8 @@ def may_pass(error: BaseException) -> bool:
 
 
 def authoritative(database: Database[Document]) -> Database[Document]:
-    """The database as what is promised needs it, whatever the URI says: reads see what was
-    written, and what was written stays.
+    """Return the database with reads from the primary and writes to a majority, whatever the URI
+    says: the broker promises that reads see what was written, and that what was written stays.
     """
     return database.with_options(
         read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority")
@@ -66,7 +66,7 @@ class Clients:
         self._clients: dict[tuple[int, str, Address], MongoClient[Document]] = {}
 
     def database(self, address: Address, *, purpose: str = "work") -> Database[Document]:
-        """The database over this process's client for the purpose."""
+        """Return the database, over this process's client for the purpose (``work``, ``watch``)."""
         key = (os.getpid(), purpose, address)
         with self._lock:
             client = self._clients.get(key)
@@ -75,7 +75,7 @@ class Clients:
         return authoritative(client[address.database])
 
     def forget_parent(self) -> None:
-        """In a child: leave the parent's clients alone, and its lock, which may be held."""
+        """Drop the parent's clients, unclosed, in a forked child. Its lock may be held."""
         self._lock = threading.Lock()
         self._clients = {}
 
@@ -93,16 +93,17 @@ def _open(address: Address, purpose: str) -> MongoClient[Document]:
     options = {name: value for name, value in ours.items() if name not in said}
     options |= {name.lower(): value for name, value in address.options}
     if purpose == "watch":
-        # The server may take its time for an answer; a timeout of the whole call would replace it.
+        # A request for changes sets its own ``maxTimeMS``, which a timeout of the whole call
+        # would replace.
         options["timeoutms"] = None
         options |= {"maxpoolsize": 2, "sockettimeoutms": OPERATION_TIMEOUT_MS}
-        # Its one call notices by itself what becomes of its member, so it is looked at rarely.
+        # The stream's own call notices when its member goes, so members are checked rarely.
         options |= {"servermonitoringmode": "poll", "heartbeatfrequencyms": WATCH_MONITOR_MS}
     return MongoClient(address.uri, **options)
 
 
 def _said(uri: str) -> set[str]:
-    """The options that a URI gives itself. The driver would have ours win."""
+    """Return the names of the options in the URI. The driver would let ours override them."""
     pairs = re.split("[&;]", uri.partition("?")[2])
     return {pair.partition("=")[0].lower() for pair in pairs}
 

@@ -1,4 +1,4 @@
-"""Queues, exchanges and bindings of a channel: declared here, kept in MongoDB for all."""
+"""Queues, exchanges and bindings of a channel, kept in MongoDB for all processes."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from taskyard.broker.topology import Binding, QueueOptions
 
 Raw = dict[str, Any]
 
-#: How long what is known of an exchange's kind and of a queue's options is relied on.
+#: How long an exchange's kind and a queue's message TTL are cached.
 _KIND_SECONDS = 5.0
 _OPTIONS_SECONDS = 60.0
 
-#: Queues whose options are known: a worker answers each remote control in a queue of its own. And
-#: exchanges whose kind is.
+#: Most entries of a cache: a worker answers each sender of remote control in another queue.
 _KNOWN = 1_000
 
-#: Where kombu binds a queue for which no exchange is named.
+#: The exchange to which kombu binds a queue when none is named.
 _DEFAULT_EXCHANGE = "amq.direct"
 
-#: A queue that goes with its last consumer goes so long after it: it may only be reconnecting.
+#: How long an ``auto_delete`` queue outlives its last consumer, which may only be reconnecting.
 AUTO_DELETE_MS = 300_000
 
 
 class Declaring(virtual.Channel):
-    """The half of a channel that declares, binds and looks up."""
+    """The half of a channel that declares, binds and looks up queues and exchanges."""
 
     supports_fanout = True
 
     def __init__(self, connection: Any, **options: Any) -> None:
         self._transport = connection
         self._options: dict[str, QueueOptions] = {}
-        #: By queue, what was bound here: to be bound again when it had expired meanwhile.
+        #: What was bound here, by queue: bound again in case it has expired meanwhile.
         self._bindings: dict[str, set[Binding]] = {}
         self._kinds: dict[str, tuple[float, str | None]] = {}
         self._ttls: dict[str, tuple[float, int | None]] = {}
@@ -48,22 +47,22 @@ class Declaring(virtual.Channel):
 
     @property
     def broker(self) -> Broker:
-        """This process's own, also for a channel that came through a fork."""
+        """This process's broker, also in a channel that was inherited through a fork."""
         broker: Broker = self._transport.broker
         return broker
 
     def prepare_queue_arguments(self, arguments: Raw, **options: Any) -> Raw:
-        """A queue's ``expires`` and ``message_ttl`` as arguments; kombu drops them otherwise."""
+        """Return a queue's ``expires`` and ``message_ttl`` as arguments; kombu would drop them."""
         prepared: Raw = to_rabbitmq_queue_arguments(arguments, **options)
         return prepared
 
     def queue_declare(
         self, queue: str | None = None, passive: bool = False, **declared: Any
     ) -> Any:
-        """Declare the queue; if ``passive`` see that it is there, and how long it is.
+        """Declare the queue; if ``passive``, only check that it exists. Returns its length.
 
-        Otherwise it is counted up to ``COUNTED``: each publisher and each worker declares its
-        queues first of all, and a backlog must not hold it up.
+        A declaration counts up to ``COUNTED`` messages: each publisher and each worker begins
+        with one, and a backlog must not delay it.
         """
         if passive:
             return super().queue_declare(queue, passive, passively=True, **declared)
@@ -72,7 +71,9 @@ class Declaring(virtual.Channel):
         return queue_declare_ok_t(queue, self.broker.messages.count(queue, COUNTED), 0)
 
     def _new_queue(self, queue: str, passively: bool = False, **declared: Any) -> None:
-        """Kombu calls it for a queue that is declared passively, too: that changes nothing."""
+        """Store a declared queue. Kombu also calls this for a passive declaration, which stores
+        nothing.
+        """
         arguments = declared.get("arguments") or {}
         options = QueueOptions(
             arguments.get("x-expires"),
@@ -96,7 +97,7 @@ class Declaring(virtual.Channel):
         arguments: Any = None,
         **_: Any,
     ) -> None:
-        """Bind it, also if this connection did so before: it may have expired since."""
+        """Bind the queue, even if this connection did so before: the binding may have expired."""
         exchange = exchange or _DEFAULT_EXCHANGE
         kind = self.typeof(exchange)
         _, pattern, _ = kind.prepare_bind(queue, exchange, routing_key, arguments)
@@ -112,7 +113,7 @@ class Declaring(virtual.Channel):
         arguments: Any = None,  # noqa: ARG002 - kombu's signature
         **_: Any,
     ) -> None:
-        """Take a binding back, here and for others."""
+        """Remove a binding, from MongoDB and from what this connection would bind again."""
         exchange = exchange or _DEFAULT_EXCHANGE
         self.broker.topology.unbind(exchange, routing_key, queue)
         for channel in self.connection.channels:
@@ -128,7 +129,7 @@ class Declaring(virtual.Channel):
         if_unused: bool = False,
         nowait: bool = False,  # noqa: ARG002 - kombu's signature
     ) -> None:
-        """Delete the exchange with its bindings; the queues stay, with what else is theirs."""
+        """Delete the exchange and its bindings; queues keep their messages and other bindings."""
         bound = self.get_table(exchange)
         if if_unused and bound:
             return
@@ -152,8 +153,8 @@ class Declaring(virtual.Channel):
         self.broker.messages.drop(queue)
 
     def typeof(self, exchange: str, default: str = "direct") -> Any:
-        """The exchange's kind. Celery declares none that it publishes to for a ``Broadcast``
-        queue: then it is what it was where a queue was bound to it.
+        """Return the exchange's type. Celery does not declare the exchange when it publishes to a
+        ``Broadcast`` queue: its kind is then the one that is stored with its bindings.
         """
         if exchange in self.state.exchanges:
             return super().typeof(exchange, default)
@@ -166,8 +167,8 @@ class Declaring(virtual.Channel):
         return self.exchange_types[kind or default]
 
     def get_table(self, exchange: str) -> set[Any]:
-        """Bindings of the exchange, as they are: others bind and unbind, too, and may have when it
-        was of another kind.
+        """Return the exchange's bindings, read anew: other processes bind and unbind, too. One that
+        was made while the exchange was of another kind gets the pattern of its present kind.
         """
         kind = self.typeof(exchange)
         return {
@@ -176,7 +177,7 @@ class Declaring(virtual.Channel):
         }
 
     def message_ttl_ms(self, queue: str) -> int | None:
-        """What messages of the queue live at most."""
+        """Return how long messages of the queue live at most, or None for no limit."""
         known = self._ttls.get(queue)
         if known is None or known[0] < time.monotonic():
             ttl = self.broker.topology.message_ttl_ms(queue)
@@ -186,7 +187,7 @@ class Declaring(virtual.Channel):
         return known[1]
 
     def keep(self, queue: str) -> None:
-        """A queue that expires lives as long as it is consumed here, until ``let_go``."""
+        """Keep a queue that expires alive while it is consumed here, until ``let_go``."""
         options = self._options.get(queue, QueueOptions())
         if options.expires_ms is None and options.auto_delete:
             options = replace(options, expires_ms=AUTO_DELETE_MS)
@@ -198,9 +199,9 @@ class Declaring(virtual.Channel):
             topology.keep(queue, options, tuple(bindings))
 
         self.broker.leases.keep((id(self), queue), keep, expires_seconds=options.expires_ms / 1000)
-        # Now, too: its reader may leave or die before that is due.
+        # Now, too: the consumer may leave or die before the first regular call.
         keep()
 
     def let_go(self, queue: str) -> None:
-        """It is consumed here no more."""
+        """Let the queue expire: it is no longer consumed here."""
         self.broker.leases.keep((id(self), queue), None)

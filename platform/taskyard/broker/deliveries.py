@@ -1,4 +1,4 @@
-"""A message's deliveries: what an acknowledgement names, and what a claim brings."""
+"""Deliveries of messages: what an acknowledgement names, and what a claim returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Delivery:
 
     @property
     def tag(self) -> str:
-        """The delivery tag: another delivery of the same message has another."""
+        """The delivery tag; each delivery of a message has a different one."""
         return f"{self.id}.{self.lease}"
 
     @classmethod
@@ -32,7 +32,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A message that is ours until its lease ends."""
+    """A message that this process holds until its lease ends."""
 
     delivery: Delivery
     queue: str
@@ -41,8 +41,8 @@ class Claimed:
 
 
 class Batch(list[T]):
-    """What one claim brought. There may be ``more`` when its look found all that it asked for,
-    also where others were faster to claim it.
+    """The result of one claim. ``more`` says that the queue may have more messages ready: the
+    claim found as many as it asked for (even if others took some first), or did not look.
     """
 
     def __init__(self, brought: Iterable[T] = (), *, more: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a connection has to look at, and the bell that wakes its loop."""
+"""The queues that a connection has to look at, and the bell that wakes its loop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import threading
 
 from bson import ObjectId
 
-#: The one message that is new in a queue, or None when it may be any.
+#: The only message that is new in a queue, or None when there may be others.
 Announced = ObjectId | None
 
 
 class Inbox:
-    """Queues that may have something new. Any thread may wake it; one looks."""
+    """Queues that may have new messages. Any thread may wake the inbox; one thread looks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,7 +27,7 @@ class Inbox:
         self._selector.register(self._bell, selectors.EVENT_READ)
 
     def fileno(self) -> int:
-        """Readable when something may be new."""
+        """Return the descriptor that is readable when a queue may have new messages."""
         return self._bell.fileno()
 
     @property
@@ -43,7 +43,7 @@ class Inbox:
             return frozenset(self._active)
 
     def consume(self, queues: set[str]) -> None:
-        """The queues that are consumed from now on; all of them are to be looked at."""
+        """Set the queues that are consumed from now on, and mark all of them to be looked at."""
         with self._lock:
             self._active = set(queues)
             self._dirty = dict.fromkeys(queues)
@@ -52,9 +52,11 @@ class Inbox:
     def wake(
         self, queue: str | None, message: ObjectId | None = None, *, later: bool = False
     ) -> bool:
-        """The message is new in the queue, or something in any; returns whether that is ours.
+        """Mark the queue in which the message is new, or all queues if ``queue`` is None; returns
+        whether any of them is consumed here.
 
-        One that is due only ``later`` is nothing to claim yet: when it will be is to be asked.
+        A message that is due only ``later`` cannot be claimed yet and marks nothing: the consumer
+        asks when it will be due.
         """
         with self._lock:
             new = self._active if queue is None else self._active & {queue}
@@ -66,17 +68,17 @@ class Inbox:
         return bool(new)
 
     def mark(self, queue: str) -> None:
-        """There may be more in the queue; whoever marks it looks again."""
+        """Mark a queue that may have more messages. No bell rings: the caller looks again."""
         with self._lock:
             self._dirty[queue] = None
 
     def look(self, queue: str) -> Announced:
-        """The queue is looked at now; returns what was announced since the last look."""
+        """Unmark a queue before a claim; returns the only message that is new in it, or None."""
         with self._lock:
             return self._dirty.pop(queue, None)
 
     def something_later(self) -> bool:
-        """Whether something was announced since the last call that becomes due by itself."""
+        """Return whether a message that becomes due later was announced since the last call."""
         with self._lock:
             later, self._later = self._later, False
             return later
@@ -97,12 +99,12 @@ class Inbox:
             return
 
     def wait(self, seconds: float) -> None:
-        """Until the bell rings, at most so long."""
+        """Wait until the bell rings, for at most so many seconds."""
         if self._selector.select(seconds):
             self.hear()
 
     def close(self) -> None:
-        """Give back the descriptors."""
+        """Close the descriptors."""
         self._selector.close()
         self._bell.close()
         self._ring.close()

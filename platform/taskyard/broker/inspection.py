@@ -1,4 +1,4 @@
-"""Queues and dead letters for whoever operates the broker: look, requeue, drop.
+"""An operator's view of queues and dead letters: list, requeue, drop.
 
 It needs the database alone, so any Celery project may use it::
 
@@ -24,21 +24,21 @@ from taskyard.broker.stored import AT_ONCE, COUNTED
 
 Document = dict[str, Any]
 
-#: Queues that are listed.
+#: Most queues that are listed.
 QUEUES = 200
 
-#: Characters of a payload that are shown.
+#: Characters that are shown of a payload, and of each text in its headers.
 SHOWN = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueState:
-    """A queue and what is in it: counted up to ``COUNTED`` messages, of which there are more."""
+    """A queue and its messages, counted up to ``COUNTED``; ``more`` says that there are more."""
 
     name: str
-    #: Messages that a consumer may have, now or when they are due.
+    #: Messages that a consumer may claim, now or when they are due.
     waiting: int
-    #: Messages that a consumer holds, or whose consumer died a moment ago.
+    #: Messages under a lease: their consumer holds them, or died a moment ago.
     held: int
     more: bool
     oldest_at: datetime | None
@@ -54,7 +54,7 @@ class DeadLetter:
     published_at: datetime
     died_at: datetime | None
     deliveries: int
-    #: Of the task, where the payload can be read.
+    #: The task's name, id and arguments, where the payload can be read.
     task: str | None
     task_id: str | None
     arguments: str | None
@@ -62,10 +62,10 @@ class DeadLetter:
 
 
 class Inspection:
-    """Verbs of an operator. Each is safe to send again after an error."""
+    """An operator's commands. Each is safe to repeat after an error."""
 
     def __init__(self, database: Database[Document], prefix: str = PREFIX) -> None:
-        # Of its own, ids tell times with a zone: all are to be compared.
+        # The times in ids have a zone; stored times need one to be compared with them.
         aware = database.codec_options.with_options(tz_aware=True)
         database = authoritative(database).with_options(codec_options=aware)
         self._messages = database[f"{prefix}.messages"]
@@ -73,8 +73,8 @@ class Inspection:
         self._dead = database[f"{prefix}.dead_letters"]
 
     def queues(self) -> list[QueueState]:
-        """Queues that were declared or have messages, by name. Of more than ``QUEUES`` empty ones
-        are left out first: each asker of remote control has one for its answers.
+        """Return the queues that were declared or have messages, by name, at most ``QUEUES``.
+        Empty ones are left out first: each sender of remote control has one for its answers.
         """
         full = set(self._messages.distinct("queue"))
         declared = {found["_id"] for found in self._queues.find({}, {"_id": 1})}
@@ -84,7 +84,7 @@ class Inspection:
     def dead_letters(
         self, *, queue: str | None = None, limit: int = 50, after: str | None = None
     ) -> list[DeadLetter]:
-        """Dead letters, the last published first; ``after`` is the id that a page ended with."""
+        """Return dead letters, the last published first; ``after`` is the last id of a page."""
         wanted: Document = {"queue": queue} if queue else {}
         if after is not None:
             identity = _identity(after)
@@ -106,8 +106,8 @@ class Inspection:
         return self._dead.delete_many({"_id": {"$in": _identities(ids)}}).deleted_count
 
     def _requeue(self, identity: ObjectId) -> bool:
-        """Publish under the same id, then delete: who dies in between leaves both, and the next
-        try publishes nothing twice while the message is there.
+        """Publish the message under its id, then delete the dead letter. A crash in between leaves
+        both; the next try publishes nothing while the message is still there.
         """
         found = self._dead.find_one({"_id": identity})
         if found is None:
@@ -169,7 +169,7 @@ def _letter(found: Document) -> DeadLetter:
 
 
 def _headers(payload: str) -> Document:
-    """The message's headers; of what is no message there are none."""
+    """Return the message's headers; an unreadable payload has none."""
     try:
         headers = json.loads(payload)["headers"]
     except (ValueError, TypeError, KeyError, RecursionError):

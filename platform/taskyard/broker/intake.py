@@ -1,4 +1,4 @@
-"""What a connection takes from its queues: whose turn it is, how much at once, how far ahead."""
+"""Claims of a connection: which queue is next, how much at once, how far ahead of the consumers."""
 
 from __future__ import annotations
 
@@ -21,44 +21,46 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Messages claimed at once from one queue: beyond it a message costs hardly less.
+#: Most messages of one claim: in a larger one a message costs hardly less.
 BATCH = 64
 
-#: A consumer that answers n messages in this time may hold n more than it asked for. Claims of
-#: single messages cost ten times as much each, and nobody waits longer than this for them.
+#: A channel that answers n messages in this time may hold n more than it asked for. Claiming one by
+#: one costs ten times as much per message, and a message claimed ahead waits only about this long.
 AHEAD_SECONDS = 0.1
 
-#: A pace is measured over a few milliseconds at first, so it is believed step by step.
+#: Most messages claimed ahead for each one answered since the last claim: at first the pace is
+#: measured over a few milliseconds, so it is trusted step by step.
 _GROWTH = 4
 
-#: Looks that follow each other no closer, however many messages become due.
+#: Least time between two looks, however many messages become due.
 _SOONEST_SECONDS = 0.01
 
-#: Held so long and not delivered, since something slow came in between: others may have it.
+#: How long a claimed message may wait for its delivery. Then something slow has come in between,
+#: and the message is given back for others to claim.
 KEPT_SECONDS = 1.0
 
 
 @dataclass
 class _Source:
-    """A queue that a channel consumes: its last batch, and what of that was not delivered yet."""
+    """A queue that a channel consumes, and the undelivered rest of its last batch."""
 
     channel: Channel
     queue: str
-    #: When it had its last turn, as a count of turns: the one that waits longest is next.
+    #: The number of its last turn; the source with the lowest is next.
     served: int = 0
     claimed_at: float = 0.0
-    #: Answers that the channel had given until then.
+    #: How many messages the channel had answered at ``claimed_at``.
     answers: int = 0
     left: deque[Raw] = field(default_factory=deque)
 
     @property
     def room(self) -> int:
-        """How many the channel may be given now."""
+        """How many messages the channel may be given now."""
         room: int | None = self.channel.qos.can_consume_max_estimate()
         return BATCH if room is None else room
 
     def limit(self, now: float) -> int:
-        """How many to claim: what there is room for, and more at the pace since the last batch."""
+        """Return how many to claim: the room, and more by the pace of the latest answers."""
         given: int = self.channel.qos.answers - self.answers
         seconds = now - self.claimed_at
         ahead = min(_GROWTH * given, int(given * AHEAD_SECONDS / max(seconds, 0.001)))
@@ -66,7 +68,7 @@ class _Source:
 
 
 class Intake:
-    """Claims for the channels of one connection. Only the thread that consumes calls it."""
+    """Claims messages for the channels of one connection. Only the consuming thread calls it."""
 
     def __init__(self, broker: Broker, inbox: Inbox) -> None:
         self._broker = broker
@@ -74,11 +76,11 @@ class Intake:
         self._sources: dict[tuple[int, str], _Source] = {}
         self._turn = 0
         self._down = False
-        #: The last look or claim could not be made.
+        #: Whether the last look or claim could not be made.
         self._missed = False
 
     def consume(self, channels: Collection[Channel]) -> None:
-        """Claim for these channels from now on; what was taken for others goes back."""
+        """Claim for these channels from now on; what was claimed for others goes back."""
         known, self._sources = self._sources, {}
         for channel in channels:
             for queue in channel.consumed:
@@ -87,7 +89,7 @@ class Intake:
         self._return(known.values())
 
     def batch(self) -> Iterator[tuple[Channel, str, Raw]]:
-        """What may be delivered now: what was taken ahead, and what one claim brings."""
+        """Yield what may be delivered now: messages claimed ahead, and those of one new claim."""
         claimed = False
         while source := self._next():
             if not source.left:
@@ -107,18 +109,20 @@ class Intake:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether something was taken and not delivered yet."""
+        """Whether something was claimed and not delivered yet."""
         return any(source.left for source in self._sources.values())
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether to look again soon: something may have to go back, or was not seen or claimed."""
+        """Whether to look again soon: messages may have to go back, or a look or claim failed."""
         return self.is_ahead or self._missed
 
     def give_back(
         self, queues: Collection[str] | None = None, *, older_than_seconds: float = 0.0
     ) -> bool:
-        """Release what was taken and not delivered, of some queues or of all; was there any?"""
+        """Give back what was claimed and not delivered, of some queues or of all; returns whether
+        there was any.
+        """
         until = time.monotonic() - older_than_seconds
         back = [
             source
@@ -131,15 +135,15 @@ class Intake:
         return bool(back)
 
     def look(self, within_seconds: float) -> float:
-        """Mark all queues when there is something to claim in one. Returns in how many seconds
-        the next message becomes due, of which the stream says nothing; or the limit.
+        """Mark all queues if there is something to claim in one. Returns in how many seconds the
+        next message becomes due, which the change stream does not report, or ``within_seconds``.
         """
         queues = self.inbox.consumed
         self._missed = bool(queues)
         if not queues or not self._broker.may_write():
             return within_seconds
         try:
-            # In this order: what becomes due in between is seen twice, and not missed.
+            # In this order a message that becomes due in between is seen twice, and not missed.
             due = self._broker.messages.next_due_ms(queues, within_ms=round(within_seconds * 1000))
             ready = self._broker.messages.has_unknown or self._broker.messages.has_ready(queues)
         except PyMongoError as error:
@@ -156,13 +160,15 @@ class Intake:
                 self._broker.leases.give_back(delivery_of(source.left.popleft()))
 
     def _next(self) -> _Source | None:
-        """Whose turn it is. Looks in vain do not count: they would favour some queue for ever."""
+        """Return the source whose turn it is. A claim that finds nothing is no turn, or some queue
+        would be favoured for ever.
+        """
         dirty = self.inbox.dirty
         sources = (s for s in self._sources.values() if (s.left or s.queue in dirty) and s.room)
         return min(sources, key=lambda source: source.served, default=None)
 
     def _claim(self, source: _Source) -> None:
-        # The mark goes first: what comes meanwhile sets it again.
+        # The mark is taken off first: a message that comes during the claim sets it again.
         announced = self.inbox.look(source.queue)
         self._missed = True
         if not self._broker.may_write():
@@ -179,7 +185,7 @@ class Intake:
             self._broker.watcher.resume()
 
     def _one(self, source: _Source, announced: ObjectId) -> list[Raw]:
-        """One, in one round trip: nothing else is new."""
+        """Claim one message, in one round trip: only the announced one is new."""
         raws = source.channel.claim(source.queue, 1)
         alone = len(raws) == 1 and delivery_of(raws[0]).id == announced
         if raws.more and not alone:

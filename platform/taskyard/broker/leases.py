@@ -1,7 +1,7 @@
-"""What this process holds: one thread renews leases and writes acknowledgements.
+"""The leases that this process holds: one thread renews them and writes acknowledgements.
 
-It outlives channels and connections: a task that ends after a reconnect still acknowledges its
-own delivery. Others only post to it; posting never waits and never raises.
+The thread outlives channels and connections: a task that ends after a reconnect still
+acknowledges its own delivery. Other threads post commands; posting never waits and never raises.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from taskyard.broker.messages import Messages
 
 logger = logging.getLogger(__name__)
 
-#: Renewals that may fail in a row before a lease is over.
+#: Renewals in the time of one lease; the lease ends when that many in a row fail.
 RENEWALS_PER_LEASE = 3
 
-#: How often queues that expire are kept at most: Celery's own expire after 10 s. Those that
-#: expire later are kept as often as they have to be.
+#: How often a queue that expires is kept alive (Celery's own expire after 10 s); a queue that
+#: expires late is kept ``KEEPS_PER_EXPIRY`` times in that time.
 KEEP_SECONDS = 3.0
 KEEPS_PER_EXPIRY = 5
 
-#: Those that expire sooner are kept so many times before.
+#: How many times a queue that expires too soon for ``KEEP_SECONDS`` is kept before it would.
 LEAST_KEEPS_PER_EXPIRY = 3
 
-#: Answers are gathered so long before the next write: one write costs as much as eight answers.
+#: How long answers are gathered before the next write: a write costs as much as eight answers.
 GATHER_SECONDS = 0.02
 
 _RETRY_SECONDS = 0.5
@@ -49,7 +49,7 @@ Command = Callable[[], None]
 
 @dataclass
 class _Keeper:
-    """Keeps a queue from expiring."""
+    """What keeps a queue from expiring, and when that is next due."""
 
     keep: Callable[[], None]
     every_seconds: float
@@ -63,9 +63,9 @@ class Leases:
         self._messages = messages
         self._lease_ms = round(lease_seconds * 1000)
         self._renew_every = lease_seconds / RENEWALS_PER_LEASE
-        # Of all queues this one may be put to from a finalizer.
+        # The only kind of queue to which a finalizer may put.
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        # Owned by the thread.
+        # Changed by the thread alone.
         self._held: set[Delivery] = set()
         self._lost: set[Delivery] = set()
         self._done: list[Delivery] = []
@@ -97,7 +97,7 @@ class Leases:
         self._commands.put(lambda: self._released.append(delivery))
 
     def give_back(self, delivery: Delivery) -> None:
-        """Have a message that nobody started claimable again; it does not count as delivered."""
+        """Have a message that nobody started claimable again soon; the delivery does not count."""
         self._commands.put(lambda: self._unstarted.append(delivery))
 
     def bury(self, delivery: Delivery, reason: str) -> None:
@@ -105,23 +105,25 @@ class Leases:
         self._commands.put(lambda: self._buried.append((delivery, reason)))
 
     def give_back_when_forgotten(self, message: Any, delivery: Delivery) -> None:
-        """Give the message back when nobody can answer for it any more.
+        """Give the message back when nothing refers to it any more.
 
-        A channel that closes drops what it delivered; a task that runs keeps its message, and a
-        message that nobody keeps was never started.
+        A channel that closes drops the messages that it delivered. A running task keeps its
+        message, so a message that nothing keeps was never started.
         """
         forgotten = weakref.finalize(message, self._commands.put, lambda: self._forgotten(delivery))
-        # Who ends while it holds a message may have started it.
+        # A message that is still kept when the process ends may have been started.
         forgotten.atexit = False
 
     def sound(self) -> bool:
-        """Whether what is held was renewed lately: else its own consumer could claim it anew."""
+        """Return whether the leases were renewed lately: this process could otherwise claim again
+        what it holds.
+        """
         return time.monotonic() < self._renewed_at + (RENEWALS_PER_LEASE - 1) * self._renew_every
 
     def keep(
         self, owner: object, keep: Callable[[], None] | None, *, expires_seconds: float = 0
     ) -> None:
-        """Call ``keep`` several times before what it keeps now expires, until it is None."""
+        """Call ``keep`` regularly, several times in ``expires_seconds``; None ends that."""
 
         def change() -> None:
             self._keepers.pop(owner, None)
@@ -137,14 +139,14 @@ class Leases:
     def flush(self, seconds: float = 5.0) -> None:
         """Wait until everything posted so far is written."""
         if os.getpid() != self._pid:
-            return  # in a forked child there is no thread, and nothing of it to write
+            return  # a forked child has no such thread, and nothing to write
         written = threading.Event()
-        # Set by what writes: another command would be taken together with this one, before it.
+        # Set after the write: a command that set it would run before the others are written.
         self._commands.put(lambda: self._flushes.append(written))
         written.wait(seconds)
 
     def leave(self) -> None:
-        """At the end of the process: what is held is others' at once."""
+        """Release everything at the end of the process, so that others may claim it at once."""
         self._commands.put(self._messages.release_unknown)
         self._commands.put(lambda: self._released.extend(self._held))
         self.flush()
@@ -160,12 +162,13 @@ class Leases:
             self._take(min(renew_at, keep_at, write_at) - time.monotonic())
             write_at = math.inf if self._guarded(self._write) else 0.0
             if self._wrote:
-                # The first answer is written at once, those that follow it closely together.
+                # The first answer is written at once; those that follow it closely, together.
                 self._wrote = False
                 time.sleep(GATHER_SECONDS)
             now = time.monotonic()
             if now >= renew_at:
-                # Before the lease is over there is time for more than the next one in turn.
+                # Tried again at once: before the lease ends there is time for more than the regular
+                # renewals.
                 renewed = self._guarded(self._renew)
                 renew_at = now + (self._renew_every if renewed else 0)
             for keeper in [one for one in self._keepers.values() if now >= one.due_at]:
@@ -173,7 +176,7 @@ class Leases:
                 self._guarded(keeper.keep)
 
     def _take(self, wait_seconds: float) -> None:
-        """All commands that are there; waits for the first one."""
+        """Run all commands that were posted; waits for the first one."""
         try:
             command = self._commands.get(timeout=max(0.0, wait_seconds))
             while True:
@@ -183,7 +186,9 @@ class Leases:
             return
 
     def _guarded(self, act: Callable[[], None]) -> bool:
-        """Whatever fails is tried again with the next round; the thread goes on."""
+        """Run it and return whether it succeeded; the thread goes on after any error. What is to
+        be written or renewed is tried again with the next round.
+        """
         try:
             act()
             return True
@@ -196,10 +201,12 @@ class Leases:
         return False
 
     def _write(self) -> None:
-        """Until it is written the lease is held, or others would run what is done."""
+        """Write the answers. A lease is held until its answer is written, or others would run the
+        task again.
+        """
         if self._done:
             if not self.sound():
-                # This process slept. Others may have run and deleted what is done here, too.
+                # This process slept. Others may have run and deleted these messages, too.
                 self._renew()
             late = {*self._messages.acknowledge(self._done), *self._lost.intersection(self._done)}
             for delivery in late:
@@ -223,7 +230,7 @@ class Leases:
         except Exception as error:
             if may_pass(error):
                 raise
-            # Those behind it, and who waits for them, must not wait for ever.
+            # The burials behind this one, and callers of ``flush``, must not wait for ever.
             logger.error("broker: %s cannot be buried: %.500s", delivery.tag, error)
             self._messages.release([delivery])
         self._written([delivery])

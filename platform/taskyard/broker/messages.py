@@ -1,7 +1,7 @@
 """The message collection: publish, claim, renew, acknowledge, release, dead-letter.
 
-A message is leased and not deleted: its lease is over when ``visibleAt`` has passed, and then
-anybody may claim it again.
+A claim does not delete a message but leases it: the lease is over when ``visibleAt`` has passed,
+and then any consumer may claim the message again.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
-#: Deliveries of one message after which it is taken to be what kills its consumers.
+#: Deliveries of one message after which the message is taken to kill its consumers.
 MAX_DELIVERIES = 5
 
-#: How long the driver tries one publish: longer than an election takes. It sends the same write,
-#: which the server makes once; what is sent anew after that could follow an acknowledgement.
+#: How long the driver tries one publish: longer than an election takes. Its retries are one write,
+#: which the server makes once; a later retry may add a message again that was acknowledged.
 PUBLISH_SECONDS = 15.0
 
 #: How long a dead letter is kept for somebody to look at.
@@ -52,14 +52,14 @@ DEAD_KEPT_SECONDS = 30 * 24 * 3600
 #: Characters of a reason that are kept.
 REASON = 2_000
 
-#: What one claim takes at most, if it is more than a message: it must be read in time.
+#: Most bytes of a claim of more than one message: the answer must be read in time.
 CLAIMED_BYTES = 16 * 1024 * 1024
 
 _TRANSIENT = 1
 
 
 class Messages:
-    """Verbs on messages. Each is safe to send again after an error."""
+    """Operations on messages. Each is safe to repeat after an error."""
 
     def __init__(
         self,
@@ -71,16 +71,16 @@ class Messages:
     ) -> None:
         self._max_deliveries = max_deliveries
         self._publish_seconds = publish_seconds
-        #: By queue, leases of claims that were made or not: nobody was told.
+        #: Leases of claims that failed, by queue: the server may have made them.
         self._unknown: dict[str, list[str]] = {}
         self._all = database[f"{prefix}.messages"]
-        # A control command or an event is worth no fsync.
+        # Control commands and events are not worth an fsync.
         self._transient = self._all.with_options(write_concern=WriteConcern(w=1))
         self._dead = database[f"{prefix}.dead_letters"]
 
     @property
     def name(self) -> str:
-        """The collection that a change stream watches."""
+        """The name of the collection that the change stream watches."""
         return self._all.name
 
     def ensure_indexes(self) -> None:
@@ -103,7 +103,8 @@ class Messages:
     ) -> None:
         """Add a message, durable on a majority unless it is transient; 9 is the first priority.
 
-        Whoever tries again after an error gives the same ``identity``, and adds it once.
+        A caller that tries again after an error gives the same ``identity``, so that the message
+        is added once.
         """
         document: Document = {
             "_id": identity or ObjectId(),
@@ -119,16 +120,18 @@ class Messages:
             writes.add(messages, document, delay_ms, ttl_ms)
 
     def patience(self, delivery_mode: int | None) -> AbstractContextManager[Any]:
-        """In it a publish, with what is looked up for it, is tried as long as it is worth."""
+        """Return a context that gives one publish and its look-ups ``publish_seconds``, or, if the
+        message is transient, only the driver's usual time.
+        """
         if delivery_mode == _TRANSIENT:
             return nullcontext()
         return pymongo.timeout(self._publish_seconds)
 
     def claim(self, queue: str, limit: int, lease_ms: int) -> Batch[Claimed]:
-        """Lease up to ``limit`` messages that are ready, in order of priority, then of age.
+        """Lease up to ``limit`` messages that are ready, by priority, then by age.
 
-        After an error it may have leased some. They are the result of the queue's next claim, or
-        are released with ``release_unknown``.
+        A claim that fails may have leased some. The queue's next claim returns them, or
+        ``release_unknown`` releases them.
         """
         unknown = self._unknown.pop(queue, [])
         lease = secrets.token_hex(8)
@@ -138,18 +141,18 @@ class Messages:
                 found = self._stamped(queue, limit, lease, lease_ms)
             return Batch(self._taken(found), more=found.more)
         except BaseException:
-            # Not the driver's alone: Celery's handler of a cold stop raises where it interrupts.
+            # Not only the driver's errors: Celery's handler of a cold stop raises anywhere.
             self._unknown.setdefault(queue, []).extend([*unknown, lease])
             raise
 
     def has_ready(self, queues: Iterable[str]) -> bool:
-        """Whether there is something to claim in one of these queues."""
+        """Return whether there is something to claim in one of these queues."""
         ready = {"queue": {"$in": list(queues)}, **READY}
         return self._all.find_one(ready, {"_id": 1}) is not None
 
     def next_due_ms(self, queues: Iterable[str], *, within_ms: int) -> int | None:
-        """In how many milliseconds the next message of these queues becomes due, or None. Those
-        that are due already do not hide it.
+        """Return in how many milliseconds the next message of these queues becomes due, or None.
+        Messages that are due already do not count.
         """
         soon = {"queue": {"$in": list(queues)}, "$and": [due_within(within_ms), LATER, ALIVE]}
         left = {"ms": {"$subtract": ["$visibleAt", "$$NOW"]}}
@@ -158,11 +161,11 @@ class Messages:
 
     @property
     def has_unknown(self) -> bool:
-        """Whether a claim may have leased what only the queue's next claim finds."""
+        """Whether a failed claim may have leased messages that only the next claim finds."""
         return any(self._unknown.values())
 
     def release_unknown(self) -> None:
-        """Make claimable at once what claims took without being told, when none comes any more."""
+        """Release what failed claims may have leased, when no further claim will find it."""
         for queue, leases in list(self._unknown.items()):
             mine = {"queue": queue, "lease": {"$in": leases}}
             self._all.update_many(mine, [{"$set": released(undo_count=True)}])
@@ -173,7 +176,7 @@ class Messages:
         return writes.renew(self._all, held, lease_ms)
 
     def acknowledge(self, done: Sequence[Delivery]) -> list[Delivery]:
-        """Delete these messages; returns the deliveries whose lease was no longer theirs."""
+        """Delete these messages; returns the deliveries that had lost their lease to another."""
         requests = [DeleteOne({"_id": d.id, "lease": d.lease}) for d in done]
         removed = self._all.bulk_write(requests, ordered=False).deleted_count
         if removed == len(done):
@@ -189,31 +192,31 @@ class Messages:
         self._all.bulk_write([UpdateOne(one, [{"$set": fields}]) for one in mine], ordered=False)
 
     def bury(self, delivery: Delivery, reason: str) -> None:
-        """Move a message to the dead letters with the reason. Twice is once."""
+        """Move a message to the dead letters, with the reason; safe to repeat."""
         found = self._all.find_one({"_id": delivery.id, "lease": delivery.lease})
         if found is None:
             return
-        # What a message holds may be in it: very long, or what cannot be encoded.
+        # The reason may quote the message: very long, or with characters that cannot be encoded.
         kept = {"$literal": reason[:REASON].encode(errors="replace").decode()}
         dead = [{"$set": {**literal(found), "reason": kept, "diedAt": "$$NOW"}}]
         self._dead.update_one({"_id": found["_id"]}, dead, upsert=True)
         self._all.delete_one({"_id": delivery.id, "lease": delivery.lease})
 
     def count(self, queue: str, most: int | None = None) -> int:
-        """Messages that wait in the queue, due or not, up to ``most``; not those that are held."""
+        """Count the messages that wait in the queue, due or not but not held, up to ``most``."""
         limit: Document = {} if most is None else {"limit": most}
         return self._all.count_documents({"queue": queue, **WAITING}, **limit)
 
     def purge(self, queue: str) -> int:
-        """Delete what waits in the queue; returns how many."""
+        """Delete the messages that wait in the queue; returns how many."""
         return writes.delete(self._all, {"queue": queue, **WAITING})
 
     def drop(self, queue: str) -> None:
-        """Delete everything of the queue."""
+        """Delete all messages of the queue, held ones too."""
         writes.delete(self._all, {"queue": queue})
 
     def _stamped(self, queue: str, limit: int, lease: str, lease_ms: int) -> Batch[Document]:
-        """What this lease was stamped on now."""
+        """Stamp the lease on up to ``limit`` ready messages, and return those that got it."""
         mine = stamp(lease, lease_ms)
         ready = {"queue": queue, **READY}
         if limit == 1:
@@ -227,8 +230,8 @@ class Messages:
         ids = [d["_id"] for d, total in totals if total <= CLAIMED_BYTES or d is seen[0]]
         if not ids:
             return Batch(more=False)
-        # Between the look and the stamp others may have claimed some: the stamp asks again,
-        # and who won is read back by the lease.
+        # Others may claim some between the look and the stamp: the stamp checks again, and the
+        # lease tells which messages it won.
         self._all.update_many({"_id": {"$in": ids}, **READY}, mine)
         won = self._all.find({"_id": {"$in": ids}, "lease": lease})
         order = {identity: place for place, identity in enumerate(ids)}
@@ -236,17 +239,17 @@ class Messages:
         return Batch(sorted(won, key=lambda d: order[d["_id"]]), more=more)
 
     def _read_back(self, queue: str, leases: list[str], lease_ms: int) -> Batch[Document]:
-        """What claims took without being told, renewed; not what is over meanwhile."""
+        """Return what failed claims leased, renewed; not what others have claimed since."""
         if not leases:
             return Batch(more=False)
         held = {"queue": queue, "lease": {"$in": leases}, **due_within(lease_ms)}
         found = list(self._all.find(held).sort(ORDER))
         ours = self.renew([Delivery(d["_id"], d["lease"]) for d in found], lease_ms)
-        # Nobody looked for what is behind them.
+        # Nobody has looked for messages behind these.
         return Batch((d for d in found if Delivery(d["_id"], d["lease"]) in ours), more=True)
 
     def _taken(self, found: Sequence[Mapping[str, Any]]) -> list[Claimed]:
-        """What was claimed, without those that were delivered too often: they are buried."""
+        """Return the claimed messages without those delivered too often, which are buried."""
         taken = []
         for document in found:
             delivery = Delivery(document["_id"], document["lease"])
@@ -264,5 +267,5 @@ class Messages:
         except Exception as error:
             if may_pass(error):
                 raise
-            # Its lease keeps it from being claimed again and again; the others are delivered.
+            # Its lease keeps the message from being claimed again and again; others are delivered.
             logger.error("broker: %s cannot be buried: %.500s", delivery.tag, error)

@@ -1,4 +1,4 @@
-"""Messages that were delivered, and the answers that they get."""
+"""Delivered messages and the answers to them: acknowledgement, release or burial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Raw = dict[str, Any]
 
 
 def delivery_of(raw: Raw) -> Delivery:
-    """The delivery that an envelope stands for."""
+    """Return the delivery that an envelope's tag names."""
     return Delivery.of(raw["properties"]["delivery_tag"])
 
 
@@ -25,7 +25,7 @@ class Message(virtual.Message):
     """A message that tells its channel when it cannot be decoded."""
 
     def decode(self) -> Any:
-        """The decoded body. An undecodable one becomes a dead letter when it is acknowledged."""
+        """Return the decoded body. An undecodable message is buried when it is acknowledged."""
         try:
             return super().decode()
         except Exception as error:
@@ -40,27 +40,27 @@ class QoS(virtual.QoS):
 
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
-        #: Why, by delivery tag.
+        #: Why messages cannot be decoded, by delivery tag.
         self.undecodable: dict[str, str] = {}
-        #: How many messages were answered; their pace is what claims go by.
+        #: How many messages were answered; their pace decides how many are claimed.
         self.answers = 0
-        #: Whether something was put back that may not be written yet.
+        #: Whether messages were put back that may not be written yet.
         self.put_back = False
 
     @property
     def _leases(self) -> Leases:
-        """This process's own, also for a channel that came through a fork."""
+        """This process's leases, also in a channel that was inherited through a fork."""
         leases: Leases = self.channel.broker.leases
         return leases
 
     def note_undecodable(self, delivery_tag: str, reason: str) -> None:
-        """Remember why, until it is answered; who consumes with ``no_ack`` never does."""
+        """Remember why, until the message is answered; with ``no_ack`` it never is."""
         to_be_answered = delivery_tag in self._delivered and delivery_tag not in self._dirty
         if to_be_answered or self.channel.closed:
             self.undecodable[delivery_tag] = reason
 
     def ack(self, delivery_tag: str) -> None:
-        """Done: the message goes, or is buried when nobody could read it."""
+        """Have the message deleted, or buried if it could not be decoded."""
         delivery = Delivery.of(delivery_tag)
         reason = self.undecodable.pop(delivery_tag, None)
         if reason is None:
@@ -70,7 +70,7 @@ class QoS(virtual.QoS):
         self._answered(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Refused: claimable at once, or buried."""
+        """Make the message claimable again if ``requeue``, else bury it."""
         delivery = Delivery.of(delivery_tag)
         reason = self.undecodable.pop(delivery_tag, "rejected")
         if requeue:
@@ -81,7 +81,7 @@ class QoS(virtual.QoS):
         self._answered(delivery_tag)
 
     def restore_unacked(self) -> list[Any]:
-        """Release all that was not answered."""
+        """Release all messages that were not answered."""
         self._flush()
         for tag in self._delivered:
             self._leases.release(Delivery.of(tag))
@@ -90,17 +90,17 @@ class QoS(virtual.QoS):
         return []
 
     def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002 - kombu's signature
-        """The channel is gone: what nobody runs is released, what runs answers for itself."""
+        """The channel is gone: give back what no task runs; running tasks answer for theirs."""
         self._on_collect.cancel()
         self.loosen()
         self._delivered.clear()
         self._delivered.restored = True
 
     def loosen(self) -> None:
-        """Nobody consumes any more: keep no message that its consumer has dropped.
+        """After the last consumer has gone: give back each message that nothing refers to any more.
 
         A worker that stops drops what it has not started long before it closes the channel:
-        that waits for what runs.
+        closing waits for running tasks.
         """
         self._flush()
         for tag, message in self._delivered.items():
@@ -117,6 +117,6 @@ class QoS(virtual.QoS):
         self.make_use_of_room()
 
     def make_use_of_room(self) -> None:
-        """There is room again or more than before: the loop may wait for nothing else."""
+        """Wake the loop when there may be more room: nothing else may wake it."""
         if self.channel.connection is not None and self.channel.connection.intake.pending:
             self.channel.connection.inbox.ring()

@@ -1,6 +1,6 @@
-"""What a message's fields mean, as the server is told: due, held, alive, collected.
+"""Filters and updates of stored messages: what it means to be due, held, alive, collected.
 
-All times are the server's (``$$NOW``); no host's clock is asked.
+All times are the server's (``$$NOW``); no host's clock is read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 Document = dict[str, Any]
 
-#: Messages of a queue that are counted where a look must not take long.
+#: How many messages of a queue are counted at most where the count must not take long.
 COUNTED = 10_000
 
-#: Visible at once. A constant, so that messages of one priority are claimed in ``_id``'s order.
+#: The ``visibleAt`` of a message that is due at once. A constant, so that messages of one priority
+#: are claimed in the order of their ``_id``.
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: A hundred years: further on is what no driver reads, and with it all that is read along.
+#: A hundred years, the longest time: a date too far off makes any driver fail on the whole answer.
 MOST_MS = 36_525 * 24 * 3600 * 1000
 
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -26,10 +27,11 @@ _VISIBLE: Document = {"$expr": {"$lte": ["$visibleAt", "$$NOW"]}}
 LATER: Document = {"$expr": {"$gt": ["$visibleAt", "$$NOW"]}}
 ALIVE: Document = {"$expr": {"$gt": [{"$ifNull": ["$notAfter", _NEVER]}, "$$NOW"]}}
 READY: Document = {"$and": [_VISIBLE, ALIVE]}
-#: Due or not, but nobody's: also what a consumer held that died.
+#: Held by nobody, due or not; also what a dead consumer held, once the lease is over.
 WAITING: Document = {"$and": [{"$or": [{"lease": None}, _VISIBLE]}, ALIVE]}
-#: What is held is not collected, its consumer answers for it. Once its lease and its time are
-#: over nobody may claim it any more, and nobody else would ever delete it.
+#: When the server collects a message that expires: not while it is held, since its consumer
+#: answers for it. Once its lease and its time are both over nobody may claim it, so nobody else
+#: would ever delete it.
 COLLECTED: Document = {
     "$set": {
         "expireAt": {
@@ -45,21 +47,21 @@ ORDER = [("priority", 1), ("visibleAt", 1), ("_id", 1)]
 
 
 def later(ms: int) -> Document:
-    """The instant so far from now, or in a hundred years."""
+    """Return the instant so far from now, at most in a hundred years."""
     return {"$add": ["$$NOW", min(ms, MOST_MS)]}
 
 
 def due_within(ms: int) -> Document:
-    """Due, or so soon."""
+    """Return the filter of messages that are due, or become so within ``ms``."""
     return {
-        # Every one, so that the index leads to the first of each.
+        # All priorities are named, so that the index leads to the first message of each.
         "priority": {"$in": list(range(10))},
         "$expr": {"$lte": ["$visibleAt", {"$add": ["$$NOW", ms]}]},
     }
 
 
 def stamp(lease: str, lease_ms: int) -> list[Document]:
-    """Claimed under this lease."""
+    """Return the update that claims messages under this lease."""
     return [
         {
             "$set": {
@@ -73,7 +75,9 @@ def stamp(lease: str, lease_ms: int) -> list[Document]:
 
 
 def released(*, undo_count: bool) -> Document:
-    """Claimable at once; ``undo_count`` when no consumer has seen it."""
+    """Return the fields of a message that is claimable at once; ``undo_count`` takes back the
+    count of its last delivery, which no consumer has seen.
+    """
     return {
         "visibleAt": AT_ONCE,
         "lease": None,
@@ -84,12 +88,14 @@ def released(*, undo_count: bool) -> Document:
 
 
 def literal(document: Mapping[str, Any]) -> Document:
-    """The document's fields as values, whatever they look like; its id is the filter's."""
+    """Return the document's fields as values, even if they look like expressions. Its id is
+    left to the filter.
+    """
     return {name: {"$literal": value} for name, value in document.items() if name != "_id"}
 
 
 def worn(document: Mapping[str, Any]) -> str:
-    """Why it is buried: what became of the deliveries before the one that was too many."""
+    """Return why a message delivered too often is buried: how its earlier deliveries ended."""
     times, back = document["deliveries"] - 1, document.get("putBack", 0)
     if not back:
         return f"delivered {times} times without an answer"

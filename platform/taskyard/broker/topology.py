@@ -1,4 +1,4 @@
-"""Queues and bindings as other processes see them."""
+"""Queues and bindings, stored for all processes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from taskyard.broker.stored import MOST_MS, later
 
 Document = dict[str, Any]
 
-#: What is in a queue that expires lives so long at most: nobody may ever come to read it.
+#: How long messages live in a queue that expires and sets no limit: perhaps nobody ever reads it.
 ORPHAN_MS = 24 * 60 * 60 * 1000
 
 
 class Binding(NamedTuple):
-    """What of an exchange reaches a queue."""
+    """A queue's binding to an exchange: which of the exchange's messages reach the queue."""
 
     exchange: str
     routing_key: str
@@ -29,18 +29,18 @@ class Binding(NamedTuple):
 
 @dataclass(frozen=True)
 class QueueOptions:
-    """What was declared of a queue."""
+    """The options with which a queue was declared."""
 
-    #: Without a consumer for so long it is gone, as are its bindings.
+    #: How long the queue and its bindings live without a consumer.
     expires_ms: int | None = None
-    #: What its messages live at most.
+    #: How long its messages live at most.
     message_ttl_ms: int | None = None
-    #: Without ``expires_ms`` its readers say how long it lives.
+    #: Without ``expires_ms`` the queue's consumers set how long it lives.
     auto_delete: bool = False
 
 
 class Topology:
-    """Verbs on queues and bindings."""
+    """Operations on queues and bindings."""
 
     def __init__(self, database: Database[Document], prefix: str) -> None:
         self._queues = database[f"{prefix}.queues"]
@@ -54,7 +54,7 @@ class Topology:
             collection.create_index("expireAt", expireAfterSeconds=0)
 
     def declare(self, queue: str, options: QueueOptions) -> None:
-        """Note a queue with its options."""
+        """Store a queue with its options."""
         ttl = options.message_ttl_ms
         fields: Document = {
             "messageTtlMs": None if ttl is None else min(ttl, MOST_MS),
@@ -63,11 +63,11 @@ class Topology:
         self._queues.update_one({"_id": queue}, [{"$set": fields}], upsert=True)
 
     def exists(self, queue: str) -> bool:
-        """Whether the queue was declared, and lives."""
+        """Return whether the queue was declared and has not expired."""
         return self._queues.find_one({"_id": queue}, {"_id": 1}) is not None
 
     def message_ttl_ms(self, queue: str) -> int | None:
-        """What messages of the queue live at most."""
+        """Return how long messages of the queue live at most, or None for no limit."""
         found = self._queues.find_one({"_id": queue}, {"messageTtlMs": 1, "expireAt": 1})
         if found is None:
             return None
@@ -75,7 +75,7 @@ class Topology:
         return ORPHAN_MS if ttl is None and "expireAt" in found else ttl
 
     def bind(self, binding: Binding, queue: str, options: QueueOptions | None) -> None:
-        """Have messages of the exchange reach the queue, of which nothing may be known."""
+        """Store a binding of the queue. If its options are unknown (None) its expiry stays."""
         identity = json.dumps([binding.exchange, binding.routing_key, queue])
         fields: Document = {
             "exchange": {"$literal": binding.exchange},
@@ -88,23 +88,23 @@ class Topology:
         self._bindings.update_one({"_id": identity}, [{"$set": fields}], upsert=True)
 
     def bound(self, exchange: str) -> set[tuple[str, str | None, str]]:
-        """(routing key, pattern, queue) of all that is bound to the exchange."""
+        """Return (routing key, pattern, queue) of each binding to the exchange."""
         found = self._bindings.find({"exchange": exchange})
         return {(d["routingKey"], d["pattern"], d["queue"]) for d in found}
 
     def kind(self, exchange: str) -> str | None:
-        """The kind of the exchange, as whoever bound a queue to it declared it."""
+        """Return the exchange's kind, as it is stored with its bindings, or None."""
         found = self._bindings.find_one({"exchange": exchange, "kind": {"$exists": True}})
         return found["kind"] if found else None
 
     def unbind(self, exchange: str, routing_key: str, queue: str) -> None:
-        """Take a binding back."""
-        # Not by identity: earlier versions had another.
+        """Remove a binding."""
+        # Not by ``_id``: earlier versions formed it differently.
         same = {"queue": queue, "exchange": exchange, "routingKey": routing_key}
         self._bindings.delete_many(same)
 
     def keep(self, queue: str, options: QueueOptions, bindings: Iterable[Binding]) -> None:
-        """The queue has a consumer: it and its bindings live on, or again after an outage."""
+        """Store a consumed queue and its bindings again: they live on, also after an outage."""
         self.declare(queue, options)
         for binding in bindings:
             self.bind(binding, queue, options)
@@ -116,7 +116,7 @@ class Topology:
 
 
 def _expiry(options: QueueOptions | None) -> Document:
-    """When it goes: as before, by itself, or never."""
+    """Return the change of ``expireAt``: none, a time from now, or never."""
     if options is None or (options.auto_delete and options.expires_ms is None):
         return {}
     return {"expireAt": "$$REMOVE" if options.expires_ms is None else later(options.expires_ms)}

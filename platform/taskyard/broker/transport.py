@@ -1,4 +1,4 @@
-"""Kombu's transport: leased messages, claimed at once when a change stream says so."""
+"""The kombu transport: messages are leased, and claimed once a change stream tells of them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from taskyard.broker.connection import UNAVAILABLE
 from taskyard.broker.inbox import Inbox
 from taskyard.broker.intake import KEPT_SECONDS, Intake
 
-#: How often a consumer looks by itself, for what becomes due or whose lease ends: of that the
-#: change stream says nothing. It looks ahead as far, and again when the first of it is due.
+#: How often a consumer looks by itself for messages that become due or whose lease ends, since the
+#: change stream reports neither. A look also asks which is due first within this time, and the next
+#: look is made then.
 LOOK_SECONDS = 5.0
 
-#: It looks sooner while there is no stream to tell of what is new, after a claim that failed, and
-#: for what it may have to give back.
+#: How often it looks while no change stream tells of new messages, after a claim that failed, and
+#: while it may have to give messages back.
 SOON_SECONDS = 1.0
 
-#: How long the end of a connection waits until what was answered is written.
+#: How long closing a connection waits until its answers are written.
 CLOSE_SECONDS = 1.0
 
 _PASSWORD = re.compile(r"(?<=://)(?P<user>[^:@/]*):[^@/]*@")
@@ -38,7 +39,7 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 
-#: What the options may say in so many words; those of the driver are a mapping.
+#: The options that are passed on as they are; those of the driver are a mapping.
 _OPTIONS = {option.name for option in fields(Options)} - {"client_options"}
 
 
@@ -55,14 +56,14 @@ class Transport(virtual.Transport):
     )
     connection_errors = (*virtual.Transport.connection_errors, *UNAVAILABLE)
     channel_errors = (*virtual.Transport.channel_errors, PyMongoError)
-    # Unless it is told kombu gives up on a publish's second error, whatever its policy says.
+    # Without this kombu gives up on a publish's second error, whatever its retry policy says.
     recoverable_connection_errors = (*connection_errors, *channel_errors)
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         self._address = _uri(client), _options(client.transport_options)
         self._intake: Intake
-        #: The process that it is of.
+        #: The process to which the intake belongs.
         self._pid = 0
         self._loop: Any = None
         self._timer: Any = None
@@ -70,12 +71,12 @@ class Transport(virtual.Transport):
 
     @property
     def broker(self) -> Broker:
-        """This process's own, also for a transport that came through a fork."""
+        """This process's broker, also in a transport that was inherited through a fork."""
         return brokers.of(*self._address)
 
     @classmethod
     def as_uri(cls, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        """The URI for people. Kombu's own reads no URI that names several hosts with ports."""
+        """Return the URI for people. Kombu's own function fails on several hosts with ports."""
         shown = uri or ""
         if not include_password:
             shown = _PASSWORD.sub(rf"\g<user>:{mask}@", shown)
@@ -87,7 +88,7 @@ class Transport(virtual.Transport):
         return pymongo.version
 
     def establish_connection(self) -> Any:
-        """See that MongoDB answers. Raises one of ``connection_errors``."""
+        """Check that MongoDB answers. Raises one of ``connection_errors``."""
         self.broker.check()
         self._begin()
         return super().establish_connection()
@@ -99,32 +100,32 @@ class Transport(virtual.Transport):
 
     @property
     def intake(self) -> Intake:
-        """This process's own, also for a transport that came through a fork: what its parent
-        took ahead is its parent's.
+        """This process's intake. A transport that was inherited through a fork begins a new one:
+        what the parent claimed ahead is the parent's.
         """
         if self._pid != os.getpid():
-            self._intake.inbox.close()  # this process's ends of it
+            self._intake.inbox.close()  # the parent's stays open
             self._begin()
         return self._intake
 
     @property
     def inbox(self) -> Inbox:
-        """This process's own: of a bell that two share either would silence the other's."""
+        """This process's inbox: of two processes that share a bell either could silence it."""
         return self.intake.inbox
 
     def close_connection(self, connection: Any) -> None:
-        """Close the channels; leases of what still runs go on."""
+        """Close the channels; the leases of running tasks are still renewed."""
         self.intake.give_back()
         super().close_connection(connection)
-        # Each channel that closed has subscribed anew for those that were left.
+        # Each channel that closed has subscribed again for the channels that were left.
         self.broker.watcher.unsubscribe(id(self))
         self.inbox.close()
         if self.broker.may_write():
-            # This may be a child's last act: nothing of it runs on when it ends.
+            # This may be a child process's last act, and its threads end with it.
             self.broker.leases.flush(CLOSE_SECONDS)
 
     def consumers_changed(self) -> None:
-        """Some channel consumes other queues than before."""
+        """Claim from, and be woken for, the queues that the channels consume now."""
         queues = {queue for channel in self.channels for queue in channel.consumed}
         self.intake.consume(self.channels)
         self.inbox.consume(queues)
@@ -145,7 +146,7 @@ class Transport(virtual.Transport):
             now = time.monotonic()
             if looked and now >= ends:
                 raise TimeoutError("timed out")
-            # A look that is due is made, too, by who never waits.
+            # A look that is due is made even for a caller that does not wait.
             looked = True
             if now >= self._look_at or self.inbox.something_later():
                 self._look_at = now + self._look()
@@ -165,7 +166,7 @@ class Transport(virtual.Transport):
     # --- on Celery's event loop
 
     def register_with_event_loop(self, _connection: Any, loop: Any) -> None:
-        """Be woken by the bell, and look by ourselves now and then."""
+        """Have the loop deliver when the bell rings, and look when a look is due."""
         self.unregister_from_event_loop(_connection, loop)
         loop.add_reader(self.inbox.fileno(), self._on_bell)
         self._loop = loop
@@ -179,7 +180,7 @@ class Transport(virtual.Transport):
             self._timer = None
 
     def _on_bell(self) -> None:
-        """Deliver one batch. Celery hands tasks to its pool at the next turn of the loop."""
+        """Deliver one batch only: Celery hands tasks to its pool at the next turn of the loop."""
         self.inbox.hear()
         delivered = False
         for channel, queue, raw in self.intake.batch():
@@ -205,7 +206,7 @@ class Transport(virtual.Transport):
     def _look(self) -> float:
         """Look whether anything can be claimed; returns in how many seconds to do so again.
 
-        The same questions for all queues: an idle worker asks little.
+        The same queries serve all queues, so that an idle worker sends few.
         """
         self.intake.give_back(older_than_seconds=KEPT_SECONDS)
         due_seconds = self.intake.look(self._most_seconds())
@@ -219,7 +220,7 @@ class Transport(virtual.Transport):
 
 
 def _uri(client: Any) -> str:
-    """The URI for the driver, as it was written after our scheme."""
+    """Return the URI for the driver, as it was written after our scheme."""
     address = client.hostname or "localhost"
     if "://" in address:
         # A bare ``mongodb+srv://`` arrives without its first half.

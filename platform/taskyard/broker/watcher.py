@@ -1,6 +1,7 @@
-"""Wake-ups: one change stream per process tells which queues have something new.
+"""Wake-ups: one change stream per process tells which queues have new messages.
 
-It is a hint and never the data: who wakes claims, and who was not woken looks by itself.
+A wake-up is only a hint: a consumer that is woken claims, and a consumer that is not looks by
+itself now and then.
 """
 
 from __future__ import annotations
@@ -25,26 +26,27 @@ class Wake(Protocol):
     """Called when a queue may have something new."""
 
     def __call__(self, queue: str | None, message: ObjectId | None, *, later: bool) -> bool:
-        """The queue changed, or any if it is None, by this message, which may be due only
-        ``later``; returns whether the queue is consumed.
+        """Take note that the message is new in the queue, or, if ``queue`` is None, that any queue
+        may have something new. The message may be due only ``later``. Returns whether the queue
+        is consumed.
         """
 
 
 logger = logging.getLogger(__name__)
 
-#: How long the server waits for news; less than the client waits for the server.
+#: How long the server waits for changes; less than the client waits for the server.
 _AWAIT_MS = 3000
 _REOPEN_SECONDS = 1.0
 
-#: Without a consumer for so long (a web process that has asked its workers something) the stream
-#: is closed: an open one costs the server something for each write of others.
+#: How long the stream stays open after its last consumer has left, as in a web process that asked
+#: its workers something: an open stream costs the server something for each write of others.
 _IDLE_SECONDS = 10.0
 
-#: After an answer of the server the next one is asked for so much later: then all that came in
-#: between comes at once, and costs the server what one change does.
+#: Pause between an answer with changes and the next request: all changes of that time come in one
+#: answer, which costs the server as much as an answer with one.
 _GATHER_SECONDS = 0.01
 
-#: While consumers are behind anyway, news can wait so long.
+#: How much longer the pause may be while no consumer has caught up: all have work anyway.
 _BEHIND_SECONDS = 0.02
 
 
@@ -60,7 +62,7 @@ class Watcher:
         #: When the last consumer left, on the monotonic clock.
         self._left = 0.0
         self._caught_up = threading.Event()
-        #: Why the stream ended, since it last told anything.
+        #: Why the stream last ended, or empty after an answer: each reason is logged once.
         self._reason = ""
         #: Whether the stream is open, so that consumers need not look for themselves.
         self.follows = False
@@ -76,13 +78,15 @@ class Watcher:
                 self._thread.start()
 
     def unsubscribe(self, owner: object) -> None:
-        """Call it no more."""
+        """Stop the calls for this owner."""
         with self._lock:
             self._wakes.pop(owner, None)
             self._left = time.monotonic()
 
     def resume(self) -> None:
-        """A consumer has seen the end of its queue: the next message is to wake it at once."""
+        """End the pause: a consumer has seen the end of its queue, and the next message must wake
+        it at once.
+        """
         self._caught_up.set()
 
     def _run(self) -> None:
@@ -99,7 +103,7 @@ class Watcher:
                 time.sleep(_REOPEN_SECONDS)
 
     def _goes_on(self) -> bool:
-        """Whether the thread is wanted; if not, who subscribes next starts another."""
+        """Return whether the thread is wanted; if not, the next subscriber starts another."""
         with self._lock:
             if self._is_wanted():
                 return True
@@ -110,26 +114,26 @@ class Watcher:
         return bool(self._wakes) or time.monotonic() < self._left + _IDLE_SECONDS
 
     def _ended(self, error: Exception) -> None:
-        """Tell why, once: a message may differ each time in what nobody asks for."""
+        """Log why the stream ended, once for each type and code: messages may differ each time."""
         reason = f"{type(error).__name__} {getattr(error, 'code', '')}"
         if reason != self._reason:
             self._reason = reason
             name = type(error).__name__
-            # What is not the driver's is a defect, which nobody finds by its last word.
+            # An error that is not the driver's is a defect, and is found by its trace alone.
             trace = None if isinstance(error, PyMongoError) else error
             logger.warning(
                 "broker: the change stream ended: %s: %.300s", name, error, exc_info=trace
             )
 
     def _follow(self) -> None:
-        """Follow the stream by answers. A cursor of PyMongo does not show where one ends."""
+        """Follow the stream by answers: a cursor of PyMongo does not show where an answer ends."""
         database = self._open_database()
         opening = {"pipeline": [{"$changeStream": {}}, *_PIPELINE], "cursor": {}}
         with database.client.start_session() as session:
             command = partial(database.command, session=session)
             cursor = command("aggregate", self._collection, **opening)["cursor"]["id"]
             self.follows = True
-            # What came before the stream was open has woken nobody.
+            # Messages that came before the stream was open have woken nobody.
             self._wake(None, None, later=True)
             asking = {"collection": self._collection, "maxTimeMS": _AWAIT_MS}
             while cursor and self._is_wanted():

@@ -1,4 +1,4 @@
-"""Writes on messages that take more than one command, and how much each is given."""
+"""Writes on messages that may take several commands, and how many messages each one gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskyard.broker.stored import COLLECTED, later
 
 Document = dict[str, Any]
 
-#: Messages that one command renews or deletes: it must end in time, however many there are.
+#: Most messages that one command renews or deletes, so that it ends in time.
 RENEWED_AT_ONCE = 1_000
 DELETED_AT_ONCE = 5_000
 
@@ -24,13 +24,13 @@ def add(
     delay_ms: int,
     ttl_ms: int | None,
 ) -> None:
-    """Add a message, once."""
+    """Add a message; repeated with the same ``_id`` this adds nothing."""
     mine = {"_id": document["_id"]}
     if not delay_ms and ttl_ms is None:
         try:
             messages.insert_one(document)
         except DuplicateKeyError:
-            # It is there. Changing nothing waits, too, until a majority has it.
+            # The message is there. A write that changes nothing also waits for a majority.
             messages.update_one(mine, {"$setOnInsert": mine})
         return
     timed = {name: {"$literal": value} for name, value in document.items()}
@@ -72,6 +72,6 @@ def delete(messages: Collection[Document], some: Document) -> int:
         found = messages.find(some, {"_id": 1}).limit(DELETED_AT_ONCE)
         ids = [document["_id"] for document in found]
         deleted += messages.delete_many({**some, "_id": {"$in": ids}}).deleted_count
-        # Not until there are none: others may publish meanwhile.
+        # Not repeated until none is left: others may publish meanwhile.
         if len(ids) < DELETED_AT_ONCE:
             return deleted
