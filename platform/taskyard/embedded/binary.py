@@ -1,4 +1,4 @@
-"""The ``mongod`` to run: which one, and whether it can be run here."""
+"""Find the ``mongod`` to run, and check that it runs here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from taskyard.errors import EmbeddedServerError
 
 
 def find_mongod() -> Path:
-    """The ``mongod`` to run: the one on PATH, else that of the ``embedded`` extra.
+    """Return the ``mongod`` to run: the one on PATH, else that of the ``embedded`` extra.
 
-    Raises EmbeddedServerError that says what to install.
+    Raises EmbeddedServerError, which says what to install.
     """
     if on_path := shutil.which("mongod"):
         return Path(on_path)
@@ -31,9 +31,9 @@ def find_mongod() -> Path:
 
 
 def check_runs(mongod: Path) -> None:
-    """Ask for its version: a missing shared library shows here, and has a name.
+    """Run ``mongod --version``, which fails and names the library if a shared one is missing.
 
-    Raises EmbeddedServerError that says what is missing.
+    Raises EmbeddedServerError, which says what is missing.
     """
     try:
         answer = subprocess.run([mongod, "--version"], capture_output=True, text=True)

@@ -27,7 +27,7 @@ def running_uri(data_dir: Path) -> str | None:
 
 
 class DataFolder:
-    """The folder of one server, held by one process at a time. Its verbs raise OSError."""
+    """The data folder of one server, locked by one process at a time. Its methods raise OSError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class DataFolder:
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """Say what is wrong with it. Raises EmbeddedServerError."""
+        """Say what is wrong with the folder: turn OSError into EmbeddedServerError."""
         try:
             yield
         except OSError as error:
@@ -46,9 +46,9 @@ class DataFolder:
             ) from None
 
     def take(self) -> None:
-        """Make it, and hold it for this process alone. Raises EmbeddedServerError."""
-        # One that is there may be others' too, so it stays as it is: what is in ``db`` and
-        # the secrets are for this user alone by themselves.
+        """Make the folder, and lock it for this process. Raises EmbeddedServerError too."""
+        # A folder that is there may serve others too, so its mode stays as it is: ``db`` and the
+        # secrets are closed to other users by their own modes.
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.db.mkdir(mode=0o700, exist_ok=True)
         self.db.chmod(0o700)
@@ -64,14 +64,14 @@ class DataFolder:
         self._lock = lock
 
     def let_go(self) -> None:
-        """Hold it no more."""
+        """Give up the lock on the folder."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     @property
     def has_server(self) -> bool:
-        """Whether a server, of whoever, runs on its data."""
+        """Whether a server runs on the folder's data, whoever started it."""
         try:
             with (self.db / "mongod.lock").open() as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,9 +82,9 @@ class DataFolder:
         return False
 
     def secret(self, name: str, make: Callable[[], str]) -> str:
-        """A secret of it, made on first use, for this user's eyes only."""
+        """Return a secret of the folder, made on first use, for this user's eyes only."""
         path = self.path / name
-        # An empty one is what a start left that was cut: it has never been in use.
+        # An empty file is left by an interrupted start, and was never in use.
         if not path.exists() or not path.stat().st_size:
             draft = self.path / f"{name}.draft"
             draft.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class DataFolder:
         return path.read_text()
 
     def remembered_port(self) -> int:
-        """The port of the last run when it is free, so that the set keeps its member's name."""
+        """Return the last run's port, so that the set's member keeps its name, or a free one."""
         try:
             port = int((self.path / "port").read_text())
         except (OSError, ValueError):
@@ -102,11 +102,11 @@ class DataFolder:
         return port if _is_free(port) else free_port()
 
     def remember_port(self, port: int) -> None:
-        """For the next run."""
+        """Store the port for the next run."""
         (self.path / "port").write_text(str(port))
 
     def turn_log(self) -> None:
-        """Begin another where that of the server has become large; one before it is kept."""
+        """Begin a new log for the server if the present one is large; the last one is kept."""
         if self.log.exists() and self.log.stat().st_size > LOG_CAP_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
 
@@ -118,9 +118,9 @@ class DataFolder:
             kept.write(f"{pid}\n{uri}\n")
 
     def withdraw(self) -> None:
-        """There is no server of ours to connect to any more. Never raises."""
+        """Remove the published URI, if we hold the folder. Never raises."""
         if self._lock is not None:
-            # One that cannot be removed (a disk that is read-only by now) is seen to be stale.
+            # A file that cannot be removed (the disk may be read-only by now) is seen to be stale.
             with suppress(OSError):
                 (self.path / "uri").unlink()
 

@@ -1,4 +1,4 @@
-"""A set of one member: made the first time, waited for every time, with access control."""
+"""The replica set of one member, with access control: made once, waited for at every start."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ if TYPE_CHECKING:
 REPLICA_SET = "taskyard"
 USER = "taskyard"
 
-#: How long a server may take until it takes writes.
+#: How long a server that starts may take until it accepts writes.
 START_SECONDS = 60.0
 
-#: How long one try waits for the server: between two it is asked whether the server lives still.
+#: How long one try waits for the server; between two tries it is checked that its process lives.
 LOOK_MS = 500
 
-#: How long a new set may be without a primary, and so without the user that it makes first.
+#: How long a new set may have no primary, and so no user: until then a refused sign-in does not
+#: mean that the password is wrong.
 FIRST_PRIMARY_SECONDS = 10.0
 
 
 def uri(port: int, password: str) -> str:
-    """How its one user connects."""
+    """Return the URI with which the server's only user connects."""
     return f"mongodb://{USER}:{password}@127.0.0.1:{port}/?directConnection=true&authSource=admin"
 
 
 def await_primary(
     port: int, password: str, data_dir: Path, check_alive: Callable[[], None]
 ) -> bool:
-    """Wait until it takes writes; makes set and user the first time. Whether it does in time.
+    """Wait until the server accepts writes, and make its set and user the first time. Returns
+    whether it accepts them in time.
 
     ``check_alive`` raises when there is nothing to wait for any more. Raises EmbeddedServerError
-    when the password is not that of its data.
+    when the password is not the one with which the data was made.
     """
     from pymongo import MongoClient
     from pymongo.errors import OperationFailure, PyMongoError
 
     began = time.monotonic()
-    # The localhost exception lets one in without a user until there is one.
+    # MongoDB's localhost exception admits anonymous clients until there is a user.
     anonymous: MongoClient[dict[str, Any]]
     client: MongoClient[dict[str, Any]]
     with (
@@ -95,7 +97,7 @@ def _ensure_member(
 def _ensure_user(
     anonymous: MongoClient[dict[str, Any]], client: MongoClient[dict[str, Any]], password: str
 ) -> None:
-    """Make the one user the first time; afterwards see that the password is right."""
+    """Make the only user the first time; check that the password is right."""
     from pymongo.errors import OperationFailure
 
     try:

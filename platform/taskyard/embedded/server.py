@@ -1,4 +1,4 @@
-"""One ``mongod`` on loopback and one data folder, for as long as its owner runs."""
+"""A ``mongod`` on loopback with a data folder of its own, for as long as its owner runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskyard.errors import EmbeddedServerError
 STOP_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
 
-#: Memory of the storage engine's cache: enough for one host's work, beside everything else.
+#: Size of the storage engine's cache: enough for one host's work, beside everything else on it.
 CACHE_GB = "0.5"
 
 
@@ -51,7 +51,8 @@ class EmbeddedServer:
                 password = folder.secret("password", lambda: secrets.token_urlsafe(24))
                 folder.secret("keyfile", lambda: base64.b64encode(os.urandom(256)).decode())
                 port = self._port = self._port or folder.remembered_port()
-                # Before the set is made: one whose start was cut could not be given another name.
+                # Before the set is made: an interrupted start leaves a set without a user, whose
+                # member could not be given another port.
                 folder.remember_port(port)
             on_progress(f"starting mongod on 127.0.0.1:{port}")
             self._process = self._spawn(mongod, port)
@@ -80,12 +81,14 @@ class EmbeddedServer:
         self._folder.let_go()
 
     def restart(self, on_progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start one again that has ended, at the address it had. Raises EmbeddedServerError."""
+        """Start the server again after it has ended, at its old address. Raises
+        EmbeddedServerError.
+        """
         self.stop()
         self.start(on_progress)
 
     def check_alive(self) -> None:
-        """Raise EmbeddedServerError that says where to look, once it has ended by itself."""
+        """Raise EmbeddedServerError, which says where to look, if the server has ended."""
         if self.exit_code is not None:
             raise EmbeddedServerError(
                 f"mongod ended with exit code {self.exit_code}; {self._hint()}"
@@ -93,17 +96,17 @@ class EmbeddedServer:
 
     @property
     def exit_code(self) -> int | None:
-        """The code it ended with, or None while it runs."""
+        """The exit code of a server that has ended by itself, or None."""
         return self._process.poll() if self._process else None
 
     @property
     def pid(self) -> int | None:
-        """The server's process, while it runs."""
+        """The server's process id, or None before the start and after the stop."""
         return self._process.pid if self._process else None
 
     def _await_one_before(self, on_progress: Callable[[str], None]) -> None:
-        """Wait for a mongod whose owner was killed, and which is on its way to its end: its data
-        can be had no sooner. Raises EmbeddedServerError, OSError.
+        """Wait for the end of a mongod whose owner was killed: until it has shut down it holds the
+        data. Raises EmbeddedServerError, OSError.
         """
         if self._folder.has_server:
             on_progress("waiting for the mongod before this one to end")
@@ -140,8 +143,8 @@ class EmbeddedServer:
                 # Without other members there is nobody to wait for when it steps down.
                 *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-                # What is acknowledged by a majority waits for the journal by itself; hints and
-                # locks are all that this is for, and idle it is most of what mongod does.
+                # Majority writes wait for the journal by themselves, so this interval is for hints
+                # and locks alone. With the default it is most of what an idle mongod does.
                 *("--journalCommitInterval", "500"),
             ],
             stdin=subprocess.DEVNULL,
@@ -155,6 +158,8 @@ class EmbeddedServer:
 
 
 def dies_with_us() -> list[str]:
-    """A launcher that has the kernel end the server when our process dies, however it dies."""
+    """Return the command prefix by which the kernel ends a child when our process dies, however
+    it dies; empty where there is no ``setpriv``.
+    """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
