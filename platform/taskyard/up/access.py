@@ -1,4 +1,4 @@
-"""The operator token of ``up``: made once, kept as a hash, left with this user's command line."""
+"""The operator token of ``up``: made once, kept as a hash, saved for this user's command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskyard.client.config import Connection
 from taskyard.store.client import Store
 from taskyard.store.tokens import Role
 
-#: How long a platform beside us has to say that it is there.
+#: How long a platform at the saved address may take to answer.
 _ANSWER_SECONDS = 2.0
 
 
@@ -23,15 +23,17 @@ class Access:
     """A connection that may do everything, and whether its token is a new one."""
 
     connection: Connection
-    #: Signs a browser in once, for the while that its code holds.
+    #: A link that signs a browser in once, as long as its code is valid.
     sign_in_link: str
     is_new: bool = False
-    #: Where it was left for the command line; None when that file is for another server.
+    #: Where it was saved for the command line; None if that file is for another server.
     saved_to: Path | None = None
 
 
 def operator_access(store: Store, url: str) -> Access:
-    """The saved token if this database knows it, else a new one, shown by the caller once."""
+    """Return access with the saved token if it is an operator's in this database, else with a new
+    token, which the caller shows once.
+    """
     code = store.sign_in_codes.create(role=Role.OPERATOR, now=store.clock.now())
     link = f"{url}/sign-in?code={code}"
     saved = config.load({"TASKYARD_CONFIG_DIR": str(config.path().parent)})
@@ -46,7 +48,7 @@ def operator_access(store: Store, url: str) -> Access:
 
 
 def _is_up(url: str) -> bool:
-    """Whether a platform answers there: this user's commands go to it, and go on to."""
+    """Return whether a platform answers there: this user's commands then keep going to it."""
     try:
         with build_opener(ProxyHandler({})).open(f"{url}/healthz", None, _ANSWER_SECONDS) as answer:
             return bool(json.load(answer)["version"])

@@ -1,4 +1,4 @@
-"""The four processes of the platform as children, with their logs and their end."""
+"""The four processes of the platform as children of ``up``: their start, logs and end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskyard.settings import CELERYCONFIG
 _WORKER = "celery -A taskyard.celery_app worker"
 _QUIET = "-l WARNING --without-gossip --without-mingle --without-heartbeat"
 
-#: What runs, as in the ``Procfile``.
+#: The command of each process, as in the ``Procfile``.
 COMMANDS: Mapping[str, str] = {
     "web": "gunicorn -c python:taskyard.gunicorn_config taskyard.wsgi:app",
     "beat": "celery -A taskyard.celery_app beat -l WARNING",
@@ -29,14 +29,15 @@ COMMANDS: Mapping[str, str] = {
     "agent": f"{_WORKER} -n agent@%h {_QUIET}",
 }
 
-#: Where they start: celery and gunicorn import what lies there before what is installed, so not
-#: in the folder that somebody happened to be in, but where a checkout has its ``celeryconfig.py``.
+#: Where the children start. Celery and gunicorn import from there before they import what is
+#: installed, so it is the folder of a checkout's ``celeryconfig.py`` or ``/``, and not the folder
+#: in which somebody happened to call ``up``.
 _FOLDER = CELERYCONFIG.parent if CELERYCONFIG.is_file() else Path("/")
 
-#: Lines kept of a child that nobody watches yet, to show should it end.
+#: How many of a child's last lines are kept, to show if it ends while the platform starts.
 KEPT_LINES = 40
 
-#: After lines were passed on, those that follow closely are passed on together.
+#: Pause after lines were passed on, so that those that follow closely are passed on together.
 _GATHER_SECONDS = 0.02
 
 _READ_BYTES = 64 * 1024
@@ -67,16 +68,16 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """The code it ended with, or None while it runs."""
+        """The child's exit code, or None while it runs."""
         return self._popen.poll()
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Ask the child to end, if it still runs."""
         if self.exit_code is None:
             self._popen.terminate()
 
     def await_end(self, until: float) -> None:
-        """Wait for its end until then (monotonic), and kill what is left of its session."""
+        """Wait for the child's end until then (monotonic), and kill what is left of its group."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(max(0.1, until - time.monotonic()))
         with contextlib.suppress(ProcessLookupError):
@@ -105,7 +106,7 @@ class Child:
 
 
 class Children:
-    """All four."""
+    """The four children."""
 
     def __init__(self, env: Mapping[str, str], on_lines: Print) -> None:
         self._env = env
@@ -118,11 +119,11 @@ class Children:
             self._start(name)
 
     def ended(self) -> Child | None:
-        """One that has ended without being asked to, if there is one."""
+        """Return a child that has ended without being asked to, or None."""
         return next((c for c in self._children.values() if c.exit_code is not None), None)
 
     def restart(self, child: Child) -> None:
-        """Start one again that has ended."""
+        """Start a child again that has ended."""
         self._start(child.name)
 
     def stop(self, grace_seconds: float) -> None:

@@ -17,7 +17,7 @@ _COLOURS = {"web": "34", "beat": "35", "scheduler": "33", "agent": "32"}
 
 
 class _Console(Console):
-    """One whose reader may go: nothing is shown then, and the platform goes on."""
+    """A console whose reader may go: then it shows nothing more, and the platform goes on."""
 
     def print(self, *objects: object, **options: Any) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -41,26 +41,26 @@ class Screen:
         self._show_logs = False
 
     def step(self, text: str) -> None:
-        """Say what is done now."""
+        """Show a step of ``up``, with the time since its start."""
         elapsed = time.monotonic() - self._began
         self._stderr.print(Text.assemble((f"{elapsed:6.1f} s  ", "dim"), text))
 
     def logs(self, name: str, lines: Sequence[str]) -> None:
-        """Lines of a child's log, in one write: a job has several. While we start they are kept
-        from sight.
+        """Show lines of a child's log, unless the platform still starts. One write shows them all,
+        since one job logs several.
         """
         if not self._show_logs:
             return
         prefix = f"{name:>9} | "
         if self._stderr.color_system:
             prefix = f"\x1b[{_COLOURS.get(name, '0')}m{prefix}\x1b[0m"
-        # Whoever reads these may go; the pipe they come from must be read on, or its writer stops.
+        # Our reader may go; the child's pipe must be read all the same, or the child blocks.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write("".join([f"{prefix}{_safe(line)}\n" for line in lines]))
             sys.stderr.flush()
 
     def welcome(self, granted: Access) -> None:
-        """Say where it is and how to use it; from here on the logs are shown."""
+        """Show where the platform is and how to use it; from here on the logs are shown."""
         url = granted.connection.url
         token = granted.connection.token
         secret = "$(taskyard tokens show)" if granted.saved_to else token
@@ -88,5 +88,5 @@ class Screen:
 
 
 def _safe(line: str) -> str:
-    """The line without what would steer a terminal."""
+    """Return the line without characters that would control a terminal."""
     return line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)

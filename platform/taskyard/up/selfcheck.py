@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _BUSY_SECONDS = 5
 
-#: What the first job asks for: hosts with less than one CPU run the platform too.
+#: What the first job asks for: so little, since hosts with less than one CPU run the platform too.
 _LEAST_CPU = 0.01
 _LEAST_RAM_MB = 1
 
@@ -55,7 +55,7 @@ def await_parts(
 
 
 def run_first_job(client: Client) -> Checked:
-    """Send a job through the API. Raises SelfCheckFailed, and AgentBusy when it found no place."""
+    """Run a job through the API. Raises SelfCheckFailed, or AgentBusy if the agent has no place."""
     began = time.monotonic()
     job_id = client.submit(
         COMMAND, timeoutMs=30_000, priority=9, requiredCpu=_LEAST_CPU, requiredRamMb=_LEAST_RAM_MB

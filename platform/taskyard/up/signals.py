@@ -11,13 +11,13 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM came."""
+    """SIGINT, SIGTERM or SIGHUP came."""
 
 
 @contextmanager
 def stoppable() -> Iterator[threading.Event]:
-    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, wherever the start-up is; not a SIGHUP that is
-    ignored, for somebody started us with ``nohup``.
+    """Raise Stopped on SIGINT, SIGTERM and SIGHUP, wherever the start-up is, and set the event. A
+    SIGHUP that is ignored stays so: somebody started us with ``nohup``.
     """
     asked = threading.Event()
 
@@ -36,7 +36,7 @@ def stoppable() -> Iterator[threading.Event]:
 
 
 def undisturbed(act: Callable[[], None]) -> None:
-    """Do what nobody is to interrupt."""
+    """Call ``act`` while the signals that would interrupt it are ignored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:

@@ -26,10 +26,10 @@ from taskyard.up.access import Access
 from taskyard.up.processes import Child, Children
 from taskyard.up.screen import Screen
 
-#: Ctrl-C to the last child's end; mongod needs one or two of the ten seconds that are promised.
+#: From Ctrl-C to the last child's end. Ten seconds are promised, and mongod needs one or two.
 STOP_SECONDS = 7.5
 
-#: What the agent gives running jobs of these.
+#: How much of ``STOP_SECONDS`` the agent gives to running jobs.
 DRAIN_SECONDS = 3
 
 _LOOK_SECONDS = 0.5
@@ -70,8 +70,8 @@ def _run_on(
 
 @contextmanager
 def _blaming(server: EmbeddedServer | None) -> Iterator[Callable[[], None]]:
-    """While we start, a mongod that ends takes all else along: it is what is told of, as soon as
-    the check that is given is made. Raises EmbeddedServerError.
+    """Report a mongod that has ended, and not the errors that follow from its end. Yields a check
+    that does so earlier. Raises EmbeddedServerError.
     """
     check: Callable[[], None] = server.check_alive if server else lambda: None
     try:
@@ -82,9 +82,9 @@ def _blaming(server: EmbeddedServer | None) -> Iterator[Callable[[], None]]:
 
 
 def _settings(port: int | None, data_dir: Path | None) -> Settings:
-    """The environment's settings, with what was given on the command line.
+    """Return the environment's settings, overridden by the command line's.
 
-    Raises ConfigurationError when the address is none, or the port is taken.
+    Raises ConfigurationError when the address is invalid or the port is taken.
     """
     settings = settings_module.load()
     host, own_port = _address(settings.bind)
@@ -96,7 +96,9 @@ def _settings(port: int | None, data_dir: Path | None) -> Settings:
 
 
 def _address(bind: str) -> tuple[str, int]:
-    """Host and port: what web listens on is where this user's commands will go."""
+    """Return the host and port of ``bind``: web listens there, and this user's commands go there.
+    Raises ConfigurationError.
+    """
     try:
         parts = urlsplit(f"//{bind}")
         if parts.hostname and parts.port is not None:
@@ -135,7 +137,7 @@ def _data_folder(settings: Settings, ephemeral: bool) -> Iterator[Settings]:
 
 @contextmanager
 def _database(settings: Settings, screen: Screen) -> Iterator[EmbeddedServer | None]:
-    """A MongoDB of our own for the while, or None where another one is named."""
+    """Run a MongoDB of our own meanwhile, or yield None if the settings name another one."""
     if settings.mongodb_uri:
         screen.step("using the MongoDB that MONGODB_URI names")
         yield None
@@ -151,7 +153,7 @@ def _database(settings: Settings, screen: Screen) -> Iterator[EmbeddedServer | N
 
 
 def _access(settings: Settings) -> Access:
-    """An operator's token, and the collections' indexes. Raises StoreUnavailable."""
+    """Return an operator's access; connecting also makes the indexes. Raises StoreUnavailable."""
     store = connect(settings)
     try:
         return access.operator_access(store, f"http://{settings.bind}")
@@ -160,7 +162,7 @@ def _access(settings: Settings) -> Access:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What the children start with; the person's own token is none of their business."""
+    """Return the children's environment; the user's own token is none of their business."""
     env = {name: value for name, value in os.environ.items() if name != "TASKYARD_TOKEN"}
     env |= {
         "MONGODB_URI": settings.mongodb_uri,
@@ -169,7 +171,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     if settings.workspace_dir is not None:
-        # They start in another folder.
+        # The children start in another folder.
         env["TASKYARD_WORKSPACE_DIR"] = str(settings.workspace_dir.absolute())
     env.setdefault("TASKYARD_DRAIN_GRACE_SECONDS", str(DRAIN_SECONDS))
     env.setdefault("TASKYARD_LOG_FORMAT", "text")
@@ -212,7 +214,7 @@ def _watch(
     screen: Screen,
     asked_to_stop: threading.Event,
 ) -> None:
-    """Start again what ends, until somebody stops us. Raises EmbeddedServerError."""
+    """Restart what ends, until a signal stops us. Raises Stopped, EmbeddedServerError."""
     while not asked_to_stop.wait(_LOOK_SECONDS):
         if server and server.exit_code is not None:
             screen.step(f"mongod ended with exit code {server.exit_code}; starting it again")
@@ -225,8 +227,8 @@ def _watch(
 
 
 def _stop(what: str, stop: Callable[[], None], screen: Screen) -> None:
-    """Say so and do it. A second Ctrl-C ends the saying, which a held terminal may keep waiting,
-    but not the stop: that is bounded, and leaves nothing behind.
+    """Announce the stop and make it. A second Ctrl-C ends the announcement, which may wait for a
+    held terminal, but not the stop, which is bounded in time and leaves nothing behind.
     """
     try:
         screen.step(f"stopping: {what}")
