@@ -23,7 +23,7 @@ from taskyard.errors import InvalidRequest, RequestFailed, ServerUnreachable
 
 T = TypeVar("T")
 
-#: Who follows or waits and lost the API tries for this long to come back, each time.
+#: How long a client that follows or waits tries to reach the API again, each time it is lost.
 RECONNECT_SECONDS = 60.0
 
 _LONG_POLL_SECONDS = 60
@@ -38,10 +38,10 @@ class Event:
 
 
 class Client:
-    """The API for Python. Jobs and workers are plain dicts with the API's field names.
+    """A client of the API. Jobs and workers are plain dicts with the API's field names.
 
-    Without arguments it goes where the command line goes: TASKYARD_URL and TASKYARD_TOKEN, else
-    what ``taskyard up`` has left in the user's configuration folder.
+    Without arguments it uses the API that the command line uses: TASKYARD_URL and TASKYARD_TOKEN,
+    else what ``taskyard up`` has left in the user's configuration folder.
     Every method raises RequestFailed and ServerUnreachable.
     """
 
@@ -54,7 +54,7 @@ class Client:
     ) -> None:
         if url is None or token is None:
             known = config.load()
-            # A saved token is for the address that it was saved with.
+            # A saved token is sent only to the address with which it was saved.
             if token is None:
                 token = known.token if url is None or url.rstrip("/") == known.url else ""
             url = known.url if url is None else url
@@ -68,7 +68,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._api.close()
 
     def submit(
@@ -76,8 +76,8 @@ class Client:
     ) -> str:
         """Submit a job; returns its id. ``file`` is a ZIP to run it on.
 
-        ``wanted`` has the API's names: ``requiredCpu``, ``timeoutMs``, ``labels`` and so on. Who
-        sends the same with the same ``key`` again is given the same job.
+        ``wanted`` has the API's names: ``requiredCpu``, ``timeoutMs``, ``labels`` and so on. The
+        same call with the same ``key`` returns the same job again.
         """
         if file is not None:
             wanted |= {"fileId": self.upload(file)["fileId"]}
@@ -89,27 +89,27 @@ class Client:
         return list(self._make("create", [dict(job) for job in jobs])["jobIds"])
 
     def status(self, job_id: str, *, wait_seconds: int = 0) -> dict[str, Any]:
-        """The job in full, as soon as it has ended or after ``wait_seconds`` (60 at most)."""
+        """Return the job in full, once it has ended or after ``wait_seconds`` (60 at most)."""
         query = {"jobId": job_id, "wait": wait_seconds}
         return dict(self._api.ask("GET", "/api/jobs/status", again=True, params=query))
 
     def wait(self, job_id: str) -> dict[str, Any]:
-        """The job once it has ended."""
-        # At once, so that who asks where nobody is need not wait to be told.
+        """Wait until the job has ended, and return it."""
+        # Not insisted on at first: an API that is not there is reported soon.
         job = self.status(job_id)
         while job["completedAt"] is None:
             job = _insist(partial(self.status, job_id, wait_seconds=_LONG_POLL_SECONDS))
         return job
 
     def results(self, job_ids: Sequence[str], *, wait_seconds: int = 0) -> dict[str, Any]:
-        """How up to 1,000 jobs ended: ``{jobs, ended}``, in this order, as soon as all have ended
+        """Return how up to 1,000 jobs ended, in this order: ``{jobs, ended}``, once all have ended
         or after ``wait_seconds`` (60 at most). More than 2 KB of output is left to ``output``.
         """
         body = {"jobIds": list(job_ids), "wait": wait_seconds}
         return dict(self._api.ask("POST", "/api/jobs/results", again=True, json=body))
 
     def wait_for_all(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The results of up to 1,000 jobs once all have ended, in this order."""
+        """Wait until up to 1,000 jobs have all ended, and return their results in this order."""
         if not job_ids:
             return []
         answer = self.results(job_ids)
@@ -118,7 +118,7 @@ class Client:
         return list(answer["jobs"])
 
     def list_jobs(self, **filters: Any) -> dict[str, Any]:
-        """A page of jobs, newest first: ``{jobs, count, next}``. Filters have the API's names."""
+        """Return a page of jobs, newest first: ``{jobs, count, next}``. Filters have API names."""
         query = {name: value for name, value in filters.items() if value not in (None, ())}
         return dict(self._api.ask("GET", "/api/jobs/list", again=True, params=query))
 
@@ -132,23 +132,23 @@ class Client:
         return str(self._make("retry", {"jobId": job_id})["jobId"])
 
     def act_on_all(self, action: str, **task: Any) -> dict[str, Any]:
-        """One batch of ``cancel`` or ``retry`` of all that match, or with ``dryRun`` their number.
+        """``cancel`` or ``retry`` one batch of the jobs that match; with ``dryRun`` count them.
 
         ``task`` has the API's names: ``q`` or ``jobIds``, ``asOf``, ``after``, ``reason``.
         """
         body = {"action": action, **task}
-        # Without an instant the same request again would mean other jobs.
+        # Without ``asOf`` the same request may match other jobs when it is sent again.
         safe = "asOf" in task or bool(task.get("dryRun"))
         return dict(self._api.ask("POST", "/api/jobs/bulk", again=safe, json=body))
 
     def output(self, job_id: str, *, stream: str | None = None) -> Iterator[str]:
-        """What the job printed, piece by piece; both streams as they were interleaved, or one."""
+        """Yield what the job printed, piece by piece: both streams as interleaved, or one."""
         query = {"jobId": job_id} | ({"stream": stream} if stream else {})
         with self._api.stream("/api/jobs/output", "text/plain", params=query) as answer:
             yield from answer.iter_text()
 
     def follow(self, job_id: str) -> Iterator[Event]:
-        """A job's events until its end; comes back to where it was when the line drops."""
+        """Yield a job's events until its end; after a lost connection, from where it was lost."""
         last, patience = "", _Patience()
         while True:
             try:
@@ -165,7 +165,7 @@ class Client:
             time.sleep(1)
 
     def workers(self) -> dict[str, Any]:
-        """All workers with their counts by status."""
+        """Return all workers, with their counts by status."""
         return dict(self._api.ask("GET", "/api/workers/list", again=True))
 
     def act_on_worker(self, worker_id: str, action: str) -> dict[str, Any]:
@@ -179,13 +179,14 @@ class Client:
         """Store a file; returns ``{fileId, filename, size, sha256, url}``."""
         with sources.opened(Path(file)) as source:
             files = {"file": (Path(file).name, source, "application/octet-stream")}
-            # Stored twice it does no harm: what no job names goes with its time.
+            # Storing it twice does no harm: a file that no job names is deleted in time.
             return dict(self._api.ask("POST", "/api/files/upload", again=True, files=files))
 
     def download(self, url: str, target: BinaryIO) -> None:
         """Write a file of the API, such as a job's ``resultFileUrl``, to ``target``.
 
-        An address elsewhere, as a job's ``fileUrl`` may be, is refused: it would get our token.
+        An address elsewhere, as a job's ``fileUrl`` may be, would get our token. Raises
+        InvalidRequest for one.
         """
         if not url.removeprefix(self.url).startswith("/"):
             raise InvalidRequest(f"{url} is not a file of {self.url}.")
@@ -194,11 +195,13 @@ class Client:
                 target.write(piece)
 
     def ready(self) -> dict[str, Any]:
-        """What ``/readyz`` says, whether it is ready or not."""
+        """Return what ``/readyz`` says, whether the platform is ready or not."""
         return self._api.probe("/readyz", "version", "checks")
 
     def _make(self, verb: str, body: Any, key: str = "") -> Any:
-        """What makes jobs carries a key, so that it may be sent again when its answer was lost."""
+        """Send a request that makes jobs, with a key: it may be sent again if its answer was lost.
+        Raises InvalidRequest for a key that no header can carry.
+        """
         if not (key.isascii() and key.isprintable()) or key != key.strip():
             raise InvalidRequest(
                 f"The key {key!a} cannot be sent: it goes in a header, so it is of ASCII's "
@@ -209,11 +212,11 @@ class Client:
 
     @contextmanager
     def _events(self, job_id: str, last: str) -> Iterator[Iterator[httpx2.ServerSentEvent]]:
-        """The events after ``last``, once the API has begun to tell them."""
+        """Yield the events after ``last``, once the API has begun to send them."""
         headers = {"Last-Event-ID": last} if last else {}
         path, kind = "/api/jobs/events", "text/event-stream"
         with self._api.stream(path, kind, params={"jobId": job_id}, headers=headers) as answer:
-            # What carries no data only sets the pace of reconnecting.
+            # An event without data only sets the pause before a reconnect.
             yield (event for event in httpx2.EventSource(answer) if event.data)
 
 
@@ -224,14 +227,14 @@ class _Patience:
         self._ends_at = math.inf
 
     def bears(self, error: ServerUnreachable | RequestFailed) -> bool:
-        """Whether to try again: the API or its database is away, and has not been for too long."""
+        """Return whether to try again: the API or its database is away, but not for too long."""
         self._ends_at = min(self._ends_at, time.monotonic() + RECONNECT_SECONDS)
         away = isinstance(error, ServerUnreachable) or error.status in AWAY
         return away and time.monotonic() <= self._ends_at
 
 
 def _insist(ask: Callable[[], T]) -> T:
-    """The answer, though the API may be away meanwhile."""
+    """Return the answer, and wait for the API if it is away meanwhile."""
     patience = _Patience()
     while True:
         try:

@@ -25,10 +25,10 @@ class Connection:
 
 
 def load(env: Mapping[str, str] = os.environ) -> Connection:
-    """The connection to use: TASKYARD_URL and TASKYARD_TOKEN before the file.
+    """Return the connection to use: TASKYARD_URL and TASKYARD_TOKEN before the file.
 
-    The file's token goes to the file's address alone. A file that nothing is wanted of need not
-    be one that can be read. Raises ConfigurationError.
+    The file's token is sent only to the file's address. With both variables set the file is not
+    read, so that it need not be readable. Raises ConfigurationError.
     """
     url, token = env.get("TASKYARD_URL", "").rstrip("/"), env.get("TASKYARD_TOKEN", "")
     if url and token:
@@ -39,7 +39,7 @@ def load(env: Mapping[str, str] = os.environ) -> Connection:
 
 
 def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
-    """Keep the connection for this user's eyes only; returns where. Raises ConfigurationError."""
+    """Save the connection for this user's eyes only; returns where. Raises ConfigurationError."""
     target = path(env)
     try:
         _write(target, connection)
@@ -52,10 +52,10 @@ def save(connection: Connection, env: Mapping[str, str] = os.environ) -> Path:
 
 
 def origin(env: Mapping[str, str] = os.environ) -> str:
-    """In words, where the address and the token come from. Raises ConfigurationError."""
+    """Say where the address and the token come from. Raises ConfigurationError."""
     if env.get("TASKYARD_URL") and env.get("TASKYARD_TOKEN"):
         return "address: TASKYARD_URL; token: TASKYARD_TOKEN"
-    # First, for it says so where the file cannot be read.
+    # First, since this raises an error that says so if the file cannot be read.
     known = load(env)
     source = path(env)
     file = str(source) if source.exists() else "the default"
@@ -66,7 +66,7 @@ def origin(env: Mapping[str, str] = os.environ) -> str:
 
 
 def path(env: Mapping[str, str] = os.environ) -> Path:
-    """The file: in TASKYARD_CONFIG_DIR, else in the user's configuration folder.
+    """Return the file's path: in TASKYARD_CONFIG_DIR, else in the user's configuration folder.
 
     Raises ConfigurationError for a user without a home.
     """

@@ -1,4 +1,4 @@
-"""Files to upload, each with a length that stays what it was told to be."""
+"""Files to upload, each with a length that stays the same during the upload."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 @contextmanager
 def opened(file: Path) -> Iterator[BinaryIO]:
-    """The file, as far as it goes now; of a pipe, which is read once, all that it gives."""
+    """Open the file up to its present end. A pipe, which can be read only once, is copied first."""
     with file.open("rb") as source:
         if source.seekable():
             yield cast(BinaryIO, _AsFarAsNow(source))
@@ -25,7 +25,7 @@ def opened(file: Path) -> Iterator[BinaryIO]:
 
 
 class _AsFarAsNow:
-    """A file without what it grows by, as a log does: its length has gone ahead of it."""
+    """A file without what it grows by, as a log does: its length is sent ahead of it."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -33,16 +33,16 @@ class _AsFarAsNow:
         source.seek(0)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to so many bytes, or all that is left."""
+        """Read up to so many bytes, or all that is left."""
         left = max(0, self._size - self._source.tell())
         return self._source.read(left if size < 0 else min(size, left))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of a file."""
+        """Set the position as in a file, whose end is the one at its opening."""
         if whence == os.SEEK_END:
             offset, whence = self._size + offset, os.SEEK_SET
         return self._source.seek(offset, whence)
 
     def tell(self) -> int:
-        """As of a file."""
+        """Return the position as in a file."""
         return self._source.tell()

@@ -16,14 +16,14 @@ from taskyard.addresses import is_loopback
 from taskyard.client.config import Connection
 from taskyard.errors import ConfigurationError, RequestFailed, ServerUnreachable
 
-#: Tries of a request that may be sent again. A planned election takes 1 to 3 s, an unplanned one
-#: up to 12 s; the API answers 503 after 5 s and asks for 2 s of patience.
+#: How often a request that may be sent again is tried. A planned election takes 1 to 3 s, an
+#: unplanned one up to 12 s; the API answers 503 after 5 s and asks for a pause of 2 s.
 TRIES = 4
 
-#: The API without its database; a proxy without its API, as while that is started again.
+#: Statuses of an API without its database, and of a proxy without its API, as during a restart.
 AWAY = frozenset({502, 503, 504})
 
-#: The pause after a connection that was refused, as while the API is started again.
+#: The pause after a request that got no answer, as while the API is restarted.
 _REFUSED_SECONDS = 0.5
 
 #: Longer than the longest long poll of the API, 60 s.
@@ -50,12 +50,12 @@ class Transport:
         self._process = os.getpid()
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._http.close()
 
     def ask(self, method: str, path: str, *, again: bool = False, **request: Any) -> Any:
-        """The JSON answer to a request. One that may be sent ``again`` is, while the API or its
-        database is away. Raises RequestFailed, ServerUnreachable.
+        """Return the JSON answer to a request. If it may be sent ``again`` it is, while the API or
+        its database is away. Raises RequestFailed, ServerUnreachable.
         """
         for left in reversed(range(TRIES if again else 1)):
             try:
@@ -71,7 +71,7 @@ class Transport:
         return self._document(answer)
 
     def probe(self, path: str, *names: str) -> dict[str, Any]:
-        """The JSON answer whatever its status, with at least these names in it.
+        """Return the JSON answer whatever its status, with at least these names in it.
         Raises ServerUnreachable.
         """
         try:
@@ -81,8 +81,8 @@ class Transport:
 
     @contextmanager
     def stream(self, path: str, kind: str = "", **request: Any) -> Iterator[httpx2.Response]:
-        """An answer that is read as it comes, of this media type; asked for again until it begins.
-        Raises RequestFailed, ServerUnreachable.
+        """Yield an answer of this media type, to be read as it comes. The request is tried again
+        until the answer begins. Raises RequestFailed, ServerUnreachable.
         """
         for left in reversed(range(TRIES)):
             begun = False
@@ -106,7 +106,7 @@ class Transport:
 
     @property
     def _http(self) -> httpx2.Client:
-        """The pool of this process: one that was forked would read its parent's answers."""
+        """The pool of this process: with its parent's, a forked child would read its answers."""
         if self._process != os.getpid():
             self._pool = self._opened()
             self._process = os.getpid()
@@ -115,7 +115,7 @@ class Transport:
     def _opened(self) -> httpx2.Client:
         try:
             if httpx2.URL(self.url).userinfo:
-                # They would be sent in place of the token.
+                # Name and password would be sent in place of the token.
                 raise ConfigurationError(
                     "The address has a name or a password in it, and Taskyard takes a token alone: "
                     "TASKYARD_URL without them, and TASKYARD_TOKEN."
@@ -139,7 +139,9 @@ class Transport:
             ) from None
 
     def _check(self, answer: httpx2.Response) -> None:
-        """Raise RequestFailed with the words of the problem document."""
+        """Raise RequestFailed, in the words of the problem document, if the answer is an error.
+        Raises ServerUnreachable if it is not the API's.
+        """
         if answer.is_success:
             return
         if not answer.is_error:
@@ -171,25 +173,26 @@ class Transport:
 
 
 def _direct(url: str) -> httpx2.BaseTransport | None:
-    """The way to this machine, past every proxy: loopback is another machine to it, and it would
-    be handed the token. None for an address elsewhere, to which the environment says the way.
+    """Return a transport past every proxy if the URL is on loopback: for a proxy that is its own
+    machine, and it would get the token. None for a URL elsewhere, to which the environment may
+    name a proxy.
     """
     scheme, _, host = url.partition("://")
     if not is_loopback(host):
         return None
-    # Reading whom to trust takes 20 to 60 ms of each command; without TLS it is nobody.
+    # Loading trusted certificates takes 20 to 60 ms of each command; without TLS none are needed.
     nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx2.HTTPTransport(verify=nobody if scheme.lower() == "http" else True)
 
 
 def _pause(answer: httpx2.Response) -> float:
-    """Seconds to wait before the next try, as the API says."""
+    """Return the seconds to wait before the next try, as the API asks; 5 at most."""
     after = answer.headers.get("Retry-After", "")
     return min(5.0, float(after)) if after.isdecimal() else 1.0
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:
-    """Its JSON object; empty for whatever else it is."""
+    """Return the answer's JSON object, or an empty one if it is anything else."""
     try:
         document = answer.json()
     except ValueError:
@@ -198,5 +201,5 @@ def _object(answer: httpx2.Response) -> dict[str, Any]:
 
 
 def _kind(answer: httpx2.Response) -> str:
-    """Its media type without parameters."""
+    """Return the answer's media type without parameters."""
     return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
