@@ -3,8 +3,8 @@
 Exit codes: 0 done; 1 something else went wrong; 2 usage, settings or a request that makes no
 sense; 3 the embedded server; 4 nobody answers; 5 not allowed; 6 no such thing; 7 the state does
 not allow it. ``run`` ends with the job's own code, 124 when the job timed out, 125 when it did
-not run to an end, and 130 after Ctrl-C. Whoever stops reading ends a command with 0, but ``run``
-follows its job to the end.
+not run to an end, and 130 after Ctrl-C. A command whose output nobody reads any more ends with 0,
+but ``run`` follows its job to the end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
     """Loads a command's module when the command is run."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """The command line, read; ``--help`` is printed by that."""
+        """Parse the command line; this also prints ``--help``."""
         with _while_read():
             return super().make_context(*args, **extra)
 
@@ -55,11 +55,11 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """All names, in the order of the table."""
+        """Return all names, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, loaded."""
+        """Load the command."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"taskyard.cli.{COMMANDS[cmd_name][0]}")
@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, without loading anything."""
+        """Write the table of commands, without loading any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -115,13 +115,13 @@ def _told(message: str, code: int) -> int:
 
 
 def _not_text(words: Sequence[str]) -> list[str]:
-    """Those with bytes that the system could not decode, fit to print."""
+    """Return the words with bytes that the system could not decode, fit to print."""
     return [ascii(word) for word in words if any("\ud800" <= c <= "\udfff" for c in word)]
 
 
 @contextmanager
 def _while_read() -> Iterator[None]:
-    """Whoever read us and went has seen enough; click would end with 1 and no word."""
+    """End with 0 if our reader has gone: it has seen enough. Click would end with 1, silently."""
     try:
         yield
     except BrokenPipeError:

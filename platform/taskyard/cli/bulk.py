@@ -1,5 +1,5 @@
-"""Acting on many jobs: on each that is named, or on all that a search finds: their number first,
-then batch by batch.
+"""Actions on many jobs: on each that is named, or on all that a search finds. Those are counted
+first, and then acted on batch by batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from taskyard.cli import show
 from taskyard.client import Client
 from taskyard.errors import TaskyardError
 
-#: Refusals that say nothing about other jobs.
+#: Refusals that concern one job alone: others are still tried.
 _OF_ONE_JOB = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,8 +36,8 @@ def search_options(command: F) -> F:
 def act_on_each(
     job_ids: Iterable[str], act: Callable[[str], Any]
 ) -> tuple[list[Any], TaskyardError | None]:
-    """What was answered for each, and the first failure: what can be done for others is done, and
-    told, all the same.
+    """Act on each job; returns the answers and the first failure. A failure that concerns one job
+    alone does not keep the others from being acted on and reported.
     """
     answers: list[Any] = []
     first: TaskyardError | None = None
@@ -56,7 +56,7 @@ def act_on_each(
 def act_on_matching(
     action: str, *, q: str, dry_run: bool, yes: bool, output: str, reason: str | None = None
 ) -> None:
-    """Count what matches, ask, and do it; prints the ids of what was done."""
+    """Count the jobs that match, ask, and act on them; prints the ids of those that were."""
     with Client() as client:
         counted = client.act_on_all(action, q=q, dryRun=True)
         if dry_run:
@@ -73,7 +73,7 @@ def act_on_matching(
                 if batch["next"]:
                     show.progress(f"{len(done)} jobs so far")
         finally:
-            # Also where it was broken off: that much is done.
+            # Also after an error or an interruption: that much is done.
             if skipped:
                 show.progress(f"{skipped} jobs had ended or gone before their turn came")
             _tell(output, {"jobIds": done, "skipped": skipped}, done)

@@ -15,7 +15,7 @@ from taskyard.errors import TaskyardError
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -42,7 +42,7 @@ def _checks() -> Iterator[Check]:
 
 
 def _embedded() -> Check:
-    """Whether ``up`` could start a server here; no fault where MONGODB_URI is used instead."""
+    """Check for a mongod for ``up``. None is no fault: MONGODB_URI may be used instead."""
     try:
         return Check(name="mongod for `up`", ok=True, detail=str(embedded.find_mongod()))
     except TaskyardError as error:

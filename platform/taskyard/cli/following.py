@@ -1,4 +1,4 @@
-"""Watching a job to its end: its output on our streams, its states for the person who waits."""
+"""Following a job to its end: its output on our streams, its states for the person who waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taskyard.errors import TaskyardError
 TIMED_OUT = 124
 NOT_RUN = 125
 
-#: Of a job that left files, and no archive of them.
+#: For a job that left files but has no archive of them.
 NOT_KEPT = "what it left was not kept: it was larger than the limit, or could not be packed"
 
 
@@ -28,11 +28,11 @@ def write_through(stream: TextIO, text: str) -> None:
 
 
 class Patient:
-    """Writes what a job printed, for whom the job matters more: a stream that takes no more is
-    silent from then on.
+    """Writes what a job printed. Since the job matters more, a stream that fails raises nothing:
+    it is silent from then on.
     """
 
-    #: Some of stdout was lost that was meant to be kept; where nobody reads, nothing is.
+    #: Whether some of stdout was lost, other than by a reader that went away.
     lost = False
 
     def __call__(self, stream: TextIO, text: str) -> None:
@@ -82,9 +82,9 @@ def follow_to_end(
 
 @contextmanager
 def cancelling(client: Client, create: Callable[[], str]) -> Iterator[None]:
-    """While it is ours to end: Ctrl-C cancels the job that ``create`` gives, however often asked.
+    """Cancel the job on Ctrl-C. ``create`` returns the job's id, and the same one if called again.
 
-    The create itself may be what was interrupted, with its job queued or not.
+    Ctrl-C may interrupt the creation itself, with the job queued or not.
     """
     try:
         yield
@@ -94,7 +94,7 @@ def cancelling(client: Client, create: Callable[[], str]) -> Iterator[None]:
 
 
 def exit_code_of(job: Mapping[str, Any]) -> int:
-    """The code that a process ends with which ran this job."""
+    """Return the exit code for a process that ran this job."""
     if job["status"] == "COMPLETED":
         return 0
     if job["status"] == "CANCELLED":

@@ -1,4 +1,4 @@
-"""What a job is made of on the command line: its command, and a ZIP or a folder."""
+"""A job's inputs on the command line: its command, and a ZIP or a folder."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from taskyard import packing
 from taskyard.cli import show
 from taskyard.settings import Settings
 
-#: A newline in a word of the shell. IFS starts as space, tab and newline whatever the environment
-#: says, and ``$(…)`` would take newlines off the end.
+#: A newline in a word of the shell: IFS without its first two characters. IFS starts as space, tab
+#: and newline whatever the environment says, and ``$(…)`` would take newlines off the end.
 _NEWLINE = '"${IFS#??}"'
 
-#: Names in the one line about what was left out.
+#: How many names the line about left-out files shows.
 _NAMED = 10
 
 
 def join_command(words: Sequence[str]) -> str:
-    """One argument is shell lines as they are; several are one command, quoted on one line."""
+    """Return the job's command: one argument is shell lines as they are; several are one command,
+    quoted on one line.
+    """
     return words[0] if len(words) == 1 else " ".join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
-    """A word for the shell without a newline in it, at which a job's command is parted."""
+    """Quote a word for the shell, without newlines: a job's command is split at them."""
     if "\n" not in word:
         return shlex.quote(word)
     return _NEWLINE.join(shlex.quote(part) if part else "" for part in word.split("\n"))
@@ -37,7 +39,7 @@ def _quoted(word: str) -> str:
 
 @contextmanager
 def collect(file: Path | None) -> Iterator[Path | None]:
-    """The ZIP to upload; a folder is packed into one for the while."""
+    """Yield the ZIP to upload; a folder is packed into a temporary one."""
     if file is None or not file.is_dir():
         yield file
         return

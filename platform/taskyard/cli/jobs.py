@@ -1,4 +1,4 @@
-"""Commands on jobs that are there."""
+"""Commands on jobs that exist."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def logs_command(job_id: str, follow: bool, stream: str | None, output: str) -> 
     with Client() as client:
         if output == "json":
             job = client.wait(job_id) if follow else client.status(job_id)
-            # The job itself carries no more than the first MiB of each.
+            # The job itself carries no more than the first MiB of each stream.
             printed = {name: "".join(client.output(job_id, stream=name)) for name in names}
             show.as_json({"jobId": job["jobId"], "status": job["status"], **printed})
         elif follow and not stream:
@@ -158,7 +158,7 @@ def retry_command(job_ids: tuple[str, ...], output: str, **search: Any) -> None:
 
 
 def _by_search(job_ids: tuple[str, ...], search: dict[str, Any]) -> bool:
-    """Whether a search says which jobs; else ids have to."""
+    """Return whether a search names the jobs, and not ids. Raises UsageError for both or none."""
     if bool(job_ids) == bool(search["q"]):
         raise click.UsageError("Say either JOB_IDS or --search.")
     if job_ids and (search["dry_run"] or search["yes"]):

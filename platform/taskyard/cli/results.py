@@ -1,4 +1,4 @@
-"""``fetch``: what a job left in its workspace, brought here."""
+"""``fetch``: download the archive of what a job left in its workspace."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fetch_command(job_id: str, target: Path | None, output: str) -> None:
             raise click.ClickException(f"{job_id} has left no archive.")
         path = _fetch(client, job, target)
     if streams.is_stdout(path):
-        return  # the archive is all that belongs there
+        return  # stdout is for the archive alone
     if output == "json":
         show.as_json({"jobId": job_id, "path": str(path), "truncated": job["resultTruncated"]})
     else:
@@ -39,7 +39,9 @@ def fetch_command(job_id: str, target: Path | None, output: str) -> None:
 
 
 def save(client: Client, job: dict[str, Any], target: Path) -> int:
-    """Fetch what a run left; a failure is said and is a code, for the job has one of its own."""
+    """Fetch what a run left; returns an exit code. A failure is shown and not raised, since the
+    job has an exit code of its own.
+    """
     if not job["resultFileUrl"] and not job["resultTruncated"]:
         return 0
     try:
@@ -51,10 +53,10 @@ def save(client: Client, job: dict[str, Any], target: Path) -> int:
 
 
 def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
-    """Save what a job left, as ``<jobId>-result.zip`` where no other is given; returns where."""
+    """Save what a job left, as ``<jobId>-result.zip`` if no target is given; returns where."""
     if not job["resultFileUrl"]:
         raise click.ClickException(f"{NOT_KEPT}.")
-    # An agent may give its archive any name, one of our user's own files too.
+    # The archive's own name is not used: an agent may give it that of a file of our user.
     target = target or Path(f"{job['jobId']}-result.zip")
     try:
         with _whole(target) as file:
@@ -68,11 +70,12 @@ def _fetch(client: Client, job: dict[str, Any], target: Path | None) -> Path:
 
 @contextmanager
 def _whole(target: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name once all is in it; until then, what has that name stays.
+    """Open a file that takes its name once it is complete; until then an older one stays.
 
-    What is no file of its own, as /dev/stdout, is written to as it is.
+    What is no file of its own, such as /dev/stdout, or is in a folder that takes no new files, is
+    written to directly.
     """
-    # A link stays one.
+    # A symbolic link stays one.
     place = Path(os.path.realpath(target))
     is_own = target.is_file() and not streams.is_stdout(target)
     if target.exists() and not (is_own and os.access(place.parent, os.W_OK)):

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _wanted(command: F) -> F:
-    """What a job may ask for, the same for ``run`` and ``submit``."""
+    """Add the options of what a job may ask for, the same for ``run`` and ``submit``."""
     five_minutes = round(timedelta(minutes=5).total_seconds() * 1000)
     options = (
         click.option(
@@ -83,7 +83,9 @@ def submit_command(output: str, **options: Any) -> None:
 
 
 def _creation(client: Client, options: dict[str, Any]) -> Callable[[], str]:
-    """Creates the one job and gives its id; when that was interrupted, it may be called again."""
+    """Return a function that creates the one job and returns its id. It may be called again, also
+    after an interruption.
+    """
     wanted: dict[str, Any] = {}
     with collect(options["file"]) as archive:
         if archive:
@@ -102,5 +104,5 @@ def _creation(client: Client, options: dict[str, Any]) -> Callable[[], str]:
         env=dict(options["env"]),
         **wanted,
     )
-    # Its key is forgotten after a day: an id that is known is not asked for again.
+    # The API forgets the key after a day, so an id that is known is not asked for again.
     return cache(submit)

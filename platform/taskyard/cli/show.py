@@ -28,10 +28,10 @@ STYLES = {
 }
 
 
-#: Characters that are left of a column that bends.
+#: Least width of a column that bends, in characters.
 _NARROWEST = 7
 
-#: Between two columns.
+#: Characters between two columns.
 _BETWEEN = 2
 
 
@@ -47,14 +47,14 @@ def output_option(command: F) -> F:
 
 
 def as_json(data: Any) -> None:
-    """Data as JSON on stdout."""
+    """Print the data as JSON on stdout."""
     print(json_text(data))
 
 
 def json_text(data: Any) -> str:
-    """Data as JSON, for people too: nothing in it steers a terminal."""
+    """Return the data as JSON, fit for people too: nothing in it controls a terminal."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    # JSON itself escapes the control characters below the space alone.
+    # JSON itself escapes only the control characters below the space.
     return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -65,17 +65,17 @@ def table(
     bends: Collection[str] = ("WHY",),
     wrap: bool = False,
 ) -> None:
-    """Rows on stdout: aligned on a terminal, tab-separated with a header elsewhere.
+    """Print rows on stdout: aligned on a terminal, tab-separated with a header elsewhere.
 
-    Where a terminal is narrow, the columns that bend are cut, or wrapped; the others never, though
-    the terminal may have to break the lines.
+    On a narrow terminal the columns named by ``bends`` are cut, or wrapped if ``wrap``; the others
+    never, though the terminal may have to break the lines.
     """
     shown = [[plain(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in (columns, *shown):
             print("\t".join(row))
         return
-    # Loaded where a table is drawn alone: it takes as long as all else of a short command.
+    # Loaded only to draw a table: this takes as long as all else of a short command.
     from rich.cells import cell_len
     from rich.console import Console, OverflowMethod
     from rich.table import Table
@@ -87,7 +87,7 @@ def table(
         whole = max(cell_len(text) for text in (name, *(row[i] for row in shown)))
         least = min(whole, _NARROWEST) if name in bends else whole
         needed += least
-        # Rich takes what is missing from the columns that may wrap, and then from any.
+        # Rich narrows the columns that may wrap first, and then any.
         drawn.add_column(name, no_wrap=name not in bends, min_width=least)
     overflow: OverflowMethod = "fold" if wrap else "ellipsis"
     for row in shown:
@@ -101,26 +101,28 @@ def table(
 
 
 def pairs(values: Iterable[tuple[str, object]]) -> None:
-    """Names and values, one a line; empty values are left out."""
+    """Print names and values, one a line; empty values are left out."""
     for name, value in values:
         if value not in (None, "", []):
             print(f"{name + ':':<16} {plain(value)}")
 
 
 def progress(text: str, colour: str | None = None) -> None:
-    """A line for the person who waits."""
+    """Print a line on stderr, for the person who waits."""
     styled = click.style(plain_lines(text), fg=colour, dim=colour is None)
     with streams.lossy(sys.stderr):
-        # Click sees pipes by itself; NO_COLOR is asked for here.
+        # Click detects pipes by itself, but not NO_COLOR.
         click.echo(styled, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def plain(value: object) -> str:
-    """One line without control characters: a command must not steer somebody's terminal."""
+    """Return the value in one line without control characters: a job's command must not control
+    somebody's terminal.
+    """
     text = "" if value is None else str(value)
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def plain_lines(text: str) -> str:
-    """The same of each line."""
+    """Return the text with each of its lines made ``plain``."""
     return "\n".join(plain(line) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Our stdout and stderr where they cannot take what we print: closed, full, or of another code."""
+"""Our stdout and stderr when they cannot take what we print: closed, full, or not in UTF-8."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TextIO
 
 
 def prepare() -> None:
-    """Make every text printable; a stream that was closed before us swallows what it gets."""
+    """Make every text printable, and put /dev/null in place of streams closed before our start."""
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -24,7 +24,7 @@ def prepare() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Swallow what it holds and all that it gets from now on, at our end too."""
+    """Discard what the stream holds and all that is written to it from now on, also at our exit."""
     with suppress(io.UnsupportedOperation):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -33,7 +33,7 @@ def silence(stream: TextIO) -> None:
 
 @contextmanager
 def lossy(stream: TextIO) -> Iterator[None]:
-    """For what may get lost: what cannot be written silences the stream, and no more."""
+    """Allow output to be lost: a failed write only silences the stream."""
     try:
         yield
         stream.flush()
@@ -42,7 +42,7 @@ def lossy(stream: TextIO) -> Iterator[None]:
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether this file is where our stdout goes."""
+    """Return whether our stdout goes to this file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
     except OSError:
@@ -50,12 +50,12 @@ def is_stdout(path: Path) -> bool:
 
 
 def is_unread(error: OSError) -> bool:
-    """Whether nobody reads what was written, as after ``| head``."""
+    """Return whether the write failed because nobody reads any more, as after ``| head``."""
     return error.errno == errno.EPIPE
 
 
 def flushed(code: int) -> int:
-    """Write out what stdout holds; the exit code, which is no 0 when that fails."""
+    """Flush stdout; returns the exit code, which is not 0 if that fails while somebody reads."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Commands on API tokens. They go to MongoDB itself: the first token needs no token."""
+"""Commands on API tokens. They use MongoDB and not the API: the first token needs no token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tokens_command() -> None:
 def create(role: str, name: str, worker: str | None, output: str) -> None:
     """Make a token and print it, for the only time."""
     if worker is not None and (role != "agent" or not worker):
-        # A token that is bound to nothing may do more than whoever made it meant.
+        # Without a worker to bind it to, the token could do more than its maker meant.
         raise click.BadParameter("names one worker, for role agent alone", param_hint="--worker")
     with _store() as store:
         token = store.tokens.create(role=role, name=name, worker_id=worker)

@@ -23,7 +23,7 @@ class Cpus(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The number; one that JSON cannot say is none."""
+        """Return the number; infinity and NaN, which JSON lacks, are refused."""
         number: float = click.FLOAT.convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a number of CPUs", param, ctx)
@@ -36,7 +36,7 @@ class Duration(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Milliseconds."""
+        """Return milliseconds."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)(ms|s|m|h|d)", value)
@@ -51,7 +51,7 @@ class Memory(click.ParamType[int]):
     name = "memory"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Megabytes."""
+        """Return megabytes."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([a-z]+)", value.lower())
@@ -61,7 +61,7 @@ class Memory(click.ParamType[int]):
 
 
 class Target(click.Path):
-    """A file that can be written, as a path; seen before it is needed."""
+    """A file that can be written, as a path; checked before the command begins."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, writable=True, path_type=Path)
@@ -72,7 +72,7 @@ class Target(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        """The path."""
+        """Return the path."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not os.path.lexists(path) and not _takes_files(path.parent):
             self.fail(f"{path.parent} is no folder that can be written to", param, ctx)
@@ -87,7 +87,7 @@ class Variable(click.ParamType[tuple[str, str]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
-        """The name and the value."""
+        """Return the name and the value."""
         name, equals, text = value.partition("=")
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
@@ -95,7 +95,7 @@ class Variable(click.ParamType[tuple[str, str]]):
 
 
 def _takes_files(folder: Path) -> bool:
-    # With a slash at its end no file is meant.
+    # The slash keeps a file from passing for a folder.
     return os.access(f"{folder}/", os.W_OK | os.X_OK)
 
 
