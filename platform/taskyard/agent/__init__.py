@@ -1,4 +1,6 @@
-"""The execution agent: it heartbeats and renews (``presence``), takes jobs (``claims``), and runs
-them (``runner``, which says how a job goes through the other modules); a process of its own starts
-and ends their lines (``keeper``).
+"""The execution agent: runs jobs on one host.
+
+It heartbeats and renews its leases (``presence``), claims jobs (``claims``), and runs them
+(``runner``, whose docstring follows a job through the other modules). A separate process starts
+and ends the lines of the jobs' commands (``keeper``).
 """

@@ -1,4 +1,4 @@
-"""The agent's last word: a job is admitted only while it fits what really runs here."""
+"""The agent's final check: a job is admitted only if it fits beside those admitted already."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskyard.workers.places import CPU_SLACK, Place
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What this agent offers; ``max_jobs`` 0 means no bound but CPU and memory."""
+    """What this agent offers; with ``max_jobs`` 0, only CPU and memory limit its jobs."""
 
     cpu_count: float
     ram_total_mb: int
@@ -23,7 +23,7 @@ class Capacity:
 
 
 def capacity_of(host: Host, settings: Settings) -> Capacity:
-    """What the settings say, else what the host's cgroup allows."""
+    """Return the capacity that is configured, or else what the host's control group allows."""
     return Capacity(
         cpu_count=settings.cpu_count or host.cpu_count,
         ram_total_mb=int(settings.ram_total_mb or host.ram_total_mb),
@@ -32,18 +32,18 @@ def capacity_of(host: Host, settings: Settings) -> Capacity:
 
 
 class Admission:
-    """What this host has, and what its admitted jobs were promised of it."""
+    """The capacity of this host, and the admitted jobs that share it."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
         self._admitted: dict[str, Job] = {}
-        #: What they were promised together.
+        #: CPUs and memory that all admitted jobs require together.
         self._cpu = 0.0
         self._ram_mb = 0
         self._lock = threading.Lock()
 
     def admit(self, key: str, job: Job) -> bool:
-        """Take the job in if it fits beside the others."""
+        """Admit the job if it fits beside the others; return whether it was admitted."""
         with self._lock:
             over_cpu = self._cpu + job.required_cpu > self.capacity.cpu_count + CPU_SLACK
             over_ram = self._ram_mb + job.required_ram_mb > self.capacity.ram_total_mb
@@ -61,18 +61,18 @@ class Admission:
         return slots and self.capacity.cpu_count - self._cpu > CPU_SLACK
 
     def has(self, key: str) -> bool:
-        """Whether it was admitted and has not left."""
+        """Whether the job of this key is admitted and has not left."""
         return key in self._admitted
 
     def leave(self, key: str) -> bool:
-        """Give its place back; whether it had one."""
+        """Free the place of the job of this key; return whether it had one."""
         with self._lock:
             had = self._admitted.pop(key, None) is not None
             self._add_up()
             return had
 
     def place(self, worker: Worker, waiting: Sequence[Job]) -> Place:
-        """This worker with what is admitted here now, and what waits to be."""
+        """Return the worker's place, filled with the admitted jobs and those ``waiting`` to be."""
         spot = Place(worker=worker)
         spot.reserved_for = worker.reserved_for
         with self._lock:
@@ -82,6 +82,6 @@ class Admission:
         return spot
 
     def _add_up(self) -> None:
-        """Anew each time: fractions that are added and taken away leave dust."""
+        """Add up anew each time: adding and subtracting fractions leaves rounding errors."""
         self._cpu = sum(job.required_cpu for job in self._admitted.values())
         self._ram_mb = sum(job.required_ram_mb for job in self._admitted.values())

@@ -1,4 +1,4 @@
-"""The agent of one host: presence and runner over one set of parts."""
+"""The agent of one host: makes its parts, starts them together and drains them."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Agent:
         self._stop_offers: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Register, and run what is assigned. Where MongoDB is away that is raised, and nothing has
-        begun.
+        """Register, and begin to claim and run jobs.
 
-        Raises ConfigurationError where the host has no room for it.
+        Raises ConfigurationError if the host has no room for the agent, and the driver's error if
+        MongoDB is away; nothing has begun then.
         """
         self._presence.register()
         try:
             self._begin()
         except (OSError, RuntimeError) as error:
-            # Nobody is to give it jobs now.
+            # It has registered: without a drain it would be given jobs.
             self.drain(grace_seconds=0)
             raise ConfigurationError(
                 f"This host has no process, thread or file left for an agent: {error}"
@@ -58,12 +58,12 @@ class Agent:
         events.emit("agent.started", worker=self.worker_id)
 
     def offer(self, lease: Lease) -> None:
-        """Run an assigned job, unless this life of the agent is over: then it is another's."""
+        """Run an assigned job, unless this boot of the agent is over: then it is another boot's."""
         if not (self._presence.is_over or self._claims.is_replaced):
             self.runner.offer(lease)
 
     def drain(self, grace_seconds: float | None = None) -> None:
-        """Take no more, finish what runs within the grace, then leave."""
+        """Take no more jobs, let running ones end within the grace, stop the rest, then leave."""
         settings = self._platform.settings
         grace = settings.drain_grace_seconds if grace_seconds is None else grace_seconds
         events.emit("agent.draining", worker=self.worker_id, grace_seconds=grace)

@@ -1,4 +1,4 @@
-"""What a job left in its workspace: packed, and stored for who fetches it."""
+"""Result archives: the files that jobs left in their workspaces, packed and stored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from taskyard.context import Platform
 from taskyard.store.failures import is_unavailable
 from taskyard.store.files import StoredFile
 
-#: Of a result that has no archive although files were left.
+#: Fields of a result that has no archive although the job left files.
 _NOT_KEPT = {"resultTruncated": True}
 
 
 class Archives:
-    """Packs and stores what attempts left."""
+    """Packs and stores the files that attempts left."""
 
     def __init__(self, platform: Platform, reporter: Reporter, workspaces: WorkspaceRoot) -> None:
         self._files = platform.store.files
@@ -26,10 +26,10 @@ class Archives:
         self._workspaces = workspaces
 
     def keep(self, attempt: Attempt) -> dict[str, Any]:
-        """The result archive's fields; none when the job left nothing.
+        """Pack and store the result archive; return its fields, none if the job left nothing.
 
-        A job has ended as it has, whatever becomes of its archive: one that cannot be made (a full
-        disk) or stored is missing, and the result says that it is not whole.
+        The archive does not change how the job ended: if it cannot be made (a full disk) or stored,
+        it is missing, and the result is marked as truncated. Raises StoreUnavailable.
         """
         if attempt.workspace.is_empty():
             return {}

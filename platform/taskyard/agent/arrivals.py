@@ -1,4 +1,4 @@
-"""Jobs whose input is on its way: each waits for it without holding up anything else."""
+"""Jobs whose input is being fetched: each waits for its own without delaying the others."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Begin = Callable[[Held, Attempt], None]
 class Arrivals:
     """Has inputs fetched by threads that do nothing else; called by the loop's thread alone.
 
-    Whether one is still wanted is decided on the loop's thread alone: whatever ends the job takes
-    its fetch away from it (``Held.drop_input``), and what comes for another is thrown away.
+    The loop's thread alone decides whether an input is still wanted: whatever ends a job drops its
+    fetch (``Held.drop_input``), and an input that arrives by a dropped fetch is thrown away.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Arrivals:
         self._preparation = preparation
 
     def expect(self, held: Held, begin: Begin) -> None:
-        """Have the job's input fetched, and the job begin with it."""
+        """Have the job's input fetched, and ``begin`` called once the input is there."""
         held.fetch = Fetch(held.job.timeout_ms / 1000)
         try:
             self._fetchers.submit(self._bring, held, held.fetch, begin)
         except RuntimeError as error:
-            # No thread is left on the host; another may come to it later, when it is not wanted.
+            # The host has no thread left. The fetch is queued all the same: it must not run later.
             held.drop_input()
             self._preparation.report(held, error)
 
     def _bring(self, held: Held, fetch: Fetch, begin: Begin) -> None:
-        """On a fetcher."""
+        """Fetch the input into a laid-out attempt; runs on a fetcher thread."""
         try:
             fetch.begin()
             attempt = self._stages.lay_out(held.job, fetch)

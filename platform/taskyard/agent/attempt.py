@@ -1,4 +1,4 @@
-"""One attempt of one job on this host: its lines, its process, its output, its clocks.
+"""One attempt of one job on this host: its lines, its output, its deadlines.
 
 Holds state and answers questions; the runner drives it from one thread.
 """
@@ -16,22 +16,22 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.transition import Outcome
 
-#: Everything of an attempt is gone this long before its lease ends, or a tenth of a short lease.
+#: How long before the end of its lease an attempt is killed; of a short lease, a tenth of it.
 FENCE_SECONDS = 1.0
 
-#: How long the pipes are read after the last process of a job has ended: what a background
-#: process still writes then is not the job's any more.
+#: How long the pipes are read after the last process of a job has ended. Whoever still holds them
+#: then (a process that a job handed one to) does not write the job's output any more.
 DRAIN_SECONDS = 1.0
 
 
 def fence(now: float, left_seconds: float) -> float:
-    """The monotonic instant past which nothing may run under a lease that lasts so much longer."""
+    """Return the monotonic instant past which nothing may run under a lease with this time left."""
     return now + left_seconds - min(FENCE_SECONDS, left_seconds / 10)
 
 
 @dataclass(kw_only=True)
 class Attempt:
-    """What the runner knows of an attempt that was started."""
+    """The state of an attempt, from its laid-out workspace to its result."""
 
     job: Job
     workspace: Workspace
@@ -45,29 +45,29 @@ class Attempt:
     killed: bool = False
     #: Pipes that are still open: file descriptor -> stream.
     pipes: dict[int, str] = field(default_factory=dict)
-    #: Pipes that are not read for now, because the store is behind.
+    #: Whether the pipes are not read for now, because the store is behind.
     paused: bool = False
-    #: A line has ended, and the next waits until the store is not behind any more.
+    #: Whether a line has ended and the next waits until the store has caught up.
     waits: bool = False
-    #: Why Taskyard ends it, once it does: time out, cancel, stop.
+    #: Why Taskyard ends the attempt, once it does: timeout, cancel, stopped agent, agent error.
     stopping: Outcome | None = None
-    #: When SIGKILL follows on SIGTERM, once it is being stopped.
+    #: When SIGKILL follows SIGTERM, once the attempt is being stopped.
     kill_at: float | None = None
     last_signal: str | None = None
-    #: Of the line before, until the next is asked for.
+    #: Exit code of the last line that ended; None again once the next one is asked for.
     exit_code: int | None = None
-    #: When the pipes are closed at the latest; set with the end of the last process.
+    #: When the pipes are closed at the latest; set when the last process has ended.
     drained_by: float | None = None
     flushing: bool = False
     flush_due: float = 0.0
 
     def begin(self, now: float) -> None:
-        """Its first line is spawned; the time that its input took to come is part of its own."""
+        """Start the timeout with the first line; for a job with input the fetch has started it."""
         if not self.job.has_input:
             self.deadline = now + self.job.timeout_ms / 1000
 
     def end(self, now: float) -> None:
-        """Its last process is gone."""
+        """Note that the last process is gone."""
         self.running = False
         self.drained_by = now + DRAIN_SECONDS
 
@@ -78,24 +78,26 @@ class Attempt:
 
     @property
     def is_at_first_line(self) -> bool:
-        """Whether the line that was asked for last is its first."""
+        """Whether no line after the first was asked for."""
         return len(self.lines) + 1 >= len(self.job.lines)
 
     @property
     def lost_its_folder(self) -> bool:
-        """Whether the next line has no folder to run in, and one before it may have done that."""
+        """Whether the working folder cannot be entered, and an earlier line may be the cause."""
         return not (self.is_at_first_line or os.access(self.workspace.folder, os.X_OK))
 
     def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
-        """Begin to end it: SIGTERM to all of it, a grace, SIGKILL. The first reason stays."""
+        """Begin to end it: SIGTERM to all its processes, SIGKILL after a grace. The first reason
+        stays.
+        """
         if self.stopping is None and self.drained_by is None:
             self.stopping = outcome
             self.kill_at = now + grace_seconds
 
     def outcome(self) -> Outcome:
-        """How it ended; an exit code 0 that was there before any signal is success.
+        """Return how the attempt ended; exit code 0 of the last line before any signal is success.
 
-        How its process ended says nothing where the agent failed it.
+        After an error of the agent the exit code means nothing: that error is the outcome.
         """
         if self.stopping and self.stopping.cause is Cause.AGENT:
             return self.stopping
@@ -113,7 +115,7 @@ class Attempt:
         return Outcome(cause=Cause.EXIT, detail=f"exit code {code}", exit_code=code)
 
     def signal_due(self, now: float) -> int | None:
-        """The signal that is to be sent now, once it is being stopped; each is sent once."""
+        """Return the signal to send now to an attempt that is being stopped; each is sent once."""
         if self.kill_at is None or not self.running:
             return None
         due = signal.SIGTERM if now < self.kill_at else signal.SIGKILL

@@ -1,4 +1,4 @@
-"""The agent as a part of a Celery worker: started before it consumes, drained before it ends."""
+"""The agent as part of a Celery worker: started before that consumes, drained before it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RETRY_SECONDS = 1.0
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publishes no types
-    """Makes every worker that is not a scheduler an agent on its own queue."""
+    """Makes every Celery worker that is not a scheduler an agent with a queue of its own."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -38,7 +38,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
         return SCHEDULER_QUEUE not in worker.app.amqp.queues.consume_from
 
     def start(self, worker: Any) -> None:
-        """Begin to consume the agent's own queue, register and heartbeat."""
+        """Have the worker consume the agent's queue, and start the agent."""
         platform: Platform = _answered(worker.app.platform)
         name = platform.settings.worker_id or worker.hostname
         self.agent = _answered(lambda: Agent(platform, name))
@@ -48,7 +48,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
         signals.worker_shutting_down.connect(self._begin_drain)
 
     def stop(self, _worker: Any) -> None:
-        """Take no more, finish what runs within the grace, then leave."""
+        """Take no more jobs, let running ones end within the grace, then leave."""
         self._begin_drain()
         if self._draining:
             self._draining.join()
@@ -56,22 +56,22 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publish
             self.agent.drain()
 
     def terminate(self, _worker: Any) -> None:
-        """Leave at once: what runs is stopped and given to others."""
+        """Leave at once: running jobs are stopped, and tried again if they have retries left."""
         if self.agent:
             self.agent.drain(grace_seconds=0)
 
     def _begin_drain(self, **_: Any) -> None:
-        """The grace begins with the signal: Celery's consumer takes seconds to notice it."""
+        """Begin the grace with the signal, because Celery's consumer takes seconds to notice it."""
         if self.agent and self._draining is None:
             draining = threading.Thread(target=self.agent.drain, name="drain")
-            # Where jobs have left no thread on the host, the grace begins with ``stop``.
+            # If jobs have left the host no thread, the grace begins with ``stop``.
             with contextlib.suppress(RuntimeError):
                 draining.start()
                 self._draining = draining
 
 
 def _answered(ask: Callable[[], T]) -> T:
-    """The answer, as soon as MongoDB gives one; what is configured wrong ends this process."""
+    """Return the answer once MongoDB gives one; a wrong configuration ends this process."""
     while True:
         try:
             return ask()

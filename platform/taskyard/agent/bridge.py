@@ -1,6 +1,6 @@
-"""Keeps an agent's jobs alive through an election, and lets them end when it is cut off.
+"""Keeps an agent's jobs alive through an election, and lets them end when the agent is cut off.
 
-A thread of its own, because presence may hang in a call to a primary that no longer answers.
+It has its own thread, because presence may hang in a call to a primary that no longer answers.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.reach import Reach
 
-#: How soon a renewal that failed is tried again, and jobs are extended without one, however rarely
-#: cancels are looked for.
+#: Pause before a failed renewal is tried again, and between two checks whether jobs need extending.
+#: Both are shorter where cancels are looked for more often.
 RETRY_SECONDS = 0.5
 
-#: How old the monitors' knowledge of the members may be.
+#: How old the driver's knowledge of the members may be.
 _MONITOR_SECONDS = 2.0
 
 
 class Bridge:
-    """Extends what runs while no renewal can be written, and nobody else can write either.
+    """Extends running jobs while no renewal can be written and nobody else can write either.
 
-    After such an outage nothing is expired until one full lease has passed since writes became
-    possible again (``scheduler.timeouts``), so what is extended here ends before that.
+    After such an outage no lease is expired until one full lease has passed since writes became
+    possible again (``scheduler.timeouts``), and what is extended here ends before that.
     """
 
     def __init__(self, store: Store, settings: Settings, jobs: Jobs) -> None:
@@ -41,15 +41,15 @@ class Bridge:
         self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch for renewals that are overdue."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._stopped.set()
 
     def renewed(self) -> None:
-        """The leases were just renewed as usual."""
+        """Note that the leases were just renewed."""
         self._renewed_at = time.monotonic()
         self._bridging = False
 
@@ -60,9 +60,12 @@ class Bridge:
                 self._extend_if_nobody_can_write()
 
     def _extend_if_nobody_can_write(self) -> None:
-        """Cut off from the set, nothing is done: the keeper ends the jobs before their leases."""
+        """Extend running jobs if the set is in an election.
+
+        An agent that is cut off extends nothing: the keeper ends its jobs before their leases.
+        """
         interval = self._settings.timeouts_tick_seconds
-        # Longer than the gap that holds the sweep back, whatever the monitors have missed.
+        # Longer than the gap between sweeps that makes the next one wait, whatever monitors missed.
         silence_seconds = max(3 * interval, 2 * interval + _MONITOR_SECONDS)
         if self._store.reach(silence_seconds=silence_seconds) is not Reach.ELECTION:
             return

@@ -1,10 +1,10 @@
-"""What this agent takes by itself: what is offered to it while it is free, and while it is busy
-the next jobs of the queue, so that no place waits for a scheduler's pass or a message.
+"""Claims of jobs by this agent, so that no place waits for a scheduler's pass or a message.
 
-Claims are made in the order of a pass and by the same judge (``workers.places``): a worker that is
-drained, cooling down or kept for a larger job takes nothing past that. For jobs that are over
-within milliseconds a claim for each place would take longer than the jobs; then as many more are
-claimed ahead as are over while claims are on their way.
+While it is free it claims the jobs that are offered to it, while it is busy the next ones of the
+queue. Claims follow the order of a pass and the same judge (``workers.places``), so a worker that
+is drained, cooling down or reserved for a larger job claims nothing that a pass would not give it.
+For jobs that end within milliseconds, a claim for each place would take longer than the jobs: then
+as many more jobs are claimed ahead as end while a claim is on its way.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from taskyard.workers import places
 from taskyard.workers.model import Requirement, Worker
 from taskyard.workers.places import Place
 
-#: A job that ran no longer than this, or than a few claims take, is short: for each that ended
-#: within that time, one is claimed ahead.
+#: A job that ran no longer than this, or than a few claims take, is short: for each short job that
+#: ended within that time, another is claimed ahead.
 SHORT_SECONDS = 0.04
 _SHORT_CLAIMS = 4
 _SHORT_MOST_SECONDS = 0.25
 
-#: Most jobs of one claim.
+#: Most jobs in one claim.
 AT_ONCE = 64
 
 _RETRY_SECONDS = 0.5
 
 
 class Holder(Protocol):
-    """The runner, as far as claims go."""
+    """What claims need of the runner."""
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Run jobs that were claimed."""
 
     def job_ids(self) -> set[str]:
-        """The jobs that it holds, up to the last write of each."""
+        """Return the ids of the jobs that the runner holds, each until its last write."""
 
 
 class Claims:
@@ -64,7 +64,7 @@ class Claims:
         runner: Holder,
         reporter: Reporter,
     ) -> None:
-        """``boot`` is the agent in this life of it."""
+        """``boot`` names the current boot of this agent (``Worker.boot``)."""
         self._store = platform.store
         self._settings = platform.settings
         self._lookout = Lookout(platform.store, boot)
@@ -75,14 +75,14 @@ class Claims:
         self._runner = runner
         self._reporter = reporter
         self._offered: deque[Job] = deque()
-        #: Short jobs that ended of late: when, and what place each left.
+        #: Short jobs that ended lately, each with the monotonic instant of its end.
         self._ended: deque[tuple[float, Job]] = deque(maxlen=AT_ONCE)
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
 
     def start(self) -> None:
-        """Begin with what is queued already."""
+        """Begin to claim, first of what is queued already."""
         self._wake.set()
         self._thread.start()
 
@@ -94,25 +94,25 @@ class Claims:
             self._thread.join(timeout=2)
 
     def offer(self, job: Job) -> None:
-        """A job was submitted that has a place here, if nobody was faster."""
+        """Claim a newly submitted job that has a place here, if nobody is faster."""
         self._offered.append(job)
         self._wake.set()
 
     def know(self, worker: Worker | None) -> None:
-        """This agent as it is stored, until more is told; None while nobody tells."""
+        """Note this agent as it is stored; None while the stream of offers is down."""
         self._lookout.known = worker
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another process has registered under this agent's id, as far as was told."""
+        """Whether another process is known to have registered under this agent's id."""
         return self._lookout.is_replaced
 
     def look(self) -> None:
-        """Look at the queue: something may be there that was not offered."""
+        """Look at the queue, which may have jobs that were not offered."""
         self._wake.set()
 
     def freed(self, job: Job, ran_seconds: float) -> None:
-        """A job's processes are gone, and its place is free."""
+        """Note that a job's processes are gone, and claim for the place that it leaves."""
         if ran_seconds <= self._short_seconds:
             self._ended.append((time.monotonic(), job))
         # Not while more than half of what was claimed ahead still waits: see ``claim``.
@@ -135,10 +135,10 @@ class Claims:
                 self._wake.set()
 
     def claim(self) -> bool:
-        """Claim once; whether another claim may find more."""
+        """Claim once; return whether another claim may find more."""
         offered = [self._offered.popleft() for _ in range(len(self._offered))]
         short = self._short()
-        # Ahead is filled up when half of it is used, so that each claim is of several jobs.
+        # Claim ahead again only when half of it is used, so that each claim is of several jobs.
         ahead = len(short) if 2 * self._turns.count() <= len(short) else 0
         if not ahead and (self._turns.count() or not self._admission.has_room):
             return False
@@ -148,7 +148,7 @@ class Claims:
         else:
             relied_on = self._seen is not None
             claimed = self._claim_of(self._queue(), short, ahead)
-            # What was seen of late holds nothing for us: something new may.
+            # The queue as it was last seen holds nothing for us; as it is now, it may.
             if relied_on and not claimed:
                 claimed = self._claim_of(self._queue(), short, ahead)
         took = _SHORT_CLAIMS * (time.monotonic() - began)
@@ -160,14 +160,14 @@ class Claims:
         return Seen(worker=worker, queue=offered) if worker else None
 
     def _queue(self) -> Seen | None:
-        """The queue as it was seen of late, or as it is now."""
+        """Return the queue as it was last seen, if that is fresh, or as it is now."""
         seen, self._seen = self._seen, None
         if seen and seen.queue and seen.is_fresh:
             return seen
         return self._lookout.look(self._runner.job_ids())
 
     def _claim_of(self, seen: Seen | None, short: Sequence[Job], ahead: int) -> bool:
-        """Claim what has a place of what was seen; whether something had."""
+        """Claim the seen jobs that have a place here; return whether there were any."""
         if seen is None:
             return False
         spot = self._admission.place(seen.worker, [*self._turns.jobs(), *seen.unknown])
@@ -176,12 +176,12 @@ class Claims:
         won = self._won(seen.worker, chosen) if chosen else []
         self._runner.take(won)
         if len(won) == len(chosen) > 0 and not self._keeps_a_place(seen.worker, won):
-            # Where others claim of the same queue, it is not what it was.
+            # If a claim was lost, others claim from the same queue: what was seen is outdated.
             self._seen = seen.without(won)
         return bool(chosen)
 
     def _behind(self, seen: Seen, chosen: Sequence[Job], spot: Place) -> list[Job]:
-        """What has a place beside the chosen, of what stands behind so many that have none."""
+        """Choose jobs from behind the head of the queue that have a place beside the chosen."""
         if spot.is_full or len(chosen) >= AT_ONCE:
             return []
         fitting = [s for s in seen.behind if not places.too_full(spot, Requirement.of_shape(s))]
@@ -190,7 +190,7 @@ class Claims:
         return choose([job for job in found if job.job_id not in had], spot, (), 0)
 
     def _keeps_a_place(self, worker: Worker, won: Sequence[Job]) -> bool:
-        """Whether the place that was kept for one of them still was; it is not any more."""
+        """Release this worker's reservation if a won job had it; return whether one did."""
         kept = worker.reserved_for
         if kept not in [job.job_id for job in won]:
             return False
@@ -198,14 +198,14 @@ class Claims:
         return True
 
     def _short(self) -> list[Job]:
-        """The short jobs that ended of late."""
+        """Return the short jobs that ended lately."""
         since = time.monotonic() - self._short_seconds
         while self._ended and self._ended[0][0] < since:
             self._ended.popleft()
         return [job for _, job in self._ended]
 
     def _won(self, worker: Worker, chosen: Sequence[Job]) -> list[Job]:
-        """The jobs that are ours now; one lease id stands for the batch."""
+        """Claim the chosen jobs under one lease id; return those that are ours now."""
         now, lease_id = self._store.clock.now(), ids.lease()
         until = now + timedelta(seconds=self._settings.lease_seconds)
         transitions = [
@@ -214,14 +214,15 @@ class Claims:
             )
             for job in chosen
         ]
-        # Until it is known what came of it: one that nobody remembers holds its job for a lease.
+        # Try until the outcome is known: a claim that nobody remembers blocks its job for a lease.
         won = self._reporter.insist(lambda: self._store.jobs.apply_all(transitions))
         return [transition.moved() for transition in won]
 
 
 def choose(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:
-    """What of the queue to claim: what fits now, and ``ahead`` more that need no more than a
-    place of one of the short jobs. ``spot`` is filled with what fits.
+    """Return the jobs of the queue to claim: those that fit now, and up to ``ahead`` more.
+
+    Each of the latter needs no more than one of the short jobs. ``spot`` is filled with the former.
     """
     chosen: list[Job] = []
     for job in queue:
@@ -237,8 +238,10 @@ def choose(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) 
 
 
 def _may_wait(job: Job, spot: Place, short: Sequence[Job]) -> bool:
-    """Whether a job can be claimed before it has a place. Not one that has lost a worker (it
-    would take those that wait with it along), and none whose input is fetched first.
+    """Whether a job may be claimed before it has a place.
+
+    Not if it has lost a worker, since it might take the jobs that wait beside it along; nor if its
+    input has to be fetched first.
     """
     plain = not (job.losses or job.has_input)
     return (

@@ -1,4 +1,4 @@
-"""A file from a web server elsewhere, which may be slow, wrong, or away."""
+"""Downloads a job's file from a web server, which may be slow, wrong, or away."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from taskyard.errors import BadArchive
 #: How long the server may be silent.
 SILENCE_SECONDS = 30.0
 
-#: Before each further try to reach it.
+#: Pauses before the second and the third try.
 PAUSES_SECONDS = (1.0, 3.0)
 
-#: Refusals that may be over soon; any other is an answer to what the job asked for.
+#: Client errors that may be over soon; any other is the answer to what the job asked for.
 _NOT_NOW = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 _NO_ADDRESS = (
@@ -34,8 +34,8 @@ def download(url: str, target: BinaryIO, fetch: Fetch, *, cap_bytes: int) -> Non
     """Fetch a file into ``target``, bounded in size and silence.
 
     The job itself can reach whatever this host can, so the address is not restricted here;
-    ``docs/security.md`` says so. Raises BadArchive for what is wrong with the address or the file,
-    Unreachable when it was tried often enough, Unwanted.
+    ``docs/security.md`` says so. Raises BadArchive if the address or the file is wrong, Unreachable
+    when every try has failed, Unwanted.
     """
     for seconds in PAUSES_SECONDS:
         try:
@@ -64,7 +64,7 @@ def _client() -> httpx2.Client:
 
 
 def _note(event: str, info: dict[str, Any], fetch: Fetch) -> None:
-    """Each connection is told of, so that the fetch can be stopped while nothing comes."""
+    """Pass each connection to the fetch, so that it can be stopped while the server is silent."""
     if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
         connection = info["return_value"].get_extra_info("socket")
         if isinstance(connection, socket.socket):
@@ -73,7 +73,7 @@ def _note(event: str, info: dict[str, Any], fetch: Fetch) -> None:
 
 @contextmanager
 def _judged(fetch: Fetch) -> Iterator[None]:
-    """Tell whose fault it is when a file cannot be fetched."""
+    """Raise BadArchive where a failure is the job's fault, Unreachable where it is the server's."""
     try:
         yield
     except _NO_ADDRESS as error:
