@@ -1,4 +1,4 @@
-"""From the end of a job's last line to its last write, or to the word that it did not begin."""
+"""Ends jobs: from the end of the last line to the result, or from a start that failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskyard.jobs.transition import Outcome
 
 
 class Endings:
-    """Ends what is held; called by the loop's thread alone where nothing else is said."""
+    """Ends the jobs that the runner holds; called by the loop's thread alone unless noted."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Endings:
         held: dict[str, Held],
         left: Callable[[Held], None],
     ) -> None:
-        """``held`` is all that the runner holds; ``left`` is told of what runs no more."""
+        """``held`` are all jobs of the runner; ``left`` is called for each that runs no more."""
         self._loop = loop
         self._helpers = helpers
         self._stages = stages
@@ -37,7 +37,7 @@ class Endings:
         self.results = Results(stages.reporter, helpers, self.reported)
 
     def finish(self, held: Held, attempt: Attempt) -> None:
-        """Have the result written; what is large is stored before, by a helper."""
+        """Have the result written; a helper first stores what is too large to go with it."""
         if attempt.flushing:
             return
         self._pump.close(attempt)
@@ -52,8 +52,9 @@ class Endings:
             self._helpers.submit(self._wind_up, held, attempt)
 
     def send_back(self, held: Held, reason: str, *, rest: str = "") -> None:
-        """Give back what was not spawned; it is held until that is written. ``rest`` is why
-        nothing can be spawned here now.
+        """Give back a job that was not spawned; it is held until that is written.
+
+        ``rest``, unless empty, is why nothing can be spawned here now.
         """
         if held.abandoned:
             self.discard(held)
@@ -63,18 +64,18 @@ class Endings:
         self._helpers.submit(self._release, held, reason, rest)
 
     def miss(self, held: Held, outcome: Outcome) -> None:
-        """Have it reported how a job ended whose input had not come."""
+        """Have the result written of a job whose input did not come in time."""
         held.drop_input()
         self._left(held)
         self.results.add(Result(held=held, outcome=outcome, at=self._stages.moment()))
 
     def discard(self, held: Held) -> None:
-        """Drop an attempt of which nothing is written any more."""
+        """Drop an attempt without writing anything about it."""
         self._drop(held)
         self._forget(held)
 
     def reported(self, held: Sequence[Held]) -> None:
-        """Nothing more is written of these; from any thread."""
+        """Forget jobs of which nothing more is written; callable from any thread."""
 
         def forget() -> None:
             for each in held:
@@ -90,21 +91,21 @@ class Endings:
             self._helpers.submit(self._stages.clear, attempt)
 
     def _release(self, held: Held, reason: str, rest: str) -> None:
-        """On a helper."""
+        """Release the job; runs on a helper."""
         try:
             self._stages.release(held.lease, reason, rest)
         except Exception as error:
-            # Not given back: its lease ends.
+            # It was not given back: it is expired when its lease ends.
             events.error("agent.report_failed", error, job=held.job.job_id)
         finally:
             self.reported([held])
 
     def _wind_up(self, held: Held, attempt: Attempt) -> None:
-        """On a helper: store the rest of its output and what it left."""
+        """Store the rest of the output and the files, then add the result; runs on a helper."""
         try:
             result = self._stages.wind_up(held, attempt)
         except Exception as error:
-            # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
+            # Not reported and renewed no more: its lease ends, and the job is tried elsewhere.
             events.error("agent.report_failed", error, job=held.job.job_id)
             self.reported([held])
         else:

@@ -10,7 +10,7 @@ from taskyard.agent.workspace import Workspace
 
 
 def inherited(passed: Sequence[str]) -> dict[str, str]:
-    """What a job sees of the agent's own environment."""
+    """Return the variables of the agent's own environment that jobs may see."""
     return {name: os.environ[name] for name in passed if name in os.environ}
 
 
@@ -21,7 +21,7 @@ def clean_environment(
     job_id: str,
     attempt: int,
 ) -> dict[str, str]:
-    """What a job sees: what is inherited, its own folders, and what it asked for.
+    """Return a job's environment: what it inherits, its own folders, and what it asked for.
 
     The platform's settings and secrets are not in it. A PATH that the job asks for replaces ours.
     """

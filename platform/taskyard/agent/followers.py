@@ -1,7 +1,7 @@
-"""Lines that begin as others are over, as the keeper has them; standard library alone.
+"""Lines that the keeper starts as soon as another line is over; standard library alone.
 
-One may follow a line that waits itself: with short lines the word of a beginning comes to the
-agent when that line is nearly over, and the next one would not be here in time.
+A line may follow one that itself still waits: the agent hears that a short line has begun when it
+is nearly over, and a follower that it sent only then would come too late.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-#: What the agent said of a line: what it is, and ``after`` which it comes.
+#: The agent's message that asks for a line; ``after`` is the key of the line that it follows.
 Spawn = dict[str, Any]
 
 
 class Followers:
-    """What waits for which line; one waits for each."""
+    """The lines that wait, by the key of the line that each follows: at most one for each."""
 
     def __init__(self) -> None:
         self._after: dict[str, Spawn] = {}
 
     def add(self, follower: Spawn) -> None:
-        """It begins as the line of its ``after`` is over."""
+        """Have a line begin when the line of its ``after`` is over."""
         self._after[follower["after"]] = follower
 
     def has(self, key: str) -> bool:
@@ -28,17 +28,18 @@ class Followers:
         return any(follower["key"] == key for follower in self._after.values())
 
     def next(self, lead: str) -> Spawn | None:
-        """What begins now, because this line is over."""
+        """Remove and return the follower of a line that is over."""
         return self._after.pop(lead, None)
 
     def take(self, key: str) -> Spawn | None:
-        """The line of this key, which begins now; what follows it does so still."""
+        """Remove and return the waiting line of this key; its own follower stays."""
         lead = next((lead for lead, f in self._after.items() if f["key"] == key), None)
         return None if lead is None else self._after.pop(lead)
 
     def withdraw(self, key: str) -> bool:
-        """Let the line of this key not begin; what was to follow it comes in its stead. Whether it
-        was still waiting.
+        """Remove the line of this key, if it still waits, and return whether it did.
+
+        Its own follower takes its place.
         """
         withdrawn = self.take(key)
         if withdrawn is None:
@@ -48,7 +49,7 @@ class Followers:
         return True
 
     def extend(self, keys: Collection[str], until: float) -> None:
-        """Let these live until then, once they have begun."""
+        """Move the deadlines of these waiting lines; they are never moved back."""
         for follower in self._after.values():
             if follower["key"] in keys:
                 follower["until"] = max(follower["until"], until)

@@ -1,4 +1,4 @@
-"""A lease that this agent holds, from the moment it has it to the last write under it."""
+"""A job that this agent holds, from its lease to the last write under that."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Moment, Outcome
 
-#: From a claim to the first line where nothing is in between.
+#: The longest time from a claim to the first line that does not count as waiting.
 _WAIT_SECONDS = 0.005
 
 
 @dataclass(kw_only=True, eq=False)
 class Held:
-    """One job that is this agent's to run."""
+    """A job that this agent is to run, and what has become of it so far."""
 
     job: Job
-    #: Monotonic instant past which nothing may run under it; 0 while the job is only ASSIGNED.
+    #: Monotonic instant past which nothing of the job may run; 0 while it is only ASSIGNED.
     until: float = 0.0
-    #: Laid out and ready to be spawned; None before that, and once it is reported.
+    #: The attempt once it is laid out; None again when its result is on its way.
     attempt: Attempt | None = None
-    #: Its input, while that is on its way and wanted.
+    #: The fetch of its input, while that is under way and wanted.
     fetch: Fetch | None = None
     abandoned: bool = False
-    #: The job whose last line it follows, while it waits for that.
+    #: Key of the job whose last line it is to follow, while it waits for that.
     lead: str = ""
-    #: Why it is not to follow it after all.
+    #: Why it was withdrawn from following that line.
     unwanted: str = ""
-    #: Why it is to be stopped, while it was not yet spawned.
+    #: The outcome to stop it with, if a stop was asked for before its first line was spawned.
     stop_with: Outcome | None = None
     #: Monotonic instants: since when it waits for its place, and when its first line was spawned.
     waits_since: float = field(default_factory=time.monotonic)
     begun_at: float = 0.0
-    #: When that was by the database's clock, if it had waited: it was RUNNING before.
+    #: When its first line was spawned, by the database's clock, if it had waited while RUNNING.
     spawned_at: datetime | None = None
-    #: When its last process was gone.
+    #: When its last process was gone, by the database's clock.
     ended_at: Moment | None = None
 
     def __post_init__(self) -> None:
@@ -48,26 +48,26 @@ class Held:
 
     @property
     def started(self) -> bool:
-        """Whether the job is RUNNING under it, so that it is renewed."""
+        """Whether the job is RUNNING, so that its lease is renewed."""
         return self.job.status is JobStatus.RUNNING
 
     @property
     def ran_seconds(self) -> float:
-        """Since its first line was spawned; without end if none was."""
+        """Seconds since its first line was spawned; infinite if none was."""
         return time.monotonic() - self.begun_at if self.begun_at else float("inf")
 
     def begin(self, now: datetime) -> None:
-        """Its first line is spawned now."""
+        """Note that its first line is spawned now."""
         self.begun_at = time.monotonic()
         if self.begun_at - self.waits_since > _WAIT_SECONDS:
             self.spawned_at = now
 
     def drop_input(self) -> None:
-        """Wait no more for its input, if that is on its way."""
+        """Stop the fetch of its input, if there is one."""
         fetch, self.fetch = self.fetch, None
         if fetch is not None:
             fetch.stop()
 
     def extend(self, until: float) -> None:
-        """It was renewed."""
+        """Let the job run until ``until``; the deadline is never moved back."""
         self.until = max(self.until, until)

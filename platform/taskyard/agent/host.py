@@ -1,4 +1,4 @@
-"""What this host is, and what its control group lets us have of it."""
+"""Facts of this host, and the share of it that our control group allows us."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Host:
         groups = _groups(cgroup, own)
         self.hostname = socket.gethostname()
         self.os = f"{platform.system()} {platform.release()}"
-        #: This life of the agent: another boot is another holder of leases.
+        #: Names this boot of the agent; another boot is another holder of leases.
         self.boot_id = secrets.token_hex(8)
         self.cpu_count = _cpu_count(groups)
         self.ram_total_mb = _ram_total_mb(groups)
@@ -32,12 +32,12 @@ class Host:
         return float(psutil.cpu_percent())
 
     def ram_free_mb(self) -> int:
-        """Memory that could be had now."""
+        """Memory that is available now."""
         return min(self.ram_total_mb, psutil.virtual_memory().available // 2**20)
 
 
 def _groups(root: Path, own: Path) -> list[Path]:
-    """Our control group and those above it, each of which may bound us; in a container, the root.
+    """Our control group and its ancestors, each of which may limit us; in a container, the root.
 
     ``/proc/self/cgroup`` has one line ``0::/path`` for cgroup v2.
     """
@@ -51,13 +51,13 @@ def _groups(root: Path, own: Path) -> list[Path]:
 
 
 def _cpu_count(groups: list[Path]) -> float:
-    """The CPUs that affinity and the control groups' quotas leave us; may be a fraction."""
+    """The CPUs that affinity and the control groups' quotas allow us; may be a fraction."""
     available = float(len(os.sched_getaffinity(0)))
     return round(min([available, *filter(None, map(_quota, groups))]), 2)
 
 
 def _quota(group: Path) -> float | None:
-    """CPUs by quota, of cgroup v2 (``cpu.max``) or v1 (``cpu.cfs_quota_us``)."""
+    """CPUs that the quota allows, of cgroup v2 (``cpu.max``) or v1 (``cpu.cfs_quota_us``)."""
     try:
         allowed, period = (group / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def _quota(group: Path) -> float | None:
 
 
 def _ram_total_mb(groups: list[Path]) -> int:
-    """The memory that the control groups allow, at most what there is."""
+    """The memory that the control groups allow, at most the host's."""
     limits = [psutil.virtual_memory().total, *filter(None, map(_memory_limit, groups))]
     return int(min(limits) // 2**20)
 

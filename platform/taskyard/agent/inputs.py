@@ -1,4 +1,4 @@
-"""The input archive of a job, unpacked into its workspace."""
+"""Brings the input archive of a job into its workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskyard.settings import Settings
 
 
 def bring(job: Job, workspace: Workspace, platform: Platform, fetch: Fetch) -> None:
-    """Unpack the job's file, for as long as it is wanted.
+    """Fetch and unpack the job's file, for as long as it is wanted.
 
     Raises BadArchive, NotFound, Unreachable, Unwanted.
     """
@@ -28,7 +28,7 @@ def bring(job: Job, workspace: Workspace, platform: Platform, fetch: Fetch) -> N
 
 
 def _download(url: str, workspace: Workspace, settings: Settings, fetch: Fetch) -> None:
-    # Not above: it takes longer to load than many a job takes to run.
+    # Not at the top: it takes longer to load than many a job takes to run.
     from taskyard.agent.download import download
 
     with tempfile.TemporaryFile(dir=workspace.base) as kept:
@@ -44,7 +44,7 @@ def _unpack(source: BinaryIO, workspace: Workspace, settings: Settings, fetch: F
 
 
 class _Wanted:
-    """A file that can be read for as long as it is wanted."""
+    """A file whose ``read`` raises Unwanted once its fetch was stopped."""
 
     def __init__(self, source: BinaryIO, fetch: Fetch) -> None:
         self._source = source

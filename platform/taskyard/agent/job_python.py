@@ -1,7 +1,7 @@
 """A minimal virtual environment for each job, made of a few small files.
 
-What a job installs lands in it and goes with the workspace; what the agent's host has installed
-can be imported behind it (``docs/decisions/0004-job-python.md``).
+Packages that a job installs go into it and are removed with the workspace. The agent's own packages
+can be imported too, after the job's (``docs/decisions/0004-job-python.md``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PIP = '#!/bin/sh\nexec "$(dirname "$0")/python" -m pip "$@"\n'
 
 
 def lay_out(base: Path) -> None:
-    """Put an environment below ``base``; nothing in it tells where that is."""
+    """Make an environment below ``base``. No file in it has that path, so it may be renamed."""
     venv = base / "venv"
     binaries = venv / "bin"
     packages = _packages_below(venv)
@@ -48,11 +48,11 @@ def _packages_below(venv: Path) -> Path:
 
 
 def _agent_packages() -> list[str]:
-    """Where the agent's own packages are: behind the job's, so that the job's come first."""
+    """The folders of the agent's own packages, which are searched after the job's."""
     return list(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
 
 
 def _without_agent(path: str) -> list[str]:
-    """PATH without the agent's own virtual environment: its scripts run its interpreter."""
+    """Return PATH without the agent's virtual environment, whose scripts use its interpreter."""
     own = f"{sys.prefix}/bin" if sys.prefix != sys.base_prefix else None
     return [part for part in path.split(os.pathsep) if part and part != own]

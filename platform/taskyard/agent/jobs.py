@@ -12,19 +12,19 @@ class Jobs(Protocol):
     """The jobs that an agent holds; the runner is one."""
 
     def leases(self) -> list[Lease]:
-        """Everything that is RUNNING under this agent."""
+        """Return the leases of the jobs that are RUNNING on this agent."""
 
     def offer(self, lease: Lease) -> None:
         """Run an assigned job, unless it runs already."""
 
     def extend(self, leases: Collection[Lease], until: float) -> None:
-        """Let what runs under these leases run until then (monotonic)."""
+        """Let the jobs of these leases run until ``until`` (monotonic)."""
 
     def cancel(self, lease: Lease) -> None:
-        """Stop a job that was asked to be cancelled."""
+        """Stop a job whose cancel was requested."""
 
     def abandon(self, lease: Lease) -> None:
-        """Kill a job whose lease is lost; nothing of it is reported."""
+        """Kill a job whose lease is lost, and report nothing of it."""
 
     def give_back(self, reason: str) -> None:
-        """Stop everything, and report that it is not run to its end here."""
+        """Stop all jobs, and report that they do not run to their end here."""

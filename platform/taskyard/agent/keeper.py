@@ -1,16 +1,17 @@
-"""The keeper: one small process per agent that starts the lines of its jobs and ends them surely.
+"""The keeper: a small process, one per agent, that starts the lines of jobs and reliably ends them.
 
-It is the parent and the subreaper of everything that jobs start, so nothing outlives its job, its
-lease or its agent, not even what called ``setsid``: it kills when the agent says so, when a
-deadline passes that the agent did not move (an agent that is stopped, or cut off from MongoDB),
-and when the agent is gone. It knows no more of jobs than their names, has no threads and imports
-the standard library alone. Run as ``python -m taskyard.agent.keeper FD FILES``; ``processes.py`` is
-its other end.
+It is the parent and the subreaper of all processes that jobs start, so nothing outlives its job,
+its lease or its agent, not even a process that called ``setsid``. It kills when the agent asks for
+it, when a deadline passes that the agent did not move (because it is stopped, or cut off from
+MongoDB), and when the agent is gone. It knows jobs only by name, has no threads and imports the
+standard library alone. It is run as ``python -m taskyard.agent.keeper FD FILES``; the agent's end
+is ``processes.py``.
 
-A line may be told to follow another: then no time passes between the two.
+A line may be asked for as the follower of another: it begins as soon as that is over.
 
-Messages are JSON on a SEQPACKET socket. What a short line printed comes with the word of its end;
-the pipes of any other are handed to the agent, as file descriptors beside a message.
+Messages are JSON on a SEQPACKET socket. The output of a short line comes with the message that it
+has ended; the pipes of any other line are handed to the agent, as file descriptors beside a
+message.
 """
 
 from __future__ import annotations
@@ -33,31 +34,32 @@ from taskyard.agent import tree
 from taskyard.agent.followers import Followers, Spawn
 from taskyard.agent.line import Line
 
-#: The longest message: a line of a command with its environment.
+#: The longest message of an agent: a line of a command with its environment.
 MESSAGE_BYTES = 512 * 1024
 
-#: The host has no process, memory or file left, whatever the line is.
+#: Errors that say that the host has no process, memory or file left, whatever the line is.
 _FULL = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
-#: Between two looks at processes that were killed and are not gone yet.
+#: Pause between two looks at processes that were killed and are not gone yet.
 _LOOK_SECONDS = 0.02
 
-#: A process that does not go even so (it hangs in the kernel) holds up its job no longer.
+#: How long a killed process that does not go (it hangs in the kernel) holds up its job.
 _PATIENCE_SECONDS = 10.0
 
 
 class Keeper:
-    """Serves one agent until it goes."""
+    """Serves one agent until that is gone."""
 
     def __init__(self, channel: socket.socket, files: int) -> None:
-        """``files`` is how many each line may have open."""
+        """``files`` is how many files each process of a line may have open."""
         self._channel = channel
         self._files = files
         self._tags = tree.Tags()
         self._children = tree.OwnChildren()
         self._lines: dict[str, Line] = {}
         self._followers = Followers()
-        #: Never waited for: a stopped agent reads nothing, and deadlines pass all the same.
+        #: Messages to the agent, sent without blocking: deadlines count while a stopped agent
+        #: reads none.
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._selector = selectors.DefaultSelector()
         self._serving = True
@@ -65,7 +67,7 @@ class Keeper:
         self._selector.register(channel, selectors.EVENT_READ, self._hear)
 
     def run(self) -> None:
-        """Serve until the agent closes its end or dies, then leave nothing behind."""
+        """Serve until the agent closes its end or dies, then kill all that is left."""
         bell = _child_bell()
         self._selector.register(bell, selectors.EVENT_READ, lambda: _drain(bell))
         while self._serving:
@@ -75,7 +77,7 @@ class Keeper:
             self._flush()
         _kill_all()
 
-    # --- what the agent says
+    # --- messages from the agent
 
     def _hear(self) -> None:
         try:
@@ -109,13 +111,13 @@ class Keeper:
                 self._tell("extended", "")
 
     def _spawn(self, message: Spawn | None) -> None:
-        """Start a line; one that cannot be started is over with that, for what follows it."""
+        """Start a line, or its follower if it cannot be started, and so on."""
         while message is not None and not self._has_spawned(message):
             message = self._followers.next(message["key"])
 
     def _has_spawned(self, message: Spawn) -> bool:
         key, until, now = message["key"], message["until"], time.monotonic()
-        # A stopped agent that wakes may ask for what is over by now.
+        # An agent that was stopped and wakes may ask for a line whose lease is over.
         if now >= until:
             self._tell("failed", key, error="its lease was over before it began")
             return False
@@ -154,7 +156,7 @@ class Keeper:
     # --- what happens by itself
 
     def _look_after(self) -> None:
-        """Kill what may not live on, and tell of the lines that are over with all they left."""
+        """Kill lines past their deadline, and report those of which no process is left."""
         now, one_is_over = time.monotonic(), False
         for line in list(self._lines.values()):
             if now >= line.until and not line.lapsed:
@@ -175,8 +177,9 @@ class Keeper:
         lines.reap_orphans({line.pid for line in self._lines.values()})
 
     def _end_what_is_nobodys(self) -> None:
-        """Kill what nothing tells the job of, any more, and what no line that lives can have
-        started: it was there before.
+        """Kill orphans that are older than every living line, so that none of those started them.
+
+        It gets those whose line can no longer be told: without the tag and the variable of a job.
         """
         shells = {line.pid for line in self._lines.values()}
         if strays := self._not_ended(pid for pid in self._children() if pid not in shells):
@@ -185,19 +188,19 @@ class Keeper:
             tree.send(signal.SIGKILL, tree.with_descendants(nobodys))
 
     def _has_grace(self, line: Line) -> bool:
-        """Whether something of a line that was asked to end may go on, though its shell has not
-        waited for it.
+        """Whether a line was asked to end and has processes left, which may use the grace though
+        its shell did not wait for them.
         """
         return line.asked and bool(self._alive(line))
 
     def _is_clear(self, line: Line, now: float) -> bool:
-        """Whether nothing of an ended line is left; what is left is killed."""
+        """Kill what is left of an ended line; return whether nothing was, or it will not go."""
         left = self._alive(line)
         tree.send(signal.SIGKILL, left)
         return not left or now > line.ended_at + _PATIENCE_SECONDS
 
     def _alive(self, line: Line) -> list[int]:
-        """The processes of a line: its shell, its orphans, and all below them."""
+        """Return the processes of a line: its shell, its orphans, and all their descendants."""
         shells = {other.pid for other in self._lines.values()}
         tags = {other.tag for other in self._lines.values()}
 
@@ -216,7 +219,7 @@ class Keeper:
         return [pid for pid in pids if not lines.has_ended(pid)]
 
     def _nap(self) -> float | None:
-        """Until the next deadline; a moment while something killed is not gone."""
+        """Return the time until the next deadline, or a moment while a killed process is left."""
         if not self._lines:
             return None
         if any(line.exit_code is not None for line in self._lines.values()):
@@ -225,7 +228,7 @@ class Keeper:
         due += [line.shown_at for line in self._lines.values() if line.pipes]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    # --- telling
+    # --- messages to the agent
 
     def _tell_end(self, line: Line) -> None:
         if line.pipes and not line.has_printed_little():
@@ -253,8 +256,8 @@ class Keeper:
 
 
 def main() -> None:
-    """Serve the agent at the other end of the socket whose number is given first."""
-    # Handlers, not SIG_IGN, which jobs would inherit: the agent's end is what ends us.
+    """Serve the agent at the other end of the socket, which is the first argument."""
+    # Only the end of the agent ends us. Handlers, not SIG_IGN, which jobs would inherit.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     tree.become_subreaper()
@@ -264,7 +267,7 @@ def main() -> None:
 
 
 def _child_bell() -> socket.socket:
-    """A socket that can be read after a child has ended."""
+    """Return a socket that can be read once a child has ended."""
     bell, ring = socket.socketpair()
     bell.setblocking(False)
     ring.setblocking(False)
@@ -280,7 +283,7 @@ def _drain(bell: socket.socket) -> None:
 
 
 def _kill_all() -> None:
-    """The agent is gone: so is everything that it ran."""
+    """Kill and reap all that the agent ran, because it is gone."""
     until = time.monotonic() + _PATIENCE_SECONDS
     while (left := tree.children(os.getpid())) and time.monotonic() < until:
         tree.send(signal.SIGKILL, tree.with_descendants(left))

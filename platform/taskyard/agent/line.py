@@ -1,4 +1,4 @@
-"""One line of a job's command in its shell, as the keeper has it; standard library alone."""
+"""One line of a job's command, which the keeper runs in a shell; standard library alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from taskyard.agent import open_files
 
 SHELL = "/bin/sh"
 
-#: The pipes of a line that is over sooner and has printed no more are read once, at its end: to
-#: have the agent watch them costs more than many a line.
+#: The pipes of a line that ends sooner than this and prints no more than this are read once, at its
+#: end: having the agent watch them costs more than many a line.
 SHORT_SECONDS = 0.01
 LITTLE_BYTES = 4096
 
@@ -26,45 +26,45 @@ _LOOK_ONLY = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 @dataclass
 class Line:
-    """One started line, until it and all that it left are gone."""
+    """A line that was started, until all its processes are gone."""
 
     key: str
-    #: Its job by name, as its processes see it; none where there is none.
+    #: Its job's id, as in the environment of its processes; empty if that has none.
     job: str
     tag: int
-    #: Nothing of it began before that (``tree.ticks``).
+    #: None of its processes began before this (``tree.ticks``).
     began: int
     pid: int
-    #: Monotonic instant past which it may not live.
+    #: Monotonic instant past which it is killed.
     until: float
-    #: The read ends of its stdout and stderr, and when they become the agent's to read; none any
-    #: more from then on.
+    #: The read ends of its stdout and stderr, none once they are given away; and when they are
+    #: handed to the agent, as a monotonic instant.
     pipes: tuple[int, ...]
     shown_at: float
     lapsed: bool = False
-    #: It was asked to end: what its shell leaves may use the grace, until it is killed.
+    #: Whether it was asked to end: processes that its shell leaves may then use the grace.
     asked: bool = False
     exit_code: int | None = None
-    #: When its shell ended, for the patience with what it left.
+    #: When its shell was reaped, from which the patience with its last processes counts.
     ended_at: float = 0.0
 
     def give_pipes(self) -> tuple[int, ...]:
-        """Its pipes, which whoever takes them closes."""
+        """Give its pipes away; the caller closes them."""
         pipes, self.pipes = self.pipes, ()
         return pipes
 
     def has_printed_little(self) -> bool:
-        """Whether nothing will come after what is in its pipes, and that is little."""
+        """Whether its pipes have no writer any more, and little is in them."""
         poll = select.poll()
         for fd in self.pipes:
             poll.register(fd, 0)
-        # Both, or somebody still has them: a process that was handed one by another's socket.
+        # A pipe without a hang-up has a writer: a process that was handed it over a socket.
         if len(poll.poll(0)) < len(self.pipes):
             return False
         return sum(map(waiting_bytes, self.pipes)) <= LITTLE_BYTES
 
     def take_printed(self) -> list[bytes]:
-        """All that is in its pipes, which are closed with that."""
+        """Return all that is in its pipes, and close them."""
         printed = []
         for fd in self.give_pipes():
             printed.append(os.read(fd, LITTLE_BYTES) if waiting_bytes(fd) else b"")
@@ -72,8 +72,8 @@ class Line:
         return printed
 
     def reap(self, now: float) -> None:
-        """Its shell has ended: take its exit code, and its group along."""
-        # Before its number can be used again.
+        """Take the exit code of its ended shell, and kill what is left of the shell's group."""
+        # Before the shell is reaped: the number of its group can be used again after that.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.exit_code = _as_shell(os.waitpid(self.pid, 0)[1])
@@ -83,11 +83,10 @@ class Line:
 def start(
     line: str, cwd: str, env: Mapping[str, str], *, files: int
 ) -> tuple[int, tuple[int, int]]:
-    """Start a line in a session of its own, which may have so many ``files`` open; returns its
-    process and the read ends of its pipes.
+    """Start a line in a session of its own; return its process and the read ends of its pipes.
 
-    Not by ``subprocess``, which costs as much again; nothing else that is open is inherited.
-    Raises OSError, ValueError.
+    Each of its processes may have so many ``files`` open, and inherits no others of ours. Not by
+    ``subprocess``, which costs as much again. Raises OSError, ValueError.
     """
     out, out_end = os.pipe()
     err, err_end = os.pipe()
@@ -104,7 +103,7 @@ def start(
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a child of ours is a zombie; it stays one."""
+    """Whether a child of ours has ended; it stays a zombie."""
     try:
         return os.waitid(os.P_PID, pid, _LOOK_ONLY) is not None
     except ChildProcessError:
@@ -112,7 +111,7 @@ def has_ended(pid: int) -> bool:
 
 
 def reap_orphans(shells: set[int]) -> None:
-    """Let ended orphans go; shells are waited for by their own lines."""
+    """Reap orphans that have ended; shells are reaped by their own lines."""
     with contextlib.suppress(ChildProcessError):
         while ended := os.waitid(os.P_ALL, 0, _LOOK_ONLY):
             if ended.si_pid in shells:
@@ -121,12 +120,12 @@ def reap_orphans(shells: set[int]) -> None:
 
 
 def waiting_bytes(fd: int) -> int:
-    """How much is in a pipe."""
+    """Return how many bytes are in a pipe."""
     return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _spawn(line: str, cwd: str, env: Mapping[str, str], ends: Sequence[int]) -> int:
-    # It has no argument for it; one thread may go there itself.
+    # ``posix_spawn`` takes no working folder; this process, with one thread, may change its own.
     os.chdir(cwd)
     try:
         return os.posix_spawn(
@@ -139,7 +138,7 @@ def _spawn(line: str, cwd: str, env: Mapping[str, str], ends: Sequence[int]) -> 
                 (os.POSIX_SPAWN_DUP2, ends[1], 2),
             ],
             setsid=True,
-            # What Python itself ignores.
+            # Python ignores these; jobs must not inherit that.
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
     finally:
@@ -147,6 +146,6 @@ def _spawn(line: str, cwd: str, env: Mapping[str, str], ends: Sequence[int]) -> 
 
 
 def _as_shell(status: int) -> int:
-    """An exit code as a shell gives it."""
+    """Return the exit code as a shell gives it: 128 and the signal's number if one ended it."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code

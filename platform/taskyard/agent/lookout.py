@@ -1,4 +1,4 @@
-"""What an agent sees of itself and of the queue before it claims: reads only."""
+"""What an agent reads of itself and of the queue before it claims; writes nothing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taskyard.store.client import Store
 from taskyard.workers import places
 from taskyard.workers.model import NOTHING, Requirement, Worker
 
-#: While it is busy an agent relies on what it saw for so long. A job of a higher priority, or
-#: a drain, is heeded that much later; an idle agent looks before each claim.
+#: How long a busy agent relies on what it last saw. It heeds a job of a higher priority, or
+#: a drain, up to that much later; an idle agent looks before each claim.
 SEEN_SECONDS = 0.2
 
-#: Jobs that are seen at once.
+#: Most queued jobs that are read at once.
 HEAD = 64
 
-#: How long a worker may be silent before it takes nothing: it is we who speak.
+#: How old an agent's heartbeat may be when it judges itself: it is alive, since it asks.
 _EVER = timedelta(days=1)
 
 
@@ -29,12 +29,12 @@ class Seen:
     """This agent and the head of the queue, as they were read at one moment."""
 
     worker: Worker
-    #: The head of the queue, in the scheduler's order; nothing in it that this agent never could
+    #: The head of the queue, in the scheduler's order, without jobs that this agent could never
     #: hold.
     queue: Sequence[Job] = ()
-    #: Shapes of which more may stand behind those.
+    #: Shapes of which more jobs may be queued behind those.
     behind: Sequence[str] = ()
-    #: Jobs that are this worker's and not known to its runner.
+    #: Jobs that this worker holds in the store but its runner does not know.
     unknown: Sequence[Job] = ()
     at: float = field(default_factory=time.monotonic)
 
@@ -50,25 +50,25 @@ class Seen:
 
 
 class Lookout:
-    """Looks for one agent; ``boot`` is the agent in this life of it."""
+    """Reads for one agent; ``boot`` names its current boot (``Worker.boot``)."""
 
     def __init__(self, store: Store, boot: str) -> None:
         self._store = store
         self._boot = boot
-        #: This agent as the stream of offers last told.
+        #: This agent as the stream of offers last reported it; None while that is down.
         self.known: Worker | None = None
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another life of it was told of."""
+        """Whether the agent is known to have another boot."""
         return self.known is not None and self.known.boot != self._boot
 
     def known_own(self) -> Worker | None:
-        """This agent before whatever is told next; None while it may take nothing."""
+        """Return this agent as last reported, or else as stored; None while it may take nothing."""
         return self._if_free(self.known) if self.known else self.own()
 
     def own(self) -> Worker | None:
-        """This agent as it is stored; None while it may take nothing."""
+        """Return this agent as it is stored; None while it may take nothing."""
         return self._if_free(self._store.workers.find(self._boot.rpartition("/")[0]))
 
     def _if_free(self, worker: Worker | None) -> Worker | None:
@@ -78,8 +78,9 @@ class Lookout:
         return None if away else worker
 
     def look(self, known: Collection[str]) -> Seen | None:
-        """The queue, if there is one and this agent may take of it; ``known`` are the jobs that
-        its runner holds.
+        """Read the queue; return None if it is empty or this agent may take nothing.
+
+        ``known`` are the ids of the jobs that its runner holds.
         """
         shapes = self._store.live.waiting_shapes()
         worker = self.own() if shapes else None
@@ -95,12 +96,12 @@ class Lookout:
         )
 
     def first(self, shapes: Sequence[str]) -> list[Job]:
-        """The first queued jobs of these shapes."""
+        """Return the first queued jobs of these shapes."""
         return self._store.live.first(shapes, HEAD, to_run=True)
 
     def _unknown(self, worker: Worker, known: Collection[str]) -> list[Job]:
-        """What a pass has assigned and we have not heard of yet, and what an earlier life of this
-        agent still holds.
+        """Return the worker's jobs that its runner does not know: those that a pass has just
+        assigned, and those that an earlier boot of this agent still holds.
         """
         used = self._store.live.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
         unknown = set(used.job_ids).difference(known)

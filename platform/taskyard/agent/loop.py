@@ -1,4 +1,4 @@
-"""One thread, one selector: file descriptors, and commands that other threads post."""
+"""The agent's event loop: one thread that watches descriptors and runs what others post."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Action = Callable[[], object]
 
 
 class Loop:
-    """Runs actions on its own thread. An action that fails is told of, and the loop goes on."""
+    """Runs actions on its own thread. An action that fails is logged, and the loop goes on."""
 
     def __init__(self) -> None:
         self._commands: queue.SimpleQueue[Action] = queue.SimpleQueue()
-        #: Each with the monotonic instant when it is due.
+        #: Actions to run later, each with the monotonic instant when it is due.
         self._later: list[tuple[float, Action]] = []
         self._selector = selectors.DefaultSelector()
         self._bell, self._ring = socket.socketpair()
@@ -61,14 +61,14 @@ class Loop:
         self._selector.register(fd, selectors.EVENT_READ, action)
 
     def unwatch(self, fd: int) -> None:
-        """Watch it no more; one that is not watched is no error."""
+        """Stop watching a descriptor; one that is not watched is no error."""
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
     def _run(self, tend: Action, nap: Callable[[], float | None]) -> None:
         while not self._stopped.is_set():
             for key, _ in self._selector.select(self._patience(nap())):
-                # An action before it may have closed it, and its number may be another's now.
+                # An earlier action may have closed it, and its number may be that of another now.
                 if self._selector.get_map().get(key.fd) is key:
                     _guarded(key.data)
             while not self._commands.empty():
@@ -78,12 +78,12 @@ class Loop:
             _guarded(tend)
 
     def _patience(self, nap: float | None) -> float | None:
-        """How long this round may wait, with what is to be done later."""
+        """Return how long this round may wait: for the nap, or until a later action is due."""
         left = [max(0.0, due - time.monotonic()) for due, _ in self._later]
         return min([*left, *([] if nap is None else [nap])], default=None)
 
     def _due(self) -> list[Action]:
-        """What was to be done later, and is now."""
+        """Remove and return the later actions that are due now."""
         now, later = time.monotonic(), self._later
         self._later = [each for each in later if each[0] > now]
         return [action for due, action in later if due <= now]

@@ -1,7 +1,7 @@
-"""How many files may be open: for the agent all that it can have, for its jobs what it came with.
+"""The limit of open files: as high as possible for the agent, as it was at start for its jobs.
 
-An agent and its keeper have two pipes of each line that runs. The usual soft limit is low for the
-sake of programs that use ``select(2)``, which jobs may be.
+The agent and its keeper have two pipes of each line that runs, so they need many. The usual soft
+limit is low for the sake of programs that use ``select(2)``, and jobs may be such programs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ AT_START = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def raise_limit() -> None:
-    """Let this process, and what it starts from now on, open as many as it can."""
+    """Let this process, and those it starts from now on, open as many files as possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # One that is higher than the kernel's own bound cannot be had.
+    # A limit that is higher than the kernel's own bound cannot be set.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def restore_limit() -> None:
-    """Undo that, for what takes this process over: Celery starts itself anew in it at SIGHUP."""
+    """Undo ``raise_limit``: at SIGHUP Celery starts itself anew in this process."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (AT_START, hard))
@@ -31,7 +31,7 @@ def restore_limit() -> None:
 
 @contextlib.contextmanager
 def limited(most: int) -> Iterator[None]:
-    """What is started within this may have so many open; what is open here stays so."""
+    """Limit the open files of processes started within this; those open here stay open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     try:

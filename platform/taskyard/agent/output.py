@@ -7,7 +7,7 @@ from codecs import getincrementaldecoder
 
 from taskyard.store.output import Chunk, cut_mark, pieces
 
-#: In the order of a process's descriptors.
+#: The streams in the order of their file descriptors, 1 and 2.
 STREAMS = ("stdout", "stderr")
 
 _Decoder = getincrementaldecoder("utf-8")
@@ -16,7 +16,7 @@ _Decoder = getincrementaldecoder("utf-8")
 class OutputBuffer:
     """Takes bytes of both streams as they come and gives chunks in one sequence.
 
-    Keeps at most ``cap_bytes`` of an attempt; what comes after is dropped, and one mark says so.
+    Keeps at most ``cap_bytes`` of an attempt and drops what comes after, which one mark tells.
     """
 
     def __init__(self, *, cap_bytes: int) -> None:
@@ -24,7 +24,7 @@ class OutputBuffer:
         self._decoders = {stream: _Decoder("replace") for stream in STREAMS}
         self._waiting: list[tuple[str, str]] = []
         self._seq = 0
-        #: Memory that waits to be taken.
+        #: Memory that the output which waits to be taken needs.
         self.pending_bytes = 0
         self.kept_bytes = 0
         #: Whether something was dropped.
@@ -32,11 +32,11 @@ class OutputBuffer:
 
     @property
     def given_out(self) -> bool:
-        """Whether some of it was taken already."""
+        """Whether some of the output was taken already."""
         return self._seq > 0
 
     def feed(self, stream: str, data: bytes) -> None:
-        """Take what a pipe gave."""
+        """Add bytes that were read from a pipe."""
         room = self._cap_bytes - self.kept_bytes
         kept = data[: max(0, room)]
         self.kept_bytes += len(kept)
@@ -46,12 +46,12 @@ class OutputBuffer:
             self._wait("stderr", cut_mark(self._cap_bytes))
 
     def finish(self) -> None:
-        """Give out what the decoders still hold of characters that never ended."""
+        """Add what the decoders still hold of characters that were never completed."""
         for stream, decoder in self._decoders.items():
             self._wait(stream, decoder.decode(b"", final=True))
 
     def take(self) -> list[Chunk]:
-        """The chunks that are ready; neighbours of one stream are put together."""
+        """Remove and return the chunks that are ready; neighbours of one stream are joined."""
         chunks: list[Chunk] = []
         for stream, text in _joined(self._waiting):
             chunks += pieces(stream, text, self._seq + len(chunks))

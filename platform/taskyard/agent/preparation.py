@@ -1,4 +1,4 @@
-"""From a lease to an attempt that can be spawned; what goes wrong on the way is its result."""
+"""Prepares jobs, from the lease to a laid-out attempt; a failure on the way is the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Preparation:
         self._endings = endings
 
     def start(self, held: Held) -> bool:
-        """Have it RUNNING; whether it is. May block."""
+        """Move the job to RUNNING; return whether it is. May block."""
         try:
             started = self._stages.reporter.start(held.lease)
             if started is not None:
@@ -34,7 +34,7 @@ class Preparation:
         return False
 
     def lay_out(self, held: Held) -> Attempt | None:
-        """A running job without input in its workspace; None where that could not be done."""
+        """Lay out a running job that has no input; return None if that could not be done."""
         try:
             held.attempt = self._stages.lay_out(held.job)
         except Exception as error:
@@ -42,7 +42,7 @@ class Preparation:
         return held.attempt
 
     def report(self, held: Held, error: Exception) -> None:
-        """Have it reported that it could not be prepared."""
+        """Have a helper report that the job could not be prepared."""
         self._helpers.submit(self._report, held, error)
 
     def _report(self, held: Held, error: Exception) -> None:

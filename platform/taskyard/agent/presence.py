@@ -1,7 +1,8 @@
 """An agent's presence: it registers, heartbeats, renews its leases and sees cancels.
 
-One thread, so that a slow job never delays a heartbeat. What it renews it also tells the keeper,
-which ends what was not renewed in time: the jobs of an agent that is cut off or stopped.
+It has its own thread, so that a slow job never delays a heartbeat. It passes each renewal on to
+the keeper, which kills jobs that were not renewed in time: those of an agent that is cut off or
+stopped.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Presence:
         self._jobs = jobs
         self._stopped = threading.Event()
         self._beat_due = 0.0
-        #: This boot is over: its worker was deleted, or another process registered under its id.
+        #: Whether this boot is over: the worker was deleted, or another process registered its id.
         self.is_over = False
         self._bridge = Bridge(self._store, self._settings, jobs)
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -51,7 +52,7 @@ class Presence:
         self._bridge.start()
 
     def register(self) -> None:
-        """Begin a new boot: what an earlier one held is no longer renewed by anybody."""
+        """Begin a new boot; nobody renews the leases of an earlier one any more."""
         settings, host = self._settings, self._host
         facts: dict[str, Any] = {
             "kind": "celery",
@@ -70,7 +71,7 @@ class Presence:
         self._platform.nudge("register")
 
     def refuse_work(self) -> None:
-        """Have nothing more assigned, before the agent drains."""
+        """Mark the worker as draining, so that nothing more is assigned to it."""
         try:
             self._store.workers.drain(
                 self.worker_id,
@@ -84,7 +85,7 @@ class Presence:
             events.warn("agent.refuse_failed", error=type(error).__name__)
 
     def stop(self) -> None:
-        """Heartbeat no more and say good-bye."""
+        """Stop the heartbeats, and mark the worker as offline."""
         self._stopped.set()
         self._bridge.stop()
         if self._thread.is_alive():
@@ -110,7 +111,7 @@ class Presence:
                     events.warn("agent.store_unavailable", error=type(error).__name__)
 
     def _pause(self) -> float:
-        """Until the next look for cancels, or the heartbeat if that is due before."""
+        """Return the seconds until the next look for cancels, or until the heartbeat if sooner."""
         left = self._beat_due - time.monotonic()
         return min(self._settings.cancel_poll_seconds, left if left > 0 else RETRY_SECONDS)
 
@@ -147,7 +148,7 @@ class Presence:
             self._jobs.offer(lease_of(job))
 
     def _renew(self) -> None:
-        """Renew the leases of what really runs; what is not renewed is lost."""
+        """Renew the leases of the jobs that really run; abandon those that are not renewed."""
         before = time.monotonic()
         running = self._jobs.leases()
         settings = self._settings
@@ -167,12 +168,12 @@ class Presence:
         lost = set(running) - set(ours)
         for lease in lost:
             self._jobs.abandon(lease)
-        # After all of them: a note may take its time.
+        # After all were abandoned: writing a note may take its time.
         for lease in lost:
             self._store.refusals.note(lease, Write.HEARTBEAT, now=self._store.clock.now())
 
     def _give_up(self, reason: str) -> None:
-        """What it runs is stopped and given back at once, not only when its leases end."""
+        """Stop all jobs and give them back at once, not only when their leases end."""
         if not self.is_over:
             events.warn("agent.gave_up", worker=self.worker_id, reason=reason)
         self.is_over = True

@@ -1,4 +1,4 @@
-"""The agent's end of its keeper: start lines, signal them, move their deadlines, hear of ends."""
+"""The agent's end of its keeper: starts and signals lines, moves deadlines, hears of ends."""
 
 from __future__ import annotations
 
@@ -20,48 +20,49 @@ from taskyard.agent import open_files, tree
 from taskyard.agent.keeper import MESSAGE_BYTES
 from taskyard.agent.loop import Loop
 
-#: A keeper that takes nothing for so long is not waited for.
+#: How long a message may wait for a keeper to take it.
 _SEND_SECONDS = 5
 
-#: A keeper that has said nothing for so long, asked so often, is stopped or stuck: it is replaced.
+#: A keeper that was silent for so long and asked so often is stopped or stuck: it is replaced.
 _SILENCE_SECONDS = 10.0
 _ASKED_TIMES = 3
 
 _END_SECONDS = 5.0
 
-#: Between two tries to start a keeper on a host that has no room for it.
+#: Pause between two tries to start a keeper on a host that has no room for it.
 AGAIN_SECONDS = 1.0
 
-#: The longest message of a keeper: an end with what was printed, each byte an escape.
+#: The longest message of a keeper: the end of a line with its output, each byte an escape.
 _HEARD_BYTES = 64 * 1024
 _FDS_BYTES = socket.CMSG_SPACE(2 * array("i").itemsize)
 
-#: ``socket.recv_fds`` of Python 3.11 takes flags and does not heed them.
+#: Flags for ``recvmsg``: ``socket.recv_fds`` of Python 3.11 takes flags and ignores them.
 _HEAR_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Ends(Protocol):
-    """What is told of started lines, by the key they were started with; on the loop's thread."""
+    """Receives what happens to started lines, by their keys; called on the loop's thread."""
 
     def opened(self, key: str, pipes: Sequence[int]) -> None:
-        """The line goes on, or has printed much: the read ends of its stdout and stderr."""
+        """The line still runs, or has printed much: take the read ends of its stdout and stderr."""
 
     def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
-        """The line has ended, and nothing that it started is left; what it printed on stdout and
-        stderr, where that was not in its pipes.
+        """The line has ended, and no process that it started is left.
+
+        ``printed`` is its stdout and stderr, empty if its pipes were handed over (``opened``).
         """
 
     def failed(self, key: str, reason: str, *, is_full: bool = False) -> None:
-        """The line could not be started, maybe because the host is full; or its keeper died and
-        took it along.
+        """The line could not be started (``is_full``: because the host is full), or its keeper
+        died and it was killed.
         """
 
     def lapsed(self, key: str) -> None:
-        """The deadline passed: it was killed, or not started."""
+        """The line's deadline passed, and it was killed."""
 
 
 class Processes:
-    """Starts lines through the keeper, and starts the keeper anew should it die."""
+    """Starts lines through the keeper, and replaces the keeper if it dies."""
 
     def __init__(self, loop: Loop, ends: Ends) -> None:
         self._loop = loop
@@ -74,13 +75,13 @@ class Processes:
         self._asked = 0
         #: Why there is no keeper, while another could not be started.
         self.missing = ""
-        #: Lines that were started and not heard of since, in that order.
+        #: Keys of the lines that were asked for and have not ended, in that order.
         self._running: dict[str, None] = {}
         self._stopped = False
 
     def start(self) -> None:
         """Start the keeper. Raises OSError."""
-        # Should the keeper die, what it kept comes to us to be ended.
+        # If the keeper dies, its processes become our children, and we can end them.
         tree.become_subreaper()
         open_files.raise_limit()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -98,7 +99,7 @@ class Processes:
                 # Signals for the agent's group are not for its keeper.
                 start_new_session=True,
             )
-        # The kernel's own: Python's would make each receive wait too.
+        # The kernel's timeout: Python's would make each receive wait too.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = ours
         self._has_spoken = False
@@ -111,7 +112,7 @@ class Processes:
     ) -> None:
         """Start a line in a shell: at once, or when the line of ``after`` is over.
 
-        ``until`` is the monotonic instant past which it may not live. Raises OSError.
+        ``until`` is the monotonic instant past which it is killed. Raises OSError.
         """
         self._running[key] = None
         try:
@@ -137,16 +138,16 @@ class Processes:
         self._say_if_heard(say="withdraw", key=key)
 
     def signal(self, key: str, number: int) -> None:
-        """Signal the line and all that it started, wherever that went."""
+        """Signal all processes of a line, wherever they went."""
         self._say_if_heard(say="signal", key=key, number=number)
 
     def extend(self, keys: Sequence[str], until: float) -> None:
-        """Let these lines live until then; from any thread. The keeper is to answer."""
+        """Move the deadlines of these lines, from any thread; the keeper has to answer."""
         self._say_if_heard(say="extend", keys=list(keys), until=until)
         self._loop.post(self._expect_answer)
 
     def stop(self) -> None:
-        """End the keeper with all that it still keeps."""
+        """End the keeper and all processes that it still keeps."""
         self._stopped = True
         self._drop_keeper()
         open_files.restore_limit()
@@ -191,10 +192,10 @@ class Processes:
                 self._ends.lapsed(key)
 
     def _expect_answer(self) -> None:
-        """It was asked once more: kill a keeper that did not answer for long, so that it is
-        replaced.
+        """Count that the keeper was asked once more; kill one that has not answered for long, so
+        that it is replaced.
         """
-        # Answers may have waited for us, if it was we who were stopped.
+        # Answers may be waiting here, if it was the agent that was stopped.
         self._hear()
         self._asked += 1
         silent = time.monotonic() - self._said_at >= _SILENCE_SECONDS
@@ -203,8 +204,8 @@ class Processes:
             self._keeper.kill()
 
     def _replace_keeper(self) -> None:
-        """The keeper died: end what it kept, say so, and start another."""
-        # What was to follow a line fails before that: it has not begun.
+        """End all that the dead keeper kept, report its lines as failed, and start another."""
+        # In reverse: a follower, which has not begun, fails before the line it was to follow.
         lost, self._running = [*reversed(self._running)], {}
         self._drop_keeper()
         killed = tree.kill_what_was_kept()
@@ -245,12 +246,12 @@ class Processes:
         channel = self._channel
         if channel is None:
             raise BrokenPipeError("the keeper is not there")
-        # A message has to fit the socket: characters as they are, not as escapes. Surrogates stand
-        # for bytes of the agent's own variables that are no text.
+        # Characters as they are, not as escapes, because a message has to fit the socket.
+        # Surrogates stand for bytes of the agent's own variables that are not text.
         channel.send(json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass"))
 
     def _say_if_heard(self, **message: Any) -> None:
-        """A keeper that is gone is noticed, and what it kept ended, by the loop."""
+        """Say something; a keeper that is gone is ignored here, and noticed by the loop."""
         with contextlib.suppress(OSError):
             self._say(**message)
 
