@@ -1,4 +1,4 @@
-"""Ends jobs: from the end of the last line to the result, or from a start that failed."""
+"""Ends jobs: has their results written after the last line, or gives back what did not begin."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Fetch:
         self.deadline = time.monotonic() + self._timeout_seconds
 
     def stop(self) -> None:
-        """Stop the fetch, also while it waits for the server."""
+        """Stop the fetch, even while it waits for the server."""
         self._stopped.set()
         self._hang_up()
 
@@ -41,7 +41,7 @@ class Fetch:
             raise Unwanted
 
     def pause(self, seconds: float) -> None:
-        """Wait for so long. Raises Unwanted as soon as the fetch is stopped."""
+        """Wait. Raises Unwanted as soon as the fetch is stopped."""
         self._stopped.wait(seconds)
         self.check()
 

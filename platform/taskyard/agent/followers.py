@@ -1,7 +1,7 @@
 """Lines that the keeper starts as soon as another line is over; standard library alone.
 
-A line may follow one that itself still waits: the agent hears that a short line has begun when it
-is nearly over, and a follower that it sent only then would come too late.
+A line may follow one that itself still waits: the agent hears that a short line has begun only
+when that is nearly over, and a follower that it sent then would come too late.
 """
 
 from __future__ import annotations

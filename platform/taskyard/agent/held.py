@@ -1,4 +1,4 @@
-"""A job that this agent holds, from its lease to the last write under that."""
+"""A job that this agent holds, from its lease to the last write under that lease."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Held:
     job: Job
     #: Monotonic instant past which nothing of the job may run; 0 while it is only ASSIGNED.
     until: float = 0.0
-    #: The attempt once it is laid out; None again when its result is on its way.
+    #: The attempt once it is laid out; None again once its result is to be written.
     attempt: Attempt | None = None
     #: The fetch of its input, while that is under way and wanted.
     fetch: Fetch | None = None

@@ -179,7 +179,7 @@ class Keeper:
     def _end_what_is_nobodys(self) -> None:
         """Kill orphans that are older than every living line, so that none of those started them.
 
-        It gets those whose line can no longer be told: without the tag and the variable of a job.
+        This ends processes that have dropped both their tag and the variable that names the job.
         """
         shells = {line.pid for line in self._lines.values()}
         if strays := self._not_ended(pid for pid in self._children() if pid not in shells):
@@ -188,13 +188,13 @@ class Keeper:
             tree.send(signal.SIGKILL, tree.with_descendants(nobodys))
 
     def _has_grace(self, line: Line) -> bool:
-        """Whether a line was asked to end and has processes left, which may use the grace though
-        its shell did not wait for them.
+        """Whether a line was asked to end and has processes left, which may use the grace even
+        though its shell has ended.
         """
         return line.asked and bool(self._alive(line))
 
     def _is_clear(self, line: Line, now: float) -> bool:
-        """Kill what is left of an ended line; return whether nothing was, or it will not go."""
+        """Kill what is left of an ended line; return whether nothing is, or patience is over."""
         left = self._alive(line)
         tree.send(signal.SIGKILL, left)
         return not left or now > line.ended_at + _PATIENCE_SECONDS

@@ -16,7 +16,7 @@ _Decoder = getincrementaldecoder("utf-8")
 class OutputBuffer:
     """Takes bytes of both streams as they come and gives chunks in one sequence.
 
-    Keeps at most ``cap_bytes`` of an attempt and drops what comes after, which one mark tells.
+    Keeps at most ``cap_bytes`` of an attempt; what comes after is dropped, and one mark says so.
     """
 
     def __init__(self, *, cap_bytes: int) -> None:
@@ -24,7 +24,7 @@ class OutputBuffer:
         self._decoders = {stream: _Decoder("replace") for stream in STREAMS}
         self._waiting: list[tuple[str, str]] = []
         self._seq = 0
-        #: Memory that the output which waits to be taken needs.
+        #: Memory in use by output that waits to be taken.
         self.pending_bytes = 0
         self.kept_bytes = 0
         #: Whether something was dropped.

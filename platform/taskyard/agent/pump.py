@@ -1,4 +1,4 @@
-"""A job's output from its pipes to the store: read, held back while the store is behind."""
+"""Moves a job's output from its pipes to the store; stops reading while the store is behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from taskyard.store.output import Chunk
 
 _READ_BYTES = 64 * 1024
 
-#: Output of one job that is stored at once, and past which its pipes are left unread while an
-#: earlier piece is still being stored.
+#: If a job has this much output waiting, it is stored at once; while an earlier piece is still
+#: being stored, the job's pipes are left unread.
 BACKLOG_BYTES = 512 * 1024
 
-#: What all jobs together may have waiting: many that print much have a smaller part each.
+#: Output of all jobs together that may wait: of many jobs, each has a smaller share.
 TOTAL_BACKLOG_BYTES = 4 * BACKLOG_BYTES
 
 #: Output waits at least so long: if its job is over by then, it is written with the job's end.
@@ -42,7 +42,7 @@ class Pump:
         self._open_pipes = 0
 
     def open(self, attempt: Attempt, pipes: Sequence[int]) -> None:
-        """Read the pipes of one of its lines: stdout and stderr."""
+        """Begin to read the pipes of one of the attempt's lines: stdout and stderr."""
         for fd, stream in zip(pipes, STREAMS, strict=True):
             os.set_blocking(fd, False)
             attempt.pipes[fd] = stream
@@ -50,8 +50,9 @@ class Pump:
             self._watch(attempt, fd)
 
     def take(self, attempt: Attempt, printed: Sequence[bytes]) -> None:
-        """A line has ended, and this is what it printed, after what is in the pipes: its own, or an
-        earlier line's. Those stay open while somebody has them.
+        """Take the output of a line that has ended, after what is left in the attempt's pipes.
+
+        Those are this line's or an earlier line's, and stay open while some process has them.
         """
         for fd in list(attempt.pipes):
             self._empty(attempt, fd)
@@ -61,11 +62,10 @@ class Pump:
         self._pause_if_behind(attempt)
 
     def flush(self, attempt: Attempt, now: float) -> None:
-        """Have what was printed stored, one write at a time, so that the order stays; and read
-        on once it is on its way.
+        """Have waiting output stored, and read on once the backlog is small enough.
 
-        The first of it is stored almost at once, what follows closely is gathered for a while or
-        until it is much.
+        There is one write at a time, so that the order stays. The first output is stored almost at
+        once; what follows closely is gathered for ``flush_seconds``, or until it is much.
         """
         due = now >= attempt.flush_due or attempt.output.pending_bytes >= self._backlog_bytes
         if due and not attempt.flushing and (chunks := attempt.output.take()):
@@ -78,31 +78,32 @@ class Pump:
                 self._watch(attempt, fd)
 
     def close(self, attempt: Attempt) -> None:
-        """Read no more."""
+        """Close the attempt's pipes."""
         for fd in list(attempt.pipes):
             self._close(attempt, fd)
 
     @property
     def _backlog_bytes(self) -> int:
-        """One job's part, which has two pipes."""
+        """The share of one job, which has two pipes."""
         part = TOTAL_BACKLOG_BYTES // max(1, self._open_pipes // 2)
         return min(BACKLOG_BYTES, max(_READ_BYTES, part))
 
     def _watch(self, attempt: Attempt, fd: int) -> None:
-        # What was printed may still be waiting: then all are watched again together.
+        # While the store is behind none is watched; ``flush`` watches all of them again.
         if not attempt.paused:
             self._loop.watch(fd, lambda: self._read(attempt, fd))
 
     def _empty(self, attempt: Attempt, fd: int) -> None:
-        """Read what is in a pipe now, though the store may be behind; who has its other end may
-        write on, and that is not waited for.
+        """Read what is in a pipe now, even if the store is behind.
+
+        More may be written at the other end meanwhile: that is not waited for.
         """
         left = waiting_bytes(fd)
         while (count := self._read(attempt, fd)) and left > 0:
             left -= count
 
     def _read(self, attempt: Attempt, fd: int) -> int:
-        """How many bytes there were, up to one piece."""
+        """Read a pipe once; return how many bytes came, 0 if none did."""
         try:
             data = os.read(fd, _READ_BYTES)
         except BlockingIOError:
@@ -134,7 +135,7 @@ class Pump:
             os.close(fd)
 
     def _write(self, attempt: Attempt, chunks: list[Chunk]) -> None:
-        """On a helper."""
+        """Store a piece; runs on a helper."""
         try:
             self._store(attempt, chunks)
         except Exception as error:

@@ -1,8 +1,8 @@
-"""Removes a folder that a job has had, whatever the job made of it.
+"""Removes the folder of a job, whatever the job made of it.
 
-Each folder in it is moved to its top before it is looked into. So the deepest tree needs no deep
-calls and no long paths, nothing is reached through a link that somebody puts there meanwhile, and
-what is mounted there stays as it is: that cannot be moved.
+Each folder in it is moved to its top before it is read. So the deepest tree needs no recursion and
+no long paths, a link that somebody puts there meanwhile is not followed, and a file system that is
+mounted there is left alone, because it cannot be moved.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def remove(base: Path) -> bool:
-    """Remove ``base`` with all that is in it; whether nothing is left."""
+    """Remove ``base`` with all that is in it; return whether nothing is left."""
     # Twice, because a process that is being killed may still write while we remove.
     for _ in range(2):
         with contextlib.suppress(OSError):
@@ -46,9 +46,9 @@ def _empty(top: int) -> None:
 
 
 def _take_apart(folder: int, top: int, names: Iterator[str]) -> list[str]:
-    """Move the folders in this one to the ``top``, and remove all else; the names they have there.
+    """Move the folders in this one to ``top`` and remove all else; return the folders' new names.
 
-    What can be neither stays.
+    What can be neither moved nor removed stays.
     """
     moved = []
     with os.scandir(folder) as entries:
@@ -67,7 +67,7 @@ def _take_apart(folder: int, top: int, names: Iterator[str]) -> list[str]:
 
 
 def _open_up(name: str, within: int | None = None) -> None:
-    """A job may take away its own folders' permissions: give them back. Raises OSError."""
+    """Restore the permissions of a folder that the job may have taken away. Raises OSError."""
     status = os.stat(name, dir_fd=within, follow_symlinks=False)
     if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
         with _opened(name, within, os.O_PATH | os.O_NOFOLLOW) as folder:

@@ -1,4 +1,4 @@
-"""What an agent tells the job collections: each a guarded write under the attempt's lease."""
+"""What an agent writes about its jobs: each a guarded write under the attempt's lease."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ _ENDS = (Verb.COMPLETE, Verb.FAIL, Verb.TIME_OUT)
 
 
 class Reporter:
-    """Writes for the runner; None means that the attempt is over and nothing was written.
+    """Writes for the runner; a method returns None if nothing was written: the attempt is over, or
+    the reporter was closed.
 
-    While MongoDB does not answer it tries again: a job that runs goes on, and its output and
-    result are delivered afterwards. When an answer was lost, the next try finds what was written
-    and is refused for it; then the job is read back, as a majority has it.
+    While MongoDB does not answer, it tries again: a running job goes on, and its output and result
+    are delivered afterwards. If the answer to a write was lost, the next try is refused because of
+    that write; the job is then read back, as a majority has it, to tell.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -58,7 +59,7 @@ class Reporter:
         return self._move(lease, Write.START, begin, ours)
 
     def release(self, lease: Lease, reason: str) -> Job | None:
-        """Give a job back that was not spawned."""
+        """Give back a job that was not spawned."""
 
         def give_back(job: Job) -> Transition:
             return lifecycle.release(job, lease, reason=reason, at=self._platform.moment())
@@ -72,15 +73,16 @@ class Reporter:
     ) -> bool | None:
         """Store chunks and note the progress; None when the attempt is over.
 
-        The note is what is fenced, so it comes last: an agent that is stopped before it and wakes
-        when the attempt is over is refused, and takes back what it stored.
+        Only the note is fenced, so it comes last: an agent that is stopped before it, and wakes
+        when the attempt is over, is refused and removes the chunks that it stored.
         """
         now = self._store.clock.now()
         notes = itertools.count()
 
         def write() -> bool:
             fresh = self._store.output.store(job.job_id, job.attempts, chunks, now=now)
-            # What is there before a note was tried came of a try whose answer was lost.
+            # Chunks that are there before a note was tried are ours, from a try whose answer was
+            # lost; once one was tried, it may have counted them.
             late = fresh if next(notes) else chunks
             if not self._store.output.progress(
                 job, total_bytes=total_bytes, truncated=truncated, now=now
@@ -92,14 +94,14 @@ class Reporter:
         return self._persist(lease_of(job), Write.OUTPUT, write)
 
     def end_all(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Perform those whose jobs are as they were decided upon; none once we are closed."""
+        """Perform the transitions whose guards match, and return them; none once closed."""
         try:
             return self.insist(lambda: self._store.jobs.apply_all(transitions))
         except StoreUnavailable:
             return []
 
     def finish(self, lease: Lease, outcome: Outcome, *, at: Moment) -> Job | None:
-        """Record how the attempt ended, and when: it may be told much later."""
+        """Record how the attempt ended, and when: the write may come much later."""
 
         def end(job: Job) -> Transition:
             return lifecycle.finish(job, lease, outcome, at=at)
@@ -107,7 +109,7 @@ class Reporter:
         return self._move(lease, Write.RESULT, end, lambda job: _told(job, lease, *_ENDS))
 
     def insist(self, act: Callable[[], T]) -> T:
-        """Do what needs the store, again while it is away.
+        """Do what needs the store, again and again while that is away.
 
         Raises what ``act`` raises otherwise, and StoreUnavailable once the reporter is closed.
         """
@@ -128,7 +130,7 @@ class Reporter:
         decide: Callable[[Job], Transition],
         done: Callable[[Job], bool],
     ) -> Job | None:
-        """One transition; ``done`` tells whether an earlier try has made it."""
+        """Make one transition; ``done`` tells whether an earlier try has made it."""
         tries = itertools.count()
 
         def write() -> Job:
@@ -144,8 +146,8 @@ class Reporter:
         return self._persist(lease, kind, write)
 
     def _persist(self, lease: Lease, kind: Write, write: Callable[[], T]) -> T | None:
-        """Write until it is written or refused, or nobody waits for it any more; what is
-        refused is noted on the job.
+        """Write until that succeeds, is refused, or the reporter is closed; note a refusal on the
+        job.
         """
         try:
             return self.insist(write)

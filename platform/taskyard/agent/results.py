@@ -1,7 +1,7 @@
-"""How attempts ended, written in groups: the first at once, those that follow closely together.
+"""Writes how attempts ended, in groups: the first at once, those that follow closely together.
 
-A result costs MongoDB 0.2 ms of CPU in a group of thirty and 0.5 to 1 by itself. Each is guarded
-for itself all the same; one whose guard no longer matches is decided anew, alone.
+A result costs MongoDB 0.2 ms of CPU in a group of thirty, and 0.5 to 1 ms alone. Each result has
+its own guard all the same; one whose guard does not match any more is decided anew, alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from taskyard.jobs.states import TERMINAL
 from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store.output import Chunk
 
-#: After a write, results are gathered for so long for each that it wrote: the more there are, the
-#: more come together.
+#: After a write, results are gathered for this long for each result that it wrote: the more end,
+#: the larger the groups.
 GATHER_SECONDS = 0.005
 _GATHER_MOST_SECONDS = 0.04
 
@@ -41,15 +41,15 @@ class Result:
     outcome: Outcome
     #: When its last process ended, by the database's clock.
     at: Moment
-    #: All of its output, where that was small enough not to be stored before.
+    #: All of its output, if that is small enough to be written with the result.
     chunks: Sequence[Chunk] = ()
     output_bytes: int = 0
-    #: Stored fields of what else it left.
+    #: Stored fields about its result archive.
     fields: dict[str, Any] = field(default_factory=dict)
 
 
 class Results:
-    """Writes what is added, and tells when nothing more will be written of it."""
+    """Writes the results that are added, and tells when nothing more is written about a job."""
 
     def __init__(
         self, reporter: Reporter, helpers: Executor, reported: Callable[[Sequence[Held]], None]
@@ -65,7 +65,7 @@ class Results:
         self._thread.start()
 
     def stop(self) -> None:
-        """End once everything was tried that was added before."""
+        """End once every result that was added before was tried."""
         self._added.put(None)
 
     def add(self, result: Result) -> None:
@@ -75,7 +75,7 @@ class Results:
     def _run(self) -> None:
         write_at = 0.0
         while (first := self._added.get()) is not None:
-            # Those that end together with the first of a busy time are not split from it.
+            # Gathered after the pause, so that attempts that end together are written together.
             pause = write_at - time.monotonic()
             if pause > 0:
                 time.sleep(pause)
@@ -87,7 +87,7 @@ class Results:
                 return
 
     def _gathered(self, first: Result) -> tuple[list[Result], bool]:
-        """All that is there with the first, and whether that was the last."""
+        """Return the first with all that wait behind it, and whether ``stop`` was called."""
         group = [first]
         while len(group) < AT_ONCE and not self._added.empty():
             result = self._added.get()
@@ -101,15 +101,15 @@ class Results:
         try:
             left = self._write(group)
         except Exception as error:
-            # A defect in one may not cost the others theirs: each is tried for itself.
+            # A defect in one result must not lose the others: each is tried alone.
             events.error("agent.results_failed", error, jobs=len(group))
-        # The helpers are gone when the agent leaves: what is left then is given up.
+        # The helpers are shut down when the agent leaves: what is left then is given up.
         with contextlib.suppress(RuntimeError):
             for result in left:
                 self._helpers.submit(self._write_alone, result)
 
     def _write(self, group: Sequence[Result]) -> list[Result]:
-        """Write the group; returns those whose jobs have changed meanwhile."""
+        """Write the group; return the results that have to be written alone."""
         decided = [(result, _decide(result)) for result in group]
         transitions = [transition for _, transition in decided if transition is not None]
         won = set(map(id, self._reporter.end_all(transitions)))
@@ -117,7 +117,7 @@ class Results:
         return [result for result, decision in decided if id(decision) not in won]
 
     def _write_alone(self, result: Result) -> None:
-        """On a helper: read, decide, write, as often as it takes."""
+        """Read, decide and write, as often as it takes; runs on a helper."""
         held = result.held
         try:
             if result.chunks:
@@ -127,14 +127,14 @@ class Results:
             outcome = replace(result.outcome, fields=_fields(result))
             self._reporter.finish(held.lease, outcome, at=result.at)
         except Exception as error:
-            # Not reported: it is renewed no more, so its lease ends and it is tried elsewhere.
+            # Not reported and renewed no more: its lease ends, and the job is tried elsewhere.
             events.error("agent.report_failed", error, job=held.lease.job_id)
         finally:
             self._reported([held])
 
 
 def _decide(result: Result) -> Transition | None:
-    """The end of the job as it is known here; None where that cannot carry its output."""
+    """Decide the end of the job as it is known here; None if the result has to be written alone."""
     fields = _fields(result)
     if result.chunks:
         fields["smallOutput"] = [{"stream": c.stream, "data": c.data} for c in result.chunks]
@@ -144,12 +144,12 @@ def _decide(result: Result) -> Transition | None:
         transition = lifecycle.finish(result.held.job, result.held.lease, outcome, at=result.at)
     except StaleAttempt:
         return None
-    # A job that is tried again keeps the output of each attempt apart.
+    # Only an ended job carries its output: one that is tried again keeps it by attempt.
     return transition if transition.to in TERMINAL or not result.chunks else None
 
 
 def _fields(result: Result) -> dict[str, Any]:
-    """What is stored of the end, but for its output."""
+    """Return the stored fields of the result, except its output."""
     fields = dict(result.fields)
     if result.held.spawned_at:
         fields["startedAt"] = result.held.spawned_at

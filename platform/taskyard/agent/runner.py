@@ -1,9 +1,9 @@
 """The runner: holds many jobs at once, from the offer to the last write.
 
-One thread tends them. What blocks (the store, packing) is done by a few helper threads, which
-post back, and inputs, whose servers may be slow, come by threads of their own (``arrivals``); so a
-slow database never stops a pipe from being read, a timeout from being enforced or a cancel from
-being obeyed.
+One thread, the loop, tends them. A few helper threads do what blocks (the store, packing) and post
+back to the loop; inputs, whose servers may be slow, are fetched by threads of their own
+(``arrivals``). So a slow database never keeps a pipe from being read, a timeout from being enforced
+or a cancel from being obeyed.
 
 A job comes as a hint of an assignment (``offer``) or claimed and RUNNING (``take``), waits for
 its turn (``turns``), is laid out (``preparation``), begins (``starts``), runs line by line
@@ -36,21 +36,21 @@ from taskyard.jobs.retry import Cause
 from taskyard.jobs.transition import Outcome
 from taskyard.settings import Settings
 
-#: Threads for what blocks.
+#: Threads for calls that block.
 HELPERS = 8
 
-#: Threads for inputs, which wait for servers elsewhere: made as they are needed.
+#: Most threads for inputs, which wait for servers elsewhere; made when they are needed.
 FETCHERS = 32
 
-#: Between SIGTERM and SIGKILL for what still runs when the agent leaves: its grace is over.
+#: From SIGTERM to SIGKILL for jobs that still run when the agent leaves, or its boot is over.
 LEAVING_KILL_GRACE_SECONDS = 2.0
 
-#: Told of a place that is free again: the job that had it, and how long it ran.
+#: Called when a place is free again, with the job that had it and how long that ran.
 Freed = Callable[[Job, float], None]
 
 
 class Runner:
-    """Runs what it is given until it ends, and reports each through its stages."""
+    """Runs the jobs that it is given, and reports how each ended."""
 
     def __init__(
         self, stages: Stages, admission: Admission, turns: Turns, settings: Settings
@@ -97,7 +97,7 @@ class Runner:
         )
 
     def start(self, freed: Freed | None = None) -> None:
-        """Begin to run what is offered. Raises OSError, RuntimeError where there is no room."""
+        """Begin to run jobs. Raises OSError or RuntimeError if the host has no room."""
         self._freed = freed
         self._running.processes.start()
         _start_all(self._helpers)
@@ -105,15 +105,15 @@ class Runner:
         self._loop.start(self._tending.tend, self._tending.nap)
 
     def leases(self) -> list[Lease]:
-        """Everything that is RUNNING under this agent."""
+        """Return the leases of the jobs that are RUNNING on this agent."""
         return [held.lease for held in list(self._held.values()) if held.started]
 
     def job_ids(self) -> set[str]:
-        """The jobs that this agent holds, up to the last write of each."""
+        """Return the ids of the jobs that this agent holds, each until its last write."""
         return {held.job.job_id for held in list(self._held.values())}
 
     def offer(self, lease: Lease) -> None:
-        """Run an assigned job, unless it runs already; a doubled hint changes nothing."""
+        """Run an assigned job, unless it is held already: a repeated hint changes nothing."""
         if not self._draining and lease.key not in self._held:
             self._helpers.submit(self._look_up, lease)
 
@@ -128,28 +128,28 @@ class Runner:
         self._loop.post(self._starts.advance)
 
     def extend(self, leases: Collection[Lease], until: float) -> None:
-        """Let what runs under these leases run until then (monotonic): they were renewed."""
+        """Let the jobs of these leases run until ``until`` (monotonic)."""
         keys = [lease.key for lease in leases]
         self._running.processes.extend(keys, until)
         self._loop.post(partial(self._extend, keys, until))
 
     def cancel(self, lease: Lease) -> None:
-        """Stop a job that was asked to be cancelled."""
+        """Stop a job whose cancel was requested."""
         outcome = Outcome(cause=Cause.EXIT, detail="stopped on request")
         self._stop(lease.key, outcome, self._settings.kill_grace_seconds)
 
     def abandon(self, lease: Lease) -> None:
-        """Kill a job whose lease is lost; nothing of it is reported."""
+        """Kill a job whose lease is lost, and report nothing of it."""
         self._loop.post(partial(self._running.abandon, lease.key))
 
     def give_back(self, reason: str) -> None:
-        """Stop everything, and report that it is not run to its end here."""
+        """Stop all jobs, and report that they do not run to their end here."""
         outcome = Outcome(cause=Cause.STOPPED, detail=reason)
         for key in list(self._held):
             self._stop(key, outcome, LEAVING_KILL_GRACE_SECONDS)
 
     def drain(self, grace_seconds: float) -> None:
-        """Take nothing more, let what runs end within the grace, then stop it and leave."""
+        """Take no more jobs, let running ones end within the grace, stop the rest, then leave."""
         self._draining = True
         self._loop.post(lambda: self._send_away(self._turns.overdue(float("inf"))))
         self._wait_until_empty(grace_seconds)
@@ -165,7 +165,7 @@ class Runner:
     # --- until its turn has come
 
     def _look_up(self, lease: Lease) -> None:
-        """On a helper: the job of a hint waits for its place."""
+        """Read the job of a hint and have it wait for a place; runs on a helper."""
         if job := self._stages.assigned(lease):
             self._loop.post(lambda: self._join(Held(job=job)))
 
@@ -180,7 +180,7 @@ class Runner:
             self._starts.advance()
 
     def _send_away(self, waiting: Sequence[Held]) -> None:
-        """Give back what was not spawned."""
+        """Give back jobs that were not spawned."""
         reason = (
             "its agent is stopping"
             if self._draining
@@ -189,7 +189,7 @@ class Runner:
         self._starts.send_away(waiting, reason)
 
     def _leave(self, held: Held) -> None:
-        """Its place is free, if it had one: for the next that waits, and for a claim."""
+        """Free the job's place, if it had one, for the next job that waits and for a claim."""
         if self._starts.leave(held) and self._freed:
             self._freed(held.job, held.ran_seconds)
 
@@ -210,7 +210,7 @@ class Runner:
 
 
 def _start_all(helpers: ThreadPoolExecutor) -> None:
-    """Have all of them now: where jobs have left no thread on the host, none can be had later."""
+    """Start all helper threads now: later, jobs may have left the host no thread."""
     all_there = threading.Barrier(HELPERS)
     try:
         list(helpers.map(lambda _: all_there.wait(), range(HELPERS)))

@@ -1,7 +1,7 @@
-"""Jobs that run here, line by line: begun, gone on with, stopped, ended.
+"""Runs jobs line by line: begins them, goes on to the next line, stops them, ends them.
 
-Called by the loop's thread alone. What a line does is told by the keeper (``processes``); when a
-job may begin is for ``starts`` to say.
+Called by the loop's thread alone. The keeper reports what becomes of a line (``processes``);
+``starts`` decides when a job may begin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from taskyard.jobs.transition import Outcome
 class Running:
     """Runs the lines of jobs, and ends the jobs with their last ones."""
 
-    #: Told of each line that another job may follow. It asks this, so it comes second.
+    #: Is told of each line that another job may follow. Set later, because it needs this object.
     starts: Starts
 
     def __init__(
@@ -42,7 +42,7 @@ class Running:
         *,
         kill_grace_seconds: float,
     ) -> None:
-        """``held`` is all that the runner holds; ``left`` is told of what runs no more."""
+        """``held`` are all jobs of the runner; ``left`` is called for each that runs no more."""
         self.processes = Processes(loop, self)
         self._stages = stages
         self._pump = pump
@@ -52,9 +52,9 @@ class Running:
         self._kill_grace_seconds = kill_grace_seconds
 
     def is_wanted(self, held: Held) -> bool:
-        """Whether a job that has its place may still run; else it is given back."""
+        """Return whether a job that has its place may still run; give it back if not."""
         if held.abandoned or held.stop_with is not None:
-            # Nothing was spawned: the attempt has not been.
+            # Nothing was spawned, so no attempt is used up.
             self._endings.send_back(held, held.stop_with.detail if held.stop_with else "")
         elif time.monotonic() >= held.until:
             self._endings.send_back(held, "its lease was over before it could begin")
@@ -63,13 +63,13 @@ class Running:
         return False
 
     def begin(self, held: Held, attempt: Attempt) -> None:
-        """It has its place and is laid out: spawn its first line, if it still may run."""
+        """Spawn the first line of a job that has its place and is laid out, if it still may run."""
         if self.is_wanted(held):
             self._note_begin(held, attempt)
             self._next_line(held, attempt)
 
     def begun(self, held: Held, attempt: Attempt) -> None:
-        """Its first line has begun, as another's was over or in a place of its own."""
+        """Note that a follower's first line has begun, as its lead was over or in a free place."""
         self._note_begin(held, attempt)
         self._runs(held, attempt)
         if held.abandoned:
@@ -79,8 +79,8 @@ class Running:
             attempt.stop(held.stop_with, time.monotonic(), self._kill_grace_seconds)
 
     def spawn(self, held: Held, attempt: Attempt, *, after: str = "") -> bool:
-        """Spawn its next line, now or when the line of ``after`` is over; whether that was asked
-        for.
+        """Ask for the job's next line, now or when the line of ``after`` is over; return whether
+        the keeper was asked.
         """
         try:
             self.processes.spawn(
@@ -93,7 +93,7 @@ class Running:
             )
         except OSError as error:
             if isinstance(error, ConnectionError) and attempt.is_at_first_line:
-                # Its keeper is gone before it heard of it: no attempt is used up by that.
+                # The keeper is gone and never heard of the line: no attempt is used up by that.
                 missing = self.processes.missing
                 self._endings.send_back(held, missing or "its keeper process died", rest=missing)
             else:
@@ -102,7 +102,7 @@ class Running:
         return True
 
     def stop(self, key: str, outcome: Outcome, grace_seconds: float) -> None:
-        """End a job, from SIGTERM to SIGKILL; what was not spawned is not begun."""
+        """Stop a job, with SIGTERM and then SIGKILL; one that was not spawned does not begin."""
         held = self._held.get(key)
         if held and held.attempt and held.begun_at:
             held.attempt.stop(outcome, time.monotonic(), grace_seconds)
@@ -114,7 +114,7 @@ class Running:
                 self._endings.send_back(held, outcome.detail)
 
     def abandon(self, key: str) -> None:
-        """Kill a job whose lease is lost; nothing of it is reported."""
+        """Kill a job whose lease is lost, and report nothing of it."""
         held = self._held.get(key)
         if held is None or held.abandoned:
             return
@@ -130,15 +130,15 @@ class Running:
             self._endings.discard(held)
 
     def kill(self, held: Held, attempt: Attempt) -> None:
-        """End its processes at once."""
+        """Kill the job's processes at once."""
         if attempt.running:
             self.processes.signal(held.key, signal.SIGKILL)
             attempt.running, attempt.killed = False, True
 
-    # --- what its keeper tells
+    # --- what the keeper reports
 
     def opened(self, key: str, pipes: Sequence[int]) -> None:
-        """A line goes on, or has printed much: its output is read from now on."""
+        """Read a line's output from now on: it still runs, or has printed much."""
         held = self._held.get(key)
         attempt = held.attempt if held else None
         if attempt and len(pipes) == len(STREAMS):
@@ -147,39 +147,40 @@ class Running:
         for fd in pipes:
             os.close(fd)
         if held and attempt:
-            # Nobody reads what it prints: it would die of that, or seem to have printed nothing.
+            # Nobody reads its output: it would die of SIGPIPE, or seem to have printed nothing.
             attempt.stopping = _agent_error("its pipes did not come: too many open files")
             self.kill(held, attempt)
 
     def exited(self, key: str, code: int, printed: Sequence[bytes]) -> None:
-        """A line has ended, with all that it started."""
+        """A line has ended, with all processes that it started."""
         held = self._held.get(key)
         goes_on = False
         if held and held.attempt:
             held.attempt.running = False
             held.attempt.exit_code = code
             self._pump.take(held.attempt, printed)
-            # What it prints would be kept in memory: a line that waits to print is no different.
+            # While the store is behind, what the next line prints would be kept in memory. To wait
+            # before it begins is no different from waiting to print.
             held.attempt.waits = held.attempt.paused and held.attempt.goes_on
             goes_on = held.attempt.waits or self._next_line(held, held.attempt)
         if not goes_on:
             self.starts.over(key)
 
     def go_on(self, held: Held, attempt: Attempt) -> None:
-        """Begin the line that waited for the store, or end with the one before."""
+        """Begin the line that waited for the store, or end the job if it is not to run any more."""
         attempt.waits = False
         if not self._next_line(held, attempt):
             self.starts.over(held.key)
 
     def failed(self, key: str, reason: str, *, is_full: bool = False) -> None:
-        """A line could not be started, or was taken along by its keeper's death."""
+        """A line could not be started, or its keeper died and it was killed."""
         held = self._held.get(key)
         rest = reason if is_full else ""
         if held and held.lead:
             self.starts.failed(held, reason, rest)
             return
         if held and held.attempt and rest and held.attempt.is_at_first_line:
-            # It has not been: no attempt is used up by that.
+            # The job has not begun: no attempt is used up by a host that is full.
             self._endings.send_back(held, reason, rest=rest)
         elif held and held.attempt and held.attempt.lost_its_folder:
             held.attempt.stopping = Outcome(
@@ -191,7 +192,7 @@ class Running:
         self.starts.over(key)
 
     def lapsed(self, key: str) -> None:
-        """The lease was not renewed in time: its processes are dead, and it is ours no more."""
+        """The lease was not renewed in time: the keeper killed the job, which is lost to us."""
         self.abandon(key)
 
     # --- from line to line
@@ -201,11 +202,11 @@ class Running:
         attempt.begin(time.monotonic())
 
     def _next_line(self, held: Held, attempt: Attempt) -> bool:
-        """Go on to the next line or to the end; whether there is another line."""
+        """Spawn the next line, or end the job; return whether a line was spawned."""
         if not attempt.goes_on:
             self._end(held, attempt)
             return False
-        # One that cannot be run does not end as the one before it did.
+        # If the next line cannot be run, the job must not end as the line before did.
         attempt.exit_code = None
         if not self.spawn(held, attempt):
             return False
@@ -222,7 +223,7 @@ class Running:
         self._end(held, attempt)
 
     def _end(self, held: Held, attempt: Attempt) -> None:
-        """Its last process is gone: the place is free, though its output may still come."""
+        """Note that the last process is gone: the place is free, though output may still come."""
         attempt.end(time.monotonic())
         held.ended_at = self._stages.moment()
         self._left(held)

@@ -1,4 +1,4 @@
-"""What an attempt goes through before its first line and after its last; all of it may block."""
+"""The steps of an attempt before its first line and after its last; most of them may block."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Stages:
     # --- before the first line
 
     def assigned(self, lease: Lease) -> Job | None:
-        """The job that a hint is about, if it is still assigned under this lease."""
+        """Return the job of a hint, if it is still assigned under this lease."""
         job = self.reporter.insist(lambda: self._platform.store.jobs.find(lease.job_id))
         ours = job and job.status is JobStatus.ASSIGNED and lease.covers(job)
         return job if ours else None
 
     def until(self, job: Job) -> float:
-        """The monotonic instant past which nothing of a running job may live."""
+        """Return the monotonic instant past which no process of a running job may live."""
         assert job.lease_until is not None
         left = job.lease_until - self._platform.store.clock.now()
         return fence(time.monotonic(), left.total_seconds())
 
     def lay_out(self, job: Job, fetch: Fetch | None = None) -> Attempt:
-        """A running job with its workspace; with its input in it, where that is fetched."""
+        """Give a running job its workspace, with its input in it if there is a ``fetch``."""
         workspace = self.reporter.insist(lambda: self._workspace(job, fetch))
         env = clean_environment(self._inherited, workspace, job.env, job.job_id, job.attempts)
         return Attempt(
@@ -64,22 +64,21 @@ class Stages:
             lines=deque(job.lines),
         )
 
-    # --- instead of it
+    # --- instead of running
 
     def release(self, lease: Lease, reason: str, rest: str) -> None:
-        """Give back what was not spawned; with ``rest``, for which this host takes no other yet."""
+        """Give back a job that was not spawned; for ``rest``, if given, this host cools down."""
         if rest:
-            # Before the job is anybody's again: else it would come back here at once.
+            # Before the job is free again: else it would come back here at once.
             self.reporter.insist(lambda: self._cool_down(lease.worker_id, rest))
         self.reporter.release(lease, reason)
         self._platform.nudge("release")
 
     def failed(self, held: Held, error: Exception) -> Result:
-        """How an attempt ends that could not be prepared.
+        """Return the result of an attempt that could not be prepared.
 
-        An archive that is bad or not there is the job's own fault, and a server elsewhere that is
-        away is nobody's. Anything else is this host's: it cools down, and the job is tried
-        elsewhere.
+        A bad or missing archive is the job's own fault, and a server elsewhere that is away is
+        nobody's. Anything else is this host's fault: it cools down, and the job is tried elsewhere.
         """
         if isinstance(error, BadArchive | NotFound):
             outcome = Outcome(cause=Cause.EXIT, detail=f"input archive: {error}")
@@ -93,7 +92,7 @@ class Stages:
     # --- after the last line
 
     def store_output(self, attempt: Attempt, chunks: Sequence[Chunk]) -> None:
-        """Store a piece of the output, in its order."""
+        """Store the next piece of the output."""
         self.reporter.output(
             attempt.job,
             chunks,
@@ -102,13 +101,13 @@ class Stages:
         )
 
     def is_small(self, attempt: Attempt) -> bool:
-        """Whether all that it left can be told in the write that ends it."""
+        """Whether all that the attempt left fits in the write that ends it."""
         output = attempt.output
         unsaved = output.kept_bytes <= SMALL_BYTES and not output.given_out
         return unsaved and attempt.workspace.is_empty()
 
     def small_result(self, held: Held, attempt: Attempt) -> Result:
-        """The result of an attempt that left little."""
+        """Return the result of an attempt that left little."""
         return Result(
             held=held,
             outcome=attempt.outcome(),
@@ -118,7 +117,7 @@ class Stages:
         )
 
     def wind_up(self, held: Held, attempt: Attempt) -> Result:
-        """The result of any other, once the rest of its output and what it left are stored."""
+        """Store the rest of the output and the files of any other attempt; return its result."""
         if chunks := attempt.output.take():
             self.store_output(attempt, chunks)
         return Result(
@@ -129,11 +128,11 @@ class Stages:
         )
 
     def keeps(self, attempt: Attempt) -> bool:
-        """Whether it left its workspace as it was, and another job may have that; this is quick."""
+        """Keep an unchanged workspace for another job; return whether that was done. Is quick."""
         return not attempt.killed and self._workspaces.keep(attempt.workspace)
 
     def clear(self, attempt: Attempt) -> None:
-        """Nothing of the attempt stays on this host; it may have left very much."""
+        """Remove the workspace, unless it is kept; takes long if the attempt left very much."""
         if not self.keeps(attempt):
             attempt.workspace.remove()
 
@@ -142,7 +141,7 @@ class Stages:
         return self._platform.moment()
 
     def _workspace(self, job: Job, fetch: Fetch | None) -> Workspace:
-        """A workspace with the job's input in it; nothing is left of one that fails."""
+        """Make a workspace with the job's input in it; on failure nothing of it is left."""
         workspace = self._workspaces.create(job.job_id, job.attempts)
         try:
             if fetch:

@@ -1,8 +1,9 @@
-"""From a job's turn to its first line: in a place that is free, or as another's last line ends.
+"""Begins jobs whose turn has come: in a free place, or as soon as another job's last line ends.
 
-An agent has few places, and one that waited for the word of an end to come here,
-and for the next line to go to the keeper, would stand empty for as long as a short line runs. So
-the keeper is told beforehand what follows a line, where a job waits that needs no more than it.
+An agent has few places. If the end of a line had to be reported here before the next line is sent
+to the keeper, the place would stand empty for as long as a short line runs. So the keeper is told
+in advance which line follows (its follower), if a job waits that needs no more than the running one
+(its lead).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Starts:
-    """Has jobs begin; called by the loop's thread alone."""
+    """Begins jobs; called by the loop's thread alone."""
 
     def __init__(
         self,
@@ -46,11 +47,11 @@ class Starts:
         self._arrivals = arrivals
         self._endings = endings
         self._running = running
-        #: Those whose last line runs, or is the next to, and which nothing is to follow yet.
+        #: Jobs whose last line runs, or is the next to run, and that have no follower yet.
         self._leads: dict[str, Held] = {}
 
     def advance(self) -> None:
-        """Let begin what has a place now, and choose what follows what runs."""
+        """Begin the jobs that have a place now, and choose followers for those that run."""
         for held in self._turns.admitted(self._admission):
             if held.lead:
                 self._running.processes.start_now(held.key)
@@ -63,12 +64,12 @@ class Starts:
             self._choose(lead)
 
     def leads(self, held: Held) -> None:
-        """Its last line runs, or is the next to: another may follow."""
+        """Let another job follow this one, whose last line runs or is the next to run."""
         self._leads[held.key] = held
         self._choose(held)
 
     def leave(self, held: Held) -> bool:
-        """Its place is free: for what follows it, else for what fits. Whether it had one."""
+        """Free the job's place for its follower, or for what fits; return whether it had one."""
         if not self._admission.leave(held.key):
             return False
         self._leads.pop(held.key, None)
@@ -79,12 +80,12 @@ class Starts:
         return True
 
     def over(self, key: str) -> None:
-        """A last line is over, and with that what follows it has begun."""
+        """Note that a job's last line is over, so that its follower has begun."""
         if held := self._turns.follower(key):
             self._begun(held)
 
     def send_away(self, waiting: Iterable[Held], reason: str) -> None:
-        """Do not begin these, which wait no more."""
+        """Give back these jobs, which do not wait for a place any more."""
         for held in waiting:
             if held.lead:
                 self.withdraw(held, reason)
@@ -92,26 +93,27 @@ class Starts:
                 self._endings.send_back(held, reason)
 
     def withdraw(self, held: Held, reason: str) -> None:
-        """Do not begin what is to follow another's line, unless it has begun by now."""
+        """Have a follower not begin, unless it has begun by now."""
         held.unwanted = reason
         self._leads.pop(held.key, None)
         self._running.processes.withdraw(held.key)
 
     def failed(self, held: Held, reason: str, rest: str) -> None:
-        """What was to follow another's line has not begun and will not; ``rest`` is why nothing can
-        be spawned here now.
+        """Give back a follower that has not begun and will not.
+
+        ``rest``, unless empty, is why nothing can be spawned here now.
         """
         self._leads.pop(held.key, None)
         self._turns.step_aside(held)
         self._endings.send_back(held, held.unwanted or reason, rest=rest)
 
     def _start(self, held: Held) -> None:
-        """On a helper."""
+        """Move the job to RUNNING; runs on a helper."""
         if self._preparation.start(held):
             self._loop.post(partial(self._lay_out, held))
 
     def _lay_out(self, held: Held) -> None:
-        """It has its place and is RUNNING: it begins now, or when its input is there."""
+        """Begin a RUNNING job that has its place: now, or when its input is there."""
         if not self._running.is_wanted(held):
             return
         if held.job.has_input:
@@ -120,7 +122,7 @@ class Starts:
             self._running.begin(held, attempt)
 
     def _choose(self, lead: Held) -> None:
-        """Choose what follows it, and what comes behind that."""
+        """Choose a follower for the lead, and then a follower for that follower."""
         if lead.key not in self._leads:
             return
         follower = self._turns.follower(lead.key) or self._bound(lead)
@@ -131,13 +133,13 @@ class Starts:
             self.leads(follower)
 
     def _bound(self, lead: Held) -> Held | None:
-        """What follows it from now on, if the keeper could be told."""
+        """Bind a job to the lead and tell the keeper; return it, or None if there is none."""
         held = self._turns.bind(lead)
         if held is None:
             return None
         attempt = self._preparation.lay_out(held)
         if attempt is None or not self._running.spawn(held, attempt, after=lead.key):
-            # That is its end.
+            # Its failure is being reported: it waits no more.
             self._turns.step_aside(held)
             return None
         return held

@@ -1,4 +1,4 @@
-"""What time alone brings about for jobs that run: timeouts, signals, output to store, ends."""
+"""Does what falls due with time for the jobs held: timeouts, signals, output to store, ends."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from taskyard.jobs.retry import Cause
 from taskyard.jobs.transition import Outcome
 from taskyard.settings import Settings
 
-#: What is due by time alone is looked for at most so often.
+#: Least time between two looks at what is due.
 _TEND_SECONDS = 0.005
 
-#: And at least so often while something runs, however long output is collected.
+#: Most time between two looks while a job is held, however long output is gathered.
 _NAP_SECONDS = 0.05
 
 
 class Tending:
-    """Tends what is held, in each round of the loop."""
+    """Tends the jobs that are held, in each round of the loop."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Tending:
         send_away: Callable[[Sequence[Held]], None],
         settings: Settings,
     ) -> None:
-        """``held`` is all that the runner holds; ``send_away`` is given what waited too long."""
+        """``held`` are all jobs of the runner; ``send_away`` gives back the overdue."""
         self._running = running
         self._pump = pump
         self._endings = endings
@@ -50,7 +50,7 @@ class Tending:
         self._put_off = False
 
     def nap(self) -> float | None:
-        """Seconds until the next thing that time alone brings about."""
+        """Return the seconds until the next look is due; None while nothing is held."""
         if not self._held:
             return None
         now = time.monotonic()
@@ -77,7 +77,7 @@ class Tending:
             self._send_away(self._turns.overdue(now))
 
     def _tend_guarded(self, held: Held, attempt: Attempt, now: float) -> None:
-        """A defect costs the attempt that it shows in, not the others."""
+        """Tend one attempt; a defect that shows ends this attempt, not the others."""
         try:
             self._tend_one(held, attempt, now)
         except Exception as error:

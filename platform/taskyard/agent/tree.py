@@ -1,11 +1,11 @@
-"""Processes of jobs, found wherever they went: children, orphans, and those that called setsid.
+"""Finds processes of jobs wherever they went: children, orphans, and those that called setsid.
 
-Linux only, standard library only: the keeper is made of it. Orphans come to the nearest subreaper
-(prctl(2)). Whose they are is told by a tag that is inherited by fork, kept by exec and not shed
-by clearing the environment: the hard limit ``RLIMIT_RTTIME`` (setrlimit(2)), a bound for realtime
-scheduling that nobody else uses at such values, one lower for each line that is started. A process
-may still lower it further, as some sound servers do: then ``TASKYARD_JOB_ID`` in its environment
-tells.
+Linux only, and standard library only, because the keeper uses it. Orphans become children of the
+nearest subreaper (prctl(2)). A tag tells to which line they belong. It is inherited by fork, kept
+by exec and not lost with the environment: the hard limit ``RLIMIT_RTTIME`` (setrlimit(2)), a bound
+for realtime scheduling that nobody else uses at such values, lower by a step for each line that is
+started. A process may lower it further, as some sound servers do: then ``TASKYARD_JOB_ID`` in its
+environment tells.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Tells a job's processes whose they are.
+#: The variable that names the job to its processes.
 JOB_VARIABLE = "TASKYARD_JOB_ID"
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,10 +40,10 @@ def become_subreaper() -> None:
 
 
 class Tags:
-    """Tags of this process's own lines.
+    """Tags for the lines that this process starts.
 
-    An agent that itself runs in a job finds a limit set, and steps by one below it: what it tags
-    still belongs to that job for the keeper outside.
+    An agent that itself runs in a job finds a limit set, and goes down from it in steps of one: for
+    the outer keeper, the processes that it tags still belong to that job.
     """
 
     def __init__(self) -> None:
@@ -57,12 +57,12 @@ class Tags:
         return self._last
 
     def of(self, pid: int) -> int:
-        """The tag that a process came with."""
+        """Return the tag of a process, rounded up to a step: a nested agent's tag to its job's."""
         return -(-_limit(pid) // self._step) * self._step
 
 
 def job_of(pid: int) -> str:
-    """The job that a process was told it belongs to; none for one that cleared its environment."""
+    """Return the job that a process's environment names; empty if the process has cleared it."""
     try:
         seen = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -73,13 +73,14 @@ def job_of(pid: int) -> str:
 
 
 def ticks() -> int:
-    """Now, in the time that the kernel gives processes' begins in."""
+    """Return the time now, in the unit and clock of the kernel's start times of processes."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // (10**9 // _TICKS_PER_SECOND)
 
 
 def began(pid: int) -> int:
-    """When a process began (proc_pid_stat(5)), also of another user; one that cannot be seen
-    (``hidepid``), or is gone, is the youngest of all.
+    """Return when a process, also of another user, began (proc_pid_stat(5)), as ``ticks``.
+
+    One that cannot be seen (``hidepid``), or is gone, counts as the youngest of all.
     """
     try:
         # Its name, which may be anything, ends with the last bracket.
@@ -98,13 +99,13 @@ def children(pid: int) -> list[int]:
 
 
 class OwnChildren:
-    """The children of this process, of which one thread has started all; zombies too."""
+    """The children of this process, zombies too; one thread must have started all of them."""
 
     def __init__(self) -> None:
         self._listed = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
 
     def __call__(self) -> list[int]:
-        """Them now."""
+        """Return the children there are now."""
         parts: list[bytes] = []
         while part := os.pread(self._listed, 65536, sum(map(len, parts))):
             parts.append(part)
@@ -112,7 +113,7 @@ class OwnChildren:
 
 
 def with_descendants(pids: Iterable[int]) -> list[int]:
-    """These processes and all below them, parents first."""
+    """Return these processes and all their descendants, parents first."""
     found = list(pids)
     for pid in found:
         found += children(pid)
@@ -120,7 +121,7 @@ def with_descendants(pids: Iterable[int]) -> list[int]:
 
 
 def send(number: int, pids: Iterable[int]) -> None:
-    """Signal each; one that is gone, or that another user owns by now, is passed over."""
+    """Signal each process, except those that are gone or belong to another user by now."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
@@ -129,7 +130,7 @@ def send(number: int, pids: Iterable[int]) -> None:
 def kill_what_was_kept() -> int:
     """Kill and reap our own children that carry a tag, with all below them; returns how many.
 
-    For an agent whose keeper died: what it kept has come to us.
+    For an agent whose keeper died: the processes that it kept have become our children.
     """
     killed = 0
     ours = _limit(os.getpid())

@@ -1,4 +1,4 @@
-"""Jobs that are this agent's and wait for their place on it."""
+"""The queue of jobs that this agent holds and that wait for a place on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from taskyard.agent.held import Held
 from taskyard.jobs.model import Job
 from taskyard.workers.places import needs_no_more
 
-#: How long a job waits for a place that it was expected to find free: then it is better queued.
+#: How long a job waits for a place that it was expected to find free; then it goes back to the
+#: queue.
 TURN_SECONDS = 1.0
 
 
@@ -20,17 +21,17 @@ class Turns:
 
     def __init__(self) -> None:
         self._waiting: list[Held] = []
-        #: Those that are bound to what runs: they begin when that is over, if not before.
+        #: Jobs bound to a lead, by its key: each begins when its lead is over, if not before.
         self._followers: dict[str, Held] = {}
         self._lock = threading.Lock()
 
     def join(self, held: Iterable[Held]) -> None:
-        """Wait for a place from now on."""
+        """Have jobs wait for a place from now on."""
         with self._lock:
             self._waiting.extend(held)
 
     def admitted(self, admission: Admission) -> list[Held]:
-        """Those that have a place now; they wait no more."""
+        """Admit the jobs that have a place now; remove and return them."""
         admitted: list[Held] = []
         with self._lock:
             for held in list(self._waiting):
@@ -42,7 +43,7 @@ class Turns:
         return admitted
 
     def overdue(self, now: float) -> list[Held]:
-        """Those that have waited for too long, by the monotonic clock; they wait no more."""
+        """Remove and return the jobs that have waited for too long, by the monotonic clock."""
         with self._lock:
             late = [held for held in self._waiting if now - held.waits_since > TURN_SECONDS]
             for held in late:
@@ -50,13 +51,14 @@ class Turns:
         return late
 
     def remove(self, held: Held) -> None:
-        """It waits no more, if it did."""
+        """Remove a job, if it waits."""
         with self._lock, contextlib.suppress(ValueError):
             self._waiting.remove(held)
 
     def bind(self, lead: Held) -> Held | None:
-        """The first of those that could have the place of ``lead`` as it is over, now bound to it.
-        It waits on, in case that another is free before.
+        """Bind the first job that fits in the place of ``lead`` to that; return it, if any.
+
+        The job waits on, in case another place is free before.
         """
         with self._lock:
             for held in self._waiting:
@@ -68,16 +70,16 @@ class Turns:
         return None
 
     def follower(self, key: str) -> Held | None:
-        """What is bound to the job of this key."""
+        """Return the job that is bound to the lead of this key."""
         return self._followers.get(key)
 
     def unbind(self, held: Held) -> None:
-        """It is bound to none any more."""
+        """Release a job from its lead."""
         self._followers.pop(held.lead, None)
         held.lead = ""
 
     def step_aside(self, held: Held) -> None:
-        """It waits no more, and what is bound to it comes in its stead."""
+        """Remove a follower; the job that is bound to it takes its place."""
         lead = held.lead
         self.remove(held)
         self.unbind(held)
@@ -86,10 +88,10 @@ class Turns:
             self._followers[lead] = behind
 
     def count(self) -> int:
-        """How many wait."""
+        """Return how many jobs wait."""
         return len(self._waiting)
 
     def jobs(self) -> list[Job]:
-        """The jobs that wait."""
+        """Return the jobs that wait."""
         with self._lock:
             return [held.job for held in self._waiting]

@@ -23,11 +23,11 @@ from taskyard.errors import ConfigurationError
 
 
 def root_of(worker_id: str, platform_id: str, *, below: Path | None = None) -> Path:
-    """Where an agent keeps its workspaces: a folder of its own ``below`` the one that is
-    configured, else below the system's temporary folder, per user.
+    """Return the folder for an agent's workspaces: ``below`` the configured folder, or else below
+    the system's temporary folder, per user.
 
-    Two platforms on one host may both have an agent of that id; each clears its own leftovers.
-    Raises ConfigurationError.
+    Two platforms on one host may both have an agent of that id: each has a folder of its own, and
+    clears its own leftovers. Raises ConfigurationError.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", worker_id)
     digest = hashlib.sha256(platform_id.encode()).hexdigest()[:8]
@@ -41,12 +41,12 @@ def root_of(worker_id: str, platform_id: str, *, below: Path | None = None) -> P
     return shared / f"{safe}-{digest}"
 
 
-#: Every file and folder of a fresh workspace is from this moment (seconds since 1970), which no
-#: clock will show again: what a job wrote, added or took away within the same tick of the clock
-#: is told by its time. A job may set that back, but not the time of that change itself.
+#: Times of last access and last write (seconds since 1970) of all in a fresh workspace. No clock
+#: will show them again, so what a job wrote, added or removed shows by its time, even within one
+#: tick of the clock. A job may set that time back, but not the time of that change itself.
 _LAID_OUT_AT = (1, 1)
 
-#: The names of workspaces: job, attempt, and what makes each another.
+#: The names of workspaces: job, attempt, and a random part.
 _NAME = re.compile(r"job-.+\.\d+\.[0-9a-f]{8}")
 
 #: What a job is given to write to.
@@ -55,8 +55,8 @@ _FOLDERS = ("work", "home", "tmp")
 #: Unused workspaces that are kept for the next jobs.
 _SPARES = 8
 
-#: One that was kept for longer is looked at again before it is used: what clears temporary folders
-#: of what is old may have been there.
+#: A spare that was kept for longer is checked again before it is used: a program that clears old
+#: files from temporary folders may have been there.
 SURE_SECONDS = 60.0
 
 
@@ -69,7 +69,7 @@ class Workspace:
     """The folders of one attempt."""
 
     base: Path
-    #: What is in it when it is fresh, and how.
+    #: The paths in it when it is fresh, each with its mark.
     fresh: Mapping[str, _Mark] = field(default_factory=dict)
 
     @cached_property
@@ -100,11 +100,11 @@ class Workspace:
                     return False
         except OSError:
             return False
-        # What was written and hidden within one tick of the clock is found all the same.
+        # Finds what was written within one tick of the clock and hidden, too.
         return bool(self.fresh) and all(_is_empty(base + name) for name in _FOLDERS)
 
     def under(self, base: Path) -> Workspace:
-        """The same, renamed. Raises OSError."""
+        """Rename the workspace; return it under its new name. Raises OSError."""
         self.base.rename(base)
         return Workspace(base=base, fresh={**self.fresh, ".": _mark(base)})
 
@@ -117,14 +117,14 @@ class Workspace:
 class WorkspaceRoot:
     """The folder that holds the workspaces of one agent.
 
-    Most short jobs use little of a workspace. One that is given back as it was laid out is handed
-    to the next job under a new name: laying out and removing cost more than many a job.
+    Most short jobs use little of a workspace. One that comes back unchanged is handed to the next
+    job under a new name: laying out and removing a workspace cost more than many a job.
     """
 
     def __init__(self, root: Path) -> None:
-        """Raises ConfigurationError where there can be none."""
+        """Raises ConfigurationError if the folder cannot be made or is another user's."""
         self._root = root
-        #: Each with the monotonic instant since when it is kept.
+        #: Unused workspaces, each with the monotonic instant since when it is kept.
         self._spares: deque[tuple[Workspace, float]] = deque()
         self._closed = False
         try:
@@ -136,9 +136,9 @@ class WorkspaceRoot:
             ) from None
 
     def create(self, job_id: str, attempt: int) -> Workspace:
-        """A fresh workspace for one attempt."""
+        """Return a fresh workspace for one attempt."""
         base = self._root / f"{job_id}.{attempt}.{secrets.token_hex(4)}"
-        # Several threads take of them.
+        # Several threads take spares, so the last may be gone at any moment.
         with contextlib.suppress(IndexError):
             while True:
                 spare, kept_at = self._spares.popleft()
@@ -147,17 +147,17 @@ class WorkspaceRoot:
                     if is_whole:
                         return spare.under(base)
                 spare.remove()
-        # It may have been cleared away too, while no job was in it.
+        # The root may have been cleared away too, while no job was in it.
         _make(self._root)
         try:
             return _laid_out(base)
         except OSError:
-            # A full disk: half of one would stay until the agent starts anew.
+            # On a full disk, half a workspace would stay until the agent is started anew.
             removal.remove(base)
             raise
 
     def keep(self, workspace: Workspace) -> bool:
-        """Its job is over: keep it for another if it is as it was, else it is to be removed."""
+        """Keep the workspace for another job if it is unchanged; return whether it is kept."""
         kept = not self._closed and len(self._spares) < _SPARES and workspace.is_fresh()
         if kept:
             self._spares.append((workspace, time.monotonic()))
@@ -168,7 +168,7 @@ class WorkspaceRoot:
         return cast(BinaryIO, tempfile.TemporaryFile(dir=self._root))
 
     def close(self) -> None:
-        """Keep none any more: there are no next jobs."""
+        """Remove the unused workspaces, and keep none any more: no further jobs come."""
         self._closed = True
         with contextlib.suppress(IndexError):
             while True:
@@ -216,7 +216,7 @@ def _is_empty(folder: str) -> bool:
 
 
 def _require_ours(root: Path) -> None:
-    """A folder in a shared place that somebody else made first is a trap."""
+    """Raise ConfigurationError for a folder of another user, who may have made it as a trap."""
     for folder in (root.parent, root):
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
