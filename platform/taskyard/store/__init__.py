@@ -1,5 +1,6 @@
-"""What the platform keeps in MongoDB, a collection a module; beside it, the broker and the embedded
-server alone know pymongo. Jobs are written by ``jobs`` (``statements`` has how), their
-leases renewed by ``leases``, and they are read by ``live`` for the scheduler and by ``queries`` for
-people.
+"""The platform's data in MongoDB, about one module for each collection.
+
+Only this package, the broker and the embedded server use pymongo. The jobs collection has several
+modules: ``jobs`` writes it (with ``statements``), ``leases`` renews leases, ``live`` reads it for
+the scheduler and ``queries`` for people.
 """

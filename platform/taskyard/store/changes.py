@@ -1,4 +1,4 @@
-"""A change stream, followed answer by answer: a cursor of PyMongo does not show where one ends."""
+"""Read a change stream answer by answer: a cursor of PyMongo does not show where an answer ends."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from taskyard import events
 
 Document = dict[str, Any]
 
-#: How long the server waits for news before it answers that there are none.
+#: How long the server waits for changes before it sends an empty answer.
 AWAIT_MS = 3000
 
-#: Pause before a stream that broke is opened anew.
+#: Pause before a broken stream is opened anew.
 REOPEN_SECONDS = 0.5
 
 
 def answers(
     database: Database[Document], source: str | int, stages: list[Document]
 ) -> Generator[list[Document], None, None]:
-    """The changes of each answer, none in the first: the stream is open, and what came before has
-    told nobody. ``source`` is a collection, or 1 for the database. Ends when the server ends it.
+    """Yield the changes of each answer; ``source`` is a collection, or 1 for the database.
 
-    Whoever stops early closes the iterator, which closes the stream. Raises PyMongoError.
+    The first list is empty and says that the stream is open: earlier changes are not in it. The
+    iterator ends when the server ends the stream. A caller that stops early must close the
+    iterator, which closes the stream. Raises PyMongoError.
     """
     with database.client.start_session() as session:
         command = partial(database.command, session=session)
@@ -48,8 +49,8 @@ def answers(
 
 
 def tell_broken(stream: str, error: Exception) -> None:
-    """Tell why the stream of this name broke: MongoDB broke it off, or a change in it could not be
-    read. That is a defect, and of one change: behind it others are told again.
+    """Log why this stream broke: MongoDB ended it, or a change in it could not be read. The second
+    is a defect of one change: the stream, once opened anew, goes on with later changes.
     """
     if isinstance(error, PyMongoError):
         events.warn(f"{stream}.interrupted", error=type(error).__name__)

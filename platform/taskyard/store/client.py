@@ -1,4 +1,4 @@
-"""The Store: one value that holds every collection's verbs, and how it is connected."""
+"""The Store, one value that holds the verbs of every collection, and how to connect it."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ from taskyard.store.workers import WorkerStore
 
 Document = dict[str, Any]
 
-#: The server's codes for an index that is there by another name, or with other options.
+#: The server's codes for an index that exists under another name or with other options.
 _OTHER_INDEX = frozenset({85, 86})
 
-#: How long a health check looks for one: whoever asks has a time-out of its own.
+#: How long a health check waits for a primary: its caller has a timeout of its own.
 PRIMARY_LOOK_SECONDS = 2.0
 
-#: Whoever writes and waits for longer is told that MongoDB is away.
+#: How far the majority may be behind: a write that waits longer for it fails as unavailable.
 _CONFIRMED_WITHIN = timedelta(milliseconds=OPERATION_TIMEOUT_MS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """All of MongoDB that Taskyard uses."""
+    """All collections that Taskyard uses, with the client and the clock behind them."""
 
     client: MongoClient[Document]
     database: Database[Document]
@@ -84,7 +84,7 @@ class Store:
     offers: OfferStream
 
     def reach(self, *, silence_seconds: float) -> Reach:
-        """How far this process reaches into the set now (``store.reach``)."""
+        """How much of the replica set this process can reach now (``store.reach``)."""
         topology = self.client.topology_description
         return reach_of(
             topology.server_descriptions().values(),
@@ -100,8 +100,8 @@ class Store:
         return f"{sorted(seeds)}/{self.database.name}"
 
     def obstacle(self) -> str:
-        """What keeps the set from taking writes, in words; nothing while it takes them. A member
-        that only reads is not enough, nor a primary whose writes no majority has.
+        """Why the replica set takes no writes, in words; empty while it takes them. A secondary is
+        not enough, nor is a primary whose writes no majority confirms.
         """
         try:
             with pymongo.timeout(PRIMARY_LOOK_SECONDS):
@@ -110,19 +110,19 @@ class Store:
             hello = {}
         if not hello.get("isWritablePrimary"):
             return "no primary answers"
-        last = hello.get("lastWrite", {})  # of a sharded cluster each shard has its own
+        last = hello.get("lastWrite", {})  # absent in a sharded cluster: each shard has its own
         behind = last and last["lastWriteDate"] - last["majorityWriteDate"] > _CONFIRMED_WITHIN
         if behind and not self._is_confirmed():
             return "a majority of the members does not confirm writes"
         return ""
 
     def _is_confirmed(self) -> bool:
-        """Whether a majority has what was written so far, or soon has it: for a moment the first
-        write after a pause is as far ahead as the pause was long.
+        """Whether a majority confirms all earlier writes in time. The dates of ``hello`` do not
+        tell: just after a pause, the first write is ahead by the length of the pause.
         """
         try:
             with pymongo.timeout(PRIMARY_LOOK_SECONDS):
-                # Changes nothing, and waits for the majority as any write does.
+                # Matches no document, and yet waits for the majority as every write does.
                 self.database["locks"].update_one({"_id": ""}, {"$set": {"holder": ""}})
         except PyMongoError:
             return False
@@ -138,8 +138,8 @@ class Store:
 def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
     """Connect to ``settings.mongodb_uri``, or to the embedded server of a running ``up``.
 
-    Raises ConfigurationError when there is neither, or it cannot be used by this user or at all;
-    StoreUnavailable when it does not answer.
+    Raises ConfigurationError when there is neither or the server cannot be used, by this user or
+    at all; StoreUnavailable when it does not answer or its replica set is not initiated.
     """
     uri = resolve_uri(settings)
     listener = ClockListener()
@@ -159,8 +159,8 @@ def connect(settings: Settings, *, app_name: str = "taskyard") -> Store:
 
 
 def _require_set(hello: Document) -> None:
-    """Raises ConfigurationError for a server that can never do, StoreUnavailable for one that
-    may soon.
+    """Raises ConfigurationError for a server that is no replica set, StoreUnavailable for one
+    whose replica set is not initiated yet.
     """
     if hello.get("isreplicaset"):
         raise StoreUnavailable("MongoDB's replica set is not initiated yet: run rs.initiate().")
@@ -172,7 +172,7 @@ def _require_set(hello: Document) -> None:
 
 
 def _refusal(error: PyMongoError) -> TaskyardError | PyMongoError:
-    """What a person is told whose MongoDB does not do what was asked first."""
+    """The error to raise, in words for a person, when the first commands to MongoDB failed."""
     if is_not_allowed(error):
         return ConfigurationError(
             "MongoDB does not let the user of MONGODB_URI in, or not write to TASKYARD_DATABASE: "

@@ -1,4 +1,4 @@
-"""How the platform's clients of MongoDB are opened, and the server's time that they learn."""
+"""Open the platform's MongoDB clients, and read the server's clock through them."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from taskyard.store.failures import first_sentence
 
 Document = dict[str, Any]
 
-#: How long one operation may take, with the search for a primary, the wait for a majority and
-#: the driver's retries. Longer than a planned step-down (1 to 3 s), short enough that a request
-#: is answered and that an agent learns in time that it must renew elsewhere. Without it a
-#: half-open connection would block its thread for ever, and so would a lost majority.
+#: How long one operation may take, including the search for a primary, the wait for a majority
+#: and the driver's retries. Longer than a planned step-down (1 to 3 s), short enough that a
+#: request is answered and that an agent learns in time that it must renew elsewhere. Without it
+#: a half-open connection or a lost majority would block its thread for ever.
 OPERATION_TIMEOUT_MS = 5000
 
-#: How often the driver's monitors look at each member, and how long they wait for it. Silence is
-#: noticed after the sum of the two, well before an agent's lease of 15 s ends. A new primary is
-#: found twice a second by whoever waits for one, so members need not tell of it by themselves,
-#: which costs an idle platform a command more in each such interval.
+#: How often the driver's monitors check each member, and how long they wait for its answer. A
+#: silent member is noticed after the sum of the two, well before an agent's lease of 15 s ends.
+#: An operation that waits for a new primary checks twice a second, so members need not announce
+#: one (by streaming), which would cost an idle platform one more command in each interval.
 MONITOR_MS = 2000
 WATCH_MONITOR_MS = 10_000
 CONNECT_TIMEOUT_MS = 3000
 
-#: How long the server's clock is waited for: an older measurement is better than a late one.
+#: How long to wait for the server's clock: an older measurement is better than a late one.
 CLOCK_TIMEOUT_SECONDS = 1.0
 
 
 def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Document]:
-    """A client whose writes are durable on a majority before they are answered, and whose
-    every operation ends in time.
+    """A client whose writes return only when they are durable on a majority, and whose operations
+    all have a timeout. Raises ConfigurationError for a URI that cannot be used.
     """
     try:
         return MongoClient(
             uri,
             appname=app_name,
             w="majority",
-            # What was just written must be seen, whatever the URI says.
+            # A read must see what was just written, whatever the URI says.
             readPreference="primary",
             serverSelectionTimeoutMS=OPERATION_TIMEOUT_MS,
             connectTimeoutMS=CONNECT_TIMEOUT_MS,
@@ -59,8 +59,8 @@ def open_client(uri: str, *, app_name: str, **options: Any) -> MongoClient[Docum
 
 
 def open_watching_client(uri: str) -> MongoClient[Document]:
-    """A client for change streams: the server may take its time for an answer, which a timeout
-    of the whole call would replace.
+    """A client for change streams. It has no timeout for a whole call, which would replace the
+    time that a call lets the server wait for changes.
     """
     return open_client(
         uri,
@@ -68,7 +68,7 @@ def open_watching_client(uri: str) -> MongoClient[Document]:
         timeoutMS=None,
         socketTimeoutMS=OPERATION_TIMEOUT_MS,
         maxPoolSize=4,
-        # Its calls notice by themselves what becomes of their member, so it is looked at rarely.
+        # Its calls notice themselves when their member fails, so monitors may check rarely.
         heartbeatFrequencyMS=WATCH_MONITOR_MS,
     )
 
@@ -84,7 +84,9 @@ def _aware(instant: datetime) -> datetime:
 
 
 class ClockListener(monitoring.TopologyListener, monitoring.ServerHeartbeatListener):
-    """Tells the clock of a change of primary, and what time the monitors hear of the primary."""
+    """Passes the primary's time from the driver's monitors to the clock, and resets the clock when
+    the primary may have changed.
+    """
 
     clock: Clock | None = None
 
@@ -98,7 +100,7 @@ class ClockListener(monitoring.TopologyListener, monitoring.ServerHeartbeatListe
         """Nothing to do."""
 
     def description_changed(self, event: monitoring.TopologyDescriptionChangedEvent) -> None:
-        """Forget the measurement: the new primary may be another host."""
+        """Make the clock forget its measurement: another host may be the primary now."""
         members = event.new_description.server_descriptions()
         self._writable = frozenset(at for at, member in members.items() if member.is_writable)
         if self.clock is not None:
@@ -111,7 +113,7 @@ class ClockListener(monitoring.TopologyListener, monitoring.ServerHeartbeatListe
         """Nothing to do."""
 
     def succeeded(self, event: monitoring.ServerHeartbeatSucceededEvent) -> None:
-        """Of the member that takes writes alone: time is its."""
+        """Pass on the time of the member that takes writes; only its clock counts."""
         local = event.reply.document.get("localTime")
         if self.clock is None or local is None or event.connection_id not in self._writable:
             return

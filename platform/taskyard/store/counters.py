@@ -1,5 +1,5 @@
-"""Counters that all processes share, in one document. They are for people to look at: an add
-that is lost costs a number, never a job. Nobody waits for one to be written.
+"""Counters that all processes share, stored in one document. They are for people to look at: a
+lost addition costs a number, never a job. Callers do not wait for the write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskyard import events
 
 _ALL = {"_id": "all"}
 
-#: What is added within this time is one write.
+#: Additions within this time become one write.
 GATHER_SECONDS = 0.1
 
 #: How long a write may take.
@@ -35,7 +35,7 @@ class CounterStore:
         self._writing = threading.Lock()
 
     def add(self, counts: Mapping[str, float]) -> None:
-        """Add to counters (``name`` or ``name.label``), soon."""
+        """Add to counters (``name`` or ``name.label``); the write follows soon."""
         with self._lock:
             first = not self._added
             for name, count in counts.items():
@@ -44,15 +44,15 @@ class CounterStore:
             try:
                 threading.Thread(target=self._flush_soon, name="counters", daemon=True).start()
             except RuntimeError:
-                # No thread is left on the host: what was done is done all the same.
+                # The host has no thread left: what is counted has happened and must not fail.
                 self.flush()
 
     def flush(self) -> None:
         """Write what was added.
 
-        Never raises for the database's sake: what was done is done, counted or not.
+        Errors of MongoDB are only logged: what was counted has happened all the same.
         """
-        # Whoever flushes before it reads waits for one that is under way.
+        # A flush before a read waits for a write that is under way.
         with self._writing:
             with self._lock:
                 counts, self._added = self._added, {}
@@ -65,7 +65,7 @@ class CounterStore:
                 events.warn("counters.add_failed", error=type(error).__name__)
 
     def read(self) -> Mapping[str, Any]:
-        """All counters by name; one with labels is a mapping of its own."""
+        """All counters by name; a counter with labels is a mapping of label to count."""
         self.flush()
         return self._counters.find_one(_ALL, {"_id": 0}) or {}
 

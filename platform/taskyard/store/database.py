@@ -1,4 +1,4 @@
-"""How MongoDB itself stands: the set, its version, and what the collections take."""
+"""The state of MongoDB itself: its replica set, its version and the sizes of our collections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionState:
-    """One collection; the count is MongoDB's own estimate."""
+    """The size of one collection; ``documents`` is MongoDB's own estimate."""
 
     name: str
     documents: int
@@ -24,7 +24,7 @@ class CollectionState:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseState:
-    """The set as it answers now, and the database in it."""
+    """The replica set as it describes itself now, and our database in it."""
 
     version: str
     set_name: str | None
@@ -38,7 +38,7 @@ class DatabaseState:
 
 
 def state(client: MongoClient[Document], database: Database[Document]) -> DatabaseState:
-    """Ask the server; nothing is counted document by document."""
+    """Ask the server for its state; no collection is read document by document."""
     hello = client.admin.command("hello")
     sizes = database.command("dbStats")
     collections = [

@@ -1,4 +1,4 @@
-"""What the driver's errors mean: MongoDB is away and the outcome unknown, or it is a defect."""
+"""What the driver's errors mean: MongoDB is unavailable and the outcome unknown, or a defect."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pymongo.errors import (
 
 from taskyard.errors import StoreUnavailable
 
-#: What is raised while there is no primary, no network or no majority: for web a 503, for agents
-#: a reason to try again. A write that raised one of these may have been made or not.
+#: Raised while there is no primary, no network or no majority: web answers 503, agents try again.
+#: A write that raised one of these may or may not have been made.
 UNAVAILABLE = (
     ConnectionFailure,
     WriteConcernError,
@@ -32,19 +32,19 @@ INDEX_NOT_FOUND = 27
 NAMESPACE_EXISTS = 48
 
 #: The server's codes for "not now": a member that steps down, shuts down or cannot reach
-#: another, a conflict or a time limit. (The driver has classes for some of them only.)
+#: another, a conflict or a time limit. (The driver has classes for only some of them.)
 _NOT_NOW = frozenset(
     {6, 7, 43, 50, 64, 89, 91, 100, 112, 133, 134, 189, 262, 9001}
     | {10107, 11600, 11602, 13435, 13436}
 )
 
 
-#: Those for a user that may not: Unauthorized, AuthenticationFailed, and Atlas's own.
+#: The codes for a missing permission: Unauthorized, AuthenticationFailed, and Atlas's own.
 _NOT_ALLOWED = frozenset({13, 18, 8000})
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the same may succeed later: MongoDB is away, and what was asked for is sound."""
+    """Whether the same request may succeed later: it is sound, and MongoDB is unavailable."""
     if isinstance(error, BulkWriteError):
         return not _defects(error)
     if isinstance(error, OperationFailure) and error.code in _NOT_NOW:
@@ -53,13 +53,13 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_not_allowed(error: BaseException) -> bool:
-    """Whether MongoDB does not let its user in, or not do what was asked."""
+    """Whether MongoDB refuses its user, or does not allow this user the request."""
     return isinstance(error, OperationFailure) and error.code in _NOT_ALLOWED
 
 
 @contextmanager
 def done_by_another(code: int) -> Iterator[None]:
-    """Take for done what the server refuses with this code: another process was faster."""
+    """Ignore a refusal with this code: another process has already done the same."""
     try:
         yield
     except OperationFailure as error:
@@ -68,9 +68,9 @@ def done_by_another(code: int) -> Iterator[None]:
 
 
 def accept_duplicates(error: BulkWriteError) -> None:
-    """Return if all that failed in a batch is that some ids were there already.
+    """Return if the only failures of a batch are ids that existed already.
 
-    Raises StoreUnavailable when it is not known whether a majority has the batch, and the error
+    Raises StoreUnavailable when it is not known whether a majority has the batch, and ``error``
     itself when it is a defect.
     """
     if _defects(error):
@@ -81,7 +81,7 @@ def accept_duplicates(error: BulkWriteError) -> None:
 
 
 def unconfirmed() -> StoreUnavailable:
-    """It is not known whether a majority has what was written."""
+    """The error for a write that a majority may or may not have."""
     return StoreUnavailable("MongoDB has not confirmed the writes; try again.")
 
 
@@ -91,6 +91,6 @@ def first_sentence(error: PyMongoError | ValueError | OSError) -> str:
 
 
 def _defects(error: BulkWriteError) -> bool:
-    """Whether something failed that will fail again."""
+    """Whether some write of the batch would fail again if it were repeated."""
     expected = _NOT_NOW | {DUPLICATE_KEY}
     return any(failed["code"] not in expected for failed in error.details["writeErrors"])

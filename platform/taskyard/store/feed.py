@@ -1,8 +1,8 @@
-"""Wake-ups: change streams tell who waits for a job that something changed.
+"""Wake-ups: change streams wake the threads that wait for a job when it has changed.
 
-They are hints and never the data: whoever wakes reads the collections, and whoever does not is
-woken by its own time-out. A stream is open only while somebody waits, and for a while after that:
-each change costs it something.
+A wake-up is a hint and carries no data: a woken thread reads the collections, and a thread whose
+wake-up is lost goes on at its own timeout. A stream is open only while a thread waits, and
+``IDLE_SECONDS`` longer, because every change costs it something.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from taskyard.store.changes import REOPEN_SECONDS, answers, tell_broken
 T = TypeVar("T")
 Document = dict[str, Any]
 
-#: Waits for a change of any job; output alone is none.
+#: The id that stands for any job: its waiters wake when a job changes, but not for output alone.
 ANY_JOB = ""
 
-#: What one of many who wait for the same has read serves the others for so long, unless they
+#: How long the result of one waiter's read serves the other waiters for the same job, unless they
 #: were woken since.
 SHARED_SECONDS = 0.5
 
-#: A stream that nobody has waited for so long is closed.
+#: A stream without waiters for this long is closed.
 IDLE_SECONDS = 10.0
 
-#: News that come closer together than this are taken in groups: an answer costs the server as
-#: much as several changes do. What comes first is always told at once.
+#: Changes that come closer together than this are taken in groups: an answer costs the server as
+#: much as several changes do. The first change after a pause is always passed on at once.
 _GATHER_SECONDS = 0.01
 
 _STATUS = "updateDescription.updatedFields.status"
 
-#: What a follower or a list shows; neither renewals nor the notes of output that was stored.
+#: Changes that a follower or a list shows; neither renewals nor the notes of stored output.
 _CHANGES: list[Document] = [
     {
         "$match": {
@@ -57,7 +57,7 @@ _CHANGES: list[Document] = [
     {"$project": {"documentKey": 1}},
 ]
 
-#: The ends of jobs, and nothing on the way there.
+#: The changes that end jobs, and no others.
 _ENDS: list[Document] = [
     {"$match": {_STATUS: {"$in": [str(status) for status in TERMINAL]}}},
     {"$project": {"documentKey": 1}},
@@ -65,21 +65,21 @@ _ENDS: list[Document] = [
 
 
 class Waiter(threading.Event):
-    """Set whenever what it waits for has changed."""
+    """An event that is set whenever the job that it waits for has changed."""
 
     def __init__(self, company: _Company) -> None:
         super().__init__()
         self._company = company
 
     def together(self, key: Hashable, read: Callable[[], T]) -> T:
-        """What ``read`` reads now. Of all who wait for the same and ask for the same at about the
-        same time, one reads.
+        """What ``read`` returns now. Waiters for the same job that ask with the same ``key`` at
+        about the same time share one read.
         """
         return self._company.read(key, read)
 
 
 class Feed:
-    """Wakes waiters of jobs."""
+    """Wakes the threads that wait for jobs."""
 
     def __init__(
         self, open_client: Callable[[], MongoClient[Document]], database: Database[Document]
@@ -91,7 +91,7 @@ class Feed:
         self._ends = _Stream(self._connect, database.name, "jobs", _ENDS)
 
     def waiting_for(self, job_id: str) -> AbstractContextManager[Waiter]:
-        """A waiter that is set whenever the job's state or output changed; or ``ANY_JOB``."""
+        """A waiter that is set whenever the state or output of the job (or ``ANY_JOB``) changes."""
         return self._changes.waiting_for(job_id)
 
     def waiting_for_end(self, job_id: str) -> AbstractContextManager[Waiter]:
@@ -117,7 +117,7 @@ class Feed:
 
 
 class _Company:
-    """Those who wait for the same thing."""
+    """The waiters for the same job, and what one of them read for all."""
 
     def __init__(self) -> None:
         self.waiters: set[Waiter] = set()
@@ -128,7 +128,7 @@ class _Company:
         self._read_at = 0.0
 
     def wake(self) -> None:
-        """Tell them; what was read before is not shared any more."""
+        """Set all waiters; an earlier read is no longer shared."""
         self._woken_at = time.monotonic()
         for waiter in self.waiters:
             waiter.set()
@@ -147,7 +147,7 @@ class _Company:
 
 
 class _Stream:
-    """One change stream, on a thread of its own; open while somebody waits."""
+    """One change stream on a thread of its own, open while there are waiters."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class _Stream:
 
     @contextmanager
     def waiting_for(self, job_id: str) -> Iterator[Waiter]:
-        """A waiter, for as long as it waits."""
+        """A waiter for the job, for as long as the context lasts."""
         with self._lock:
             company = self._companies.setdefault(job_id, _Company())
             waiter = Waiter(company)
@@ -186,7 +186,7 @@ class _Stream:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open, or about to be."""
+        """Whether the stream is open, or about to be."""
         return self._thread is not None
 
     def _listen(self) -> None:
@@ -200,7 +200,7 @@ class _Stream:
                 time.sleep(REOPEN_SECONDS)
 
     def _is_left(self) -> bool:
-        """Whether nobody waits, for a while now; then the next who waits opens it again."""
+        """Whether there were no waiters for ``IDLE_SECONDS``; the next waiter opens it again."""
         with self._lock:
             left = not self._companies and time.monotonic() > self._waited_at + IDLE_SECONDS
             if left:
@@ -212,7 +212,7 @@ class _Stream:
         told_at = 0.0
         with contextlib.closing(answers(database, self._source, self._pipeline)) as followed:
             next(followed)
-            # What changed before the stream was open has woken nobody: all look once.
+            # Changes from before the stream was open woke nobody: every waiter has to look once.
             self._wake_all()
             while not self._is_left():
                 changes = next(followed, None)
@@ -225,10 +225,10 @@ class _Stream:
                     told_at = time.monotonic()
 
     def _wake(self, keys: Iterable[Any]) -> None:
-        """Wake those who wait for the jobs of these documents, and once those who wait for any."""
+        """Wake the waiters for the jobs of these documents, and once the waiters for any job."""
         changed: set[str] = set()
         for key in keys:
-            # Output is known by more than its job.
+            # The key of an output chunk has more than the job's id.
             changed |= {key["j"]} if isinstance(key, dict) else {key, ANY_JOB}
         with self._lock:
             for job_id in changed:

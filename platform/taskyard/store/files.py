@@ -25,17 +25,18 @@ T = TypeVar("T")
 
 _PIECE_BYTES = 255 * 1024
 
-#: What one statement removes at most, in bytes and in number: it has to end in time.
+#: The most that one statement removes, in bytes and in number: it has to end within its timeout.
 REMOVED_BYTES = 64 * 1024 * 1024
 REMOVED_AT_ONCE = 200
 
-#: The driver sends up to 48 MB at once, to a majority: more than a usual operation's time.
+#: Time for one write of a file. The driver sends up to 48 MB at once, to a majority, which can
+#: take longer than other operations may.
 _SEND_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """A file as it is recorded."""
+    """The record of a file."""
 
     file_id: str
     filename: str
@@ -52,7 +53,7 @@ class FileStore:
         self._bucket = GridFSBucket(database, bucket_name="files")
         self._files = database["files.files"]
         self._pieces = database["files.chunks"]
-        #: Files that are being sent: what is left of one that was never finished is found by it.
+        #: Uploads that have begun: by these records the remains of an unfinished upload are found.
         self._begun = database["files.begun"].with_options(write_concern=WriteConcern(w=1))
         self._clock = clock
 
@@ -66,9 +67,10 @@ class FileStore:
         content_type: str = "application/zip",
         is_archive: bool = True,
     ) -> StoredFile:
-        """Store a file piece by piece; nothing is left of one that fails.
+        """Store a file piece by piece; an upload that fails leaves nothing behind.
 
-        Raises TooLarge over ``cap_bytes``. ``keep`` is how long it stays with no job using it.
+        ``keep`` is how long the file stays while no job uses it. Raises TooLarge over
+        ``cap_bytes``.
         """
         now = self._clock.now()
         file_id = ids.new("file", now)
@@ -111,7 +113,7 @@ class FileStore:
         return stored
 
     def open(self, file_id: str) -> GridOut:
-        """The file to read and seek in. Raises NotFound."""
+        """The file, open for reading and seeking. Raises NotFound."""
         try:
             return self._bucket.open_download_stream(file_id)
         except NoFile:
@@ -126,7 +128,9 @@ class FileStore:
                 yield piece
 
     def delete(self, file_ids: Sequence[str]) -> None:
-        """Remove files, few at once where they are large; pieces first, so that none is left."""
+        """Remove files, few at once where they are large; pieces go first, so that no piece is left
+        without its file.
+        """
         known = self._files.find({"_id": {"$in": list(file_ids)}}, {"length": 1})
         sizes = dict.fromkeys(file_ids, 0) | {found["_id"]: found["length"] for found in known}
         for some in bounded(sizes.items(), key=lambda sized: sized[1]):
@@ -135,12 +139,14 @@ class FileStore:
             self._files.delete_many({"_id": {"$in": ids}})
 
     def expired(self, now: datetime, *, limit: int) -> list[str]:
-        """Files whose time is over, whether a job uses them or not."""
+        """Ids of files whose time is over, whether or not a job uses them."""
         over = self._files.find({"metadata.expireAt": {"$lt": now}}, {"_id": 1})
         return [found["_id"] for found in over.limit(limit)]
 
     def collect_unfinished(self, *, begun_before: datetime, limit: int) -> int:
-        """Remove what is left of files that were begun then and never finished."""
+        """Remove what is left of uploads that began before then and never finished. Returns how
+        many uploads were looked at.
+        """
         found = self._begun.find({"at": {"$lt": begun_before}}, {"_id": 1}).limit(limit)
         old = [begun["_id"] for begun in found]
         for file_id in old:
@@ -150,24 +156,24 @@ class FileStore:
         return len(old)
 
     def keep_until(self, file_ids: Collection[str], until: datetime) -> None:
-        """Keep files that are in use for longer; their time only moves forward."""
+        """Keep files that are in use until then; the end of their time only moves forward."""
         used = {"_id": {"$in": list(file_ids)}}
         self._files.update_many(used, {"$max": {"metadata.expireAt": until}})
 
     def _undo(self, upload: GridIn, file_id: str) -> None:
-        """Remove what was sent of a file; with the database away retention does it later."""
+        """Remove what was sent of a file; if MongoDB is unavailable, retention does it later."""
         with suppress(PyMongoError):
             upload.abort()
             self._settle(file_id)
 
     def _settle(self, file_id: str) -> None:
-        """Nothing more is to be done for the file; if that cannot be noted, retention will."""
+        """Note that the upload is over; if that cannot be written, retention does it later."""
         with suppress(PyMongoError):
             self._begun.delete_one({"_id": file_id})
 
 
 def bounded(things: Iterable[T], *, key: Callable[[T], int]) -> Iterator[list[T]]:
-    """The things in groups that one statement may remove; ``key`` is a thing's size in bytes."""
+    """Groups of things that one statement may remove; ``key`` gives a thing's size in bytes."""
     group: list[T] = []
     size = 0
     for thing in things:

@@ -24,10 +24,10 @@ class IdempotencyStore:
         self._clock = clock
 
     def ids_for(self, caller: str, key: str, body: bytes, fresh: Sequence[str]) -> Sequence[str]:
-        """The ids of this request: ``fresh`` the first time, the same ones ever after.
+        """The job ids for this request: ``fresh`` the first time, the same ids for 24 hours after.
 
-        The jobs are written after this record, under these ids, so a crash in between is
-        mended by the caller's next try. Raises InvalidRequest for another body.
+        The jobs are written after this record and under these ids, so the caller's next try
+        repairs a crash in between. Raises InvalidRequest for another body.
         """
         identity = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
         digest = hashlib.sha256(body).hexdigest()
@@ -41,7 +41,7 @@ class IdempotencyStore:
             self._records.insert_one(record)
         except DuplicateKeyError:
             earlier = self._records.find_one({"_id": identity})
-            if earlier is None:  # its 24 hours ended just now
+            if earlier is None:  # the record's 24 hours ended just now
                 return self.ids_for(caller, key, body, fresh)
             if earlier["bodyHash"] != digest:
                 raise InvalidRequest(
