@@ -1,4 +1,4 @@
-"""The indexes, made once: every query of a collection that grows with jobs has one."""
+"""The indexes: every query of a collection that grows with the jobs has one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ INDEXES: dict[str, list[IndexModel]] = {
             name="queue",
             partialFilterExpression={"status": "QUEUED"},
         ),
-        # What workers hold, and what each has in use. A held job has a lease; others have none.
-        # The lease is no key of it, so that a renewal need not write it.
+        # The jobs that each worker holds: those with a lease, which other jobs do not have. The
+        # lease is not a key of this index, so that a renewal need not write the index.
         IndexModel(
             [("assignedAgentId", ASCENDING)],
             name="held_by",
@@ -43,7 +43,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("status", ASCENDING), *_NEWEST], name="newest_by_status"),
         IndexModel([("assignedAgentId", ASCENDING), *_NEWEST], name="newest_by_worker"),
         IndexModel([("labels", ASCENDING), *_NEWEST], name="newest_by_label"),
-        # What ended when, with all that statistics ask: they read no job for it.
+        # Ended jobs by time, with all fields that statistics need: they read the index alone.
         IndexModel(
             [(name, ASCENDING) for name in ("completedAt", "status", "queuedAt", "startedAt")],
             name="ended",
@@ -62,14 +62,14 @@ INDEXES: dict[str, list[IndexModel]] = {
     "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 
-#: Indexes of earlier versions.
+#: Indexes of earlier versions, to be dropped.
 REPLACED = {"jobs": ["held"]}
 
 
 def ensure_indexes(database: Database[dict[str, Any]]) -> None:
-    """Make what is missing and drop what was replaced; does nothing where all are as they should.
+    """Create the indexes and the capped collection that are missing, and drop replaced indexes.
 
-    A new one over a million jobs takes as long as it takes.
+    There is no timeout: a new index over a million jobs takes as long as it takes.
     """
     with pymongo.timeout(0):
         passes.ensure_collection(database)

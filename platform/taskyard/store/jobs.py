@@ -1,4 +1,4 @@
-"""The jobs collection, written: one guarded operation per transition."""
+"""Writes to the jobs collection: one guarded operation per transition."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from taskyard.store.together import Together
 
 Document = dict[str, Any]
 
-#: How often a verb is decided anew after losing a race. Each loss means that somebody else
-#: moved the job, and a job has few states left to move to.
+#: How often a verb is decided before it gives up, once more after each lost race. A lost race
+#: means that somebody else moved the job, and a job has few states left to move to.
 DECISIONS = 8
 
 _PAST = {
@@ -42,7 +42,8 @@ _PAST = {
 }
 
 
-#: Where a line is looked for that was just written: notes of refusals may have come behind it.
+#: How many of the last history lines may hold one that was just written: notes of refusals may
+#: have been appended after it.
 _LAST_LINES = 5
 
 
@@ -55,7 +56,7 @@ class JobStore:
         self._insert_soon = Together(self._insert)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Record new jobs on a majority; ids that are there already are left as they are."""
+        """Record new jobs on a majority; jobs that exist already are left as they are."""
         documents = [to_document(job) for job in jobs]
         if len(documents) == 1:
             self._insert_soon(documents[0])
@@ -73,8 +74,8 @@ class JobStore:
             accept_duplicates(error)
 
     def _insert_one(self, document: Document) -> bool:
-        """The same as for many, at less cost; False when a job of that id is there already: the
-        answer does not tell whether a majority has it.
+        """Insert one job, at less cost than many. False when its id exists already: that error does
+        not tell whether a majority has the job.
         """
         try:
             self._jobs.insert_one(document)
@@ -97,7 +98,7 @@ class JobStore:
         return job
 
     def confirmed(self, job_id: str) -> Job | None:
-        """The job, once a majority has everything that is known of it here.
+        """The job as it is now, returned once a majority has this state; None when there is none.
 
         A write that changes nothing waits for the majority as any other does.
         """
@@ -131,7 +132,7 @@ class JobStore:
         except StaleAttempt:
             raise
         except Conflict:
-            # Whoever is told that a job has ended relies on it: not before a majority has it.
+            # A caller relies on hearing that a job has ended: a majority must have that first.
             job = self.confirmed(job_id)
             if job is None:
                 raise
@@ -140,8 +141,8 @@ class JobStore:
     def apply_all(self, transitions: Sequence[Transition]) -> list[Transition]:
         """Perform many transitions in one command; returns those that were performed.
 
-        May be done again when it is not known what came of it: what was performed before is found
-        by its line in the job's history.
+        When the outcome of the command is unknown, it is sent once more; transitions that were
+        performed the first time are found by their lines in the jobs' histories.
         """
         if not transitions:
             return []
@@ -151,20 +152,24 @@ class JobStore:
         except PyMongoError as error:
             if not is_unavailable(error):
                 raise
-            # The driver itself repeats no statement about many jobs.
+            # The driver itself never retries a statement that updates many jobs.
             performed = self._write(writes)
         won = transitions if performed == len(transitions) else self._performed(transitions)
         self._told(transitions, {transition.job_id for transition in won})
         return list(won)
 
     def delete(self, job_ids: Sequence[str]) -> int:
-        """Remove ended jobs; what is live stays. Their children go first (retention)."""
+        """Remove the ended ones of these jobs; returns how many. Retention removes their output and
+        result files before.
+        """
         states = [str(status) for status in TERMINAL]
         ended = {"_id": {"$in": list(job_ids)}, "status": {"$in": states}}
         return self._jobs.delete_many(ended).deleted_count
 
     def _write(self, writes: Sequence[Statement]) -> int:
-        """How many jobs were written. Raises PyMongoError, StoreUnavailable."""
+        """Execute the statements; returns how many jobs matched. Raises PyMongoError,
+        StoreUnavailable.
+        """
         try:
             return self._jobs.bulk_write(writes, ordered=False).matched_count
         except BulkWriteError as error:
@@ -172,9 +177,9 @@ class JobStore:
             return int(error.details["nMatched"])
 
     def _performed(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Those whose line is in their job's history, under the lease that they gave it.
+        """The transitions that were performed: the job has their history line and their lease.
 
-        Another pass may have written the same line in the same millisecond.
+        The line alone is not enough: another pass may have written it in the same millisecond.
         """
         ids = [transition.job_id for transition in transitions]
         wanted = {"leaseId": 1, "history": {"$slice": -_LAST_LINES}}
@@ -188,7 +193,7 @@ class JobStore:
         ]
 
     def _told(self, transitions: Sequence[Transition], won: Collection[str]) -> None:
-        """Tell of each, and count what moves a counter in one write for all."""
+        """Log an event for each transition, and add up what the performed ones count."""
         moved: dict[str, float] = defaultdict(float)
         for transition in transitions:
             _tell(transition, won=transition.job_id in won)

@@ -1,4 +1,4 @@
-"""Leases of running jobs, renewed: no transition, so many are one write."""
+"""Renewal of the leases of running jobs. It is not a transition, so one write renews many."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class LeaseStore:
         lease: timedelta,
         grace: timedelta,
     ) -> list[Renewed]:
-        """Renew what this worker really runs, and tell which leases it still holds.
+        """Renew the leases of jobs that this worker really runs; returns those it still holds.
 
-        A lease that is over and that nobody has expired yet is renewed too: after an outage the
-        agent that still runs the job keeps it. Either this or ``expire`` is first, never both.
+        A lease that ran out is renewed too unless it was expired before: after an outage, the agent
+        that still runs the job keeps it. Whichever of ``renew`` and ``expire`` writes first wins.
         """
         if not leases:
             return []
@@ -59,9 +59,11 @@ class LeaseStore:
     def renew_seen(
         self, worker: Worker, job_ids: Sequence[str], *, now: datetime, lease: timedelta
     ) -> list[Renewed]:
-        """Renew an HTTP agent's jobs that have shown life; ``job_ids`` it named are alive now.
+        """Renew the leases of an HTTP agent's jobs that have shown life, as the jobs in ``job_ids``
+        do now because the agent named them.
 
-        Not those of an earlier life of it: they end with their leases, or show life themselves.
+        Jobs of an earlier boot are not renewed here: their leases end, unless the jobs themselves
+        show life.
         """
         mine = {
             "assignedAgentId": worker.worker_id,
@@ -76,12 +78,14 @@ class LeaseStore:
         return self._live(mine, now)
 
     def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> None:
-        """Note a sign of life of the attempt as read, unless it is over."""
+        """Note a sign of life of the attempt that was read and renew its lease, unless the attempt
+        is over.
+        """
         stages = [{"$set": {"lastSeenAt": now}}, *_extension(now, lease, lease)]
         self._jobs.update_one(statements.still_running(job), stages)
 
     def _live(self, mine: dict[str, Any], now: datetime) -> list[Renewed]:
-        """Those whose lease is live: one that has reached its job's limit is over."""
+        """The leases that have not run out: a lease at its job's limit is not renewed further."""
         live = {**mine, "leaseUntil": {"$gte": now}}
         return [
             Renewed(
@@ -98,7 +102,7 @@ class LeaseStore:
 
 
 def _named(leases: Collection[Lease]) -> dict[str, Any]:
-    """Matches the jobs of these leases; by job too, since a lease id may stand for a batch."""
+    """Matches the jobs of these leases; by job id too, because a batch may share a lease id."""
     return {
         "_id": {"$in": [lease.job_id for lease in leases]},
         "leaseId": {"$in": list({lease.lease_id for lease in leases})},
@@ -106,10 +110,11 @@ def _named(leases: Collection[Lease]) -> dict[str, Any]:
 
 
 def _extension(now: datetime, lease: timedelta, grace: timedelta) -> list[dict[str, Any]]:
-    """A lease only moves forward, and never past the job's own timeout and its grace.
+    """The update that moves a lease forward, but never past the job's own timeout and its grace.
 
-    One that is further ahead than it can be is from before the server's clock was set back: left
-    there, the job of a worker that dies would not be missed until the clock had caught up.
+    A lease that is further ahead than a renewal can set it was set before the server's clock was
+    set back, so it moves back: else the job of a worker that dies would not be missed until the
+    clock had caught up.
     """
     lease_ms, grace_ms = (span.total_seconds() * 1000 for span in (lease, grace))
     limit = {"$add": ["$startedAt", "$timeoutMs", grace_ms]}

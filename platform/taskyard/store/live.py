@@ -1,4 +1,4 @@
-"""The jobs collection, read for what is live: the queue, who holds what, what is overdue."""
+"""Reads of live jobs: the queue, the jobs that workers hold, and overdue leases."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from taskyard.jobs.states import HELD, LIVE, JobStatus
 from taskyard.store.queries import COUNTED, COUNTED_FIRST, LISTED, count_in_state
 from taskyard.workers.model import Usage
 
-#: Kinds of requirement that one look at the queue reads: each is a query, and a pass that takes
-#: seconds holds up the sweep, which runs in the same process.
+#: How many shapes (kinds of requirement) one look at the queue reads: each may be a query, and a
+#: pass that takes seconds holds up the sweep, which runs in the same process.
 SHAPES_AT_ONCE = 200
 
-#: Queued jobs among which the longest waiting one is looked for.
+#: How many queued jobs are searched for the one that waits longest.
 CREATED_FIRST = 1_000
 
 _CREATED = [("createdAt", 1), ("_id", 1)]
-#: The scheduler's order; ``queue_order`` is the same.
+#: The scheduler's order, for MongoDB; ``queue_order`` is the same for Python.
 IN_ORDER = [("priority", -1), ("queuedAt", 1), ("_id", 1)]
 
 
 class LiveJobs:
-    """Reads only, of live jobs alone; each has an index."""
+    """Queries of live jobs; each has an index."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._jobs = database["jobs"]
@@ -41,30 +41,31 @@ class LiveJobs:
         return self.heads(dict.fromkeys(sorted(self.waiting_shapes())[:shapes], per_shape))
 
     def waiting_shapes(self) -> list[str]:
-        """The shapes of which there are queued jobs."""
+        """The shapes of all queued jobs, each once."""
         queued = {"$match": {"status": str(JobStatus.QUEUED)}}
-        # As ``distinct`` reads the index, whose answer has to fit in 16 MB.
+        # Reads the index as ``distinct`` would, whose answer has to fit in 16 MB.
         found = self._jobs.aggregate([queued, {"$group": {"_id": "$shape"}}], hint="queue")
         return [shape["_id"] for shape in found]
 
     def heads(self, limits: Mapping[str, int]) -> list[Job]:
-        """The first queued jobs of each of these shapes, as many of it as it says; in the
-        scheduler's order.
+        """The first queued jobs of each shape, at most ``limits[shape]`` of it; in the scheduler's
+        order.
 
-        Of more than ``SHAPES_AT_ONCE`` shapes some are looked at, and others the next time.
+        Of more than ``SHAPES_AT_ONCE`` shapes a random selection is read.
         """
         found = (self.first([shape], limits[shape]) for shape in _some(list(limits)))
         return sorted(itertools.chain.from_iterable(found), key=queue_order)
 
     def first(self, shapes: Sequence[str], limit: int, *, to_run: bool = False) -> list[Job]:
-        """The first queued jobs of all these shapes together, in the scheduler's order: as many
-        of them are read, and one of each shape. ``to_run`` brings what only their agent needs.
+        """The first ``limit`` queued jobs of these shapes together, in the scheduler's order.
+        MongoDB reads these and one job of each shape. With ``to_run`` the jobs have the fields that
+        only their agent needs.
 
-        Of more than ``SHAPES_AT_ONCE`` shapes some are looked at, and others the next time.
+        Of more than ``SHAPES_AT_ONCE`` shapes a random selection is read.
         """
         wanted = {"history": 0} if to_run else LISTED
         queued = {"status": str(JobStatus.QUEUED), "shape": {"$in": _some(shapes)}}
-        # That index alone gives the shapes merged; from another all that is queued were sorted.
+        # Only this index lets MongoDB merge the shapes; with another it would sort the whole queue.
         found = self._jobs.find(queued, wanted).hint("queue").sort(IN_ORDER).limit(limit)
         return [to_record(Job, document) for document in found]
 
@@ -74,7 +75,7 @@ class LiveJobs:
         higher = {**queued, "priority": {"$gt": job.priority}}
         beside = {**queued, "priority": job.priority}
         earlier = {**beside, "queuedAt": {"$lt": job.queued_at}}
-        # The jobs of a list have one instant.
+        # Jobs that were submitted in one list have the same ``queuedAt``.
         together = {**beside, "queuedAt": job.queued_at, "_id": {"$lt": job.job_id}}
         either = {"$or": [higher, earlier, together]}
         return self._jobs.count_documents(either, limit=COUNTED)
@@ -108,24 +109,24 @@ class LiveJobs:
         ]
 
     def overdue(self, now: datetime, *, limit: int) -> list[Job]:
-        """Held jobs whose lease is over, the longest first."""
+        """Held jobs whose lease has run out, the longest overdue first."""
         found = self._jobs.find({"leaseUntil": {"$lt": now}}).sort("leaseUntil", 1)
         return [to_record(Job, document) for document in found.limit(limit)]
 
     def queued_among(self, job_ids: Sequence[str]) -> list[Job]:
-        """Those of these jobs that are still queued, in any order."""
+        """The jobs among these that are still queued, in any order."""
         if not job_ids:
             return []
         wanted = {"_id": {"$in": list(job_ids)}, "status": str(JobStatus.QUEUED)}
         return [to_record(Job, found) for found in self._jobs.find(wanted, LISTED)]
 
     def cancels_among(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of these jobs that were asked to be cancelled."""
+        """The ids among these whose job has a cancel request."""
         asked = {"_id": {"$in": list(job_ids)}, "cancelRequested": True}
         return {found["_id"] for found in self._jobs.find(asked, {"_id": 1})}
 
     def among(self, job_ids: Sequence[str]) -> list[str]:
-        """Those of these jobs that have not ended, in this order."""
+        """The ids among these whose job has not ended, in the same order."""
         states = [str(status) for status in LIVE]
         wanted = {"_id": {"$in": list(job_ids)}, "status": {"$in": states}}
         live = {found["_id"] for found in self._jobs.find(wanted, {"_id": 1})}
@@ -137,8 +138,8 @@ class LiveJobs:
         return {str(status): count_in_state(self._jobs, status, COUNTED_FIRST) for status in live}
 
     def oldest_queued(self) -> datetime | None:
-        """Since when the longest waiting job is queued: of the ``CREATED_FIRST`` queued jobs that
-        were created first, so it may be wrong when all of these were tried again.
+        """When the job that waits longest was queued. Only the ``CREATED_FIRST`` queued jobs that
+        were created first are searched, so the answer may be wrong when all of these were requeued.
         """
         queued = {"status": str(JobStatus.QUEUED)}
         created_first = self._jobs.find(queued, {"_id": 0, "queuedAt": 1}).sort(_CREATED)
@@ -147,10 +148,10 @@ class LiveJobs:
 
 
 def queue_order(job: Job) -> tuple[int, datetime, str]:
-    """Where a queued job stands in the scheduler's order."""
+    """The key that sorts queued jobs in the scheduler's order."""
     return (-job.priority, job.queued_at, job.job_id)
 
 
 def _some(shapes: Sequence[str]) -> Sequence[str]:
-    """As many as are looked at; at random, so that none is left out for good."""
+    """At most ``SHAPES_AT_ONCE`` of the shapes, at random, so that none is left out for good."""
     return random.sample(shapes, SHAPES_AT_ONCE) if len(shapes) > SHAPES_AT_ONCE else shapes

@@ -1,5 +1,5 @@
-"""The pass lock with its flag, and the marks of ticks and schedulers. They avoid work
-being done twice; nothing depends on them, since every write they lead to is guarded by itself.
+"""The lock of the pass with its flag, and the marks of ticks and schedulers. They keep work from
+being done twice; no guarantee depends on them, since every write that follows has its own guard.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from taskyard.clock import SET_BACK_MS
 _PASS = {"_id": "pass"}
 _SCHEDULER = {"_id": "alive.scheduler"}
 
-#: A lock that is given back is free for whoever asks, however old the instant that it asks with.
+#: The end of a lock that was given back: it is free for every caller, however old its ``now``.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 _IS_AHEAD = {"$gt": ["$at", {"$add": ["$$NOW", SET_BACK_MS]}]}
 
-#: Whoever took the lock while we tried began after we asked, and sees what we ask for.
+#: How often ``acquire`` tries. Whoever took the lock meanwhile began after our request, so its
+#: pass covers our request.
 _TRIES = 3
 
 
@@ -44,10 +45,11 @@ class LockStore:
         self._locks = database["locks"].with_options(write_concern=WriteConcern(w=1))
 
     def acquire(self, owner: str, *, now: datetime, hold: timedelta) -> bool:
-        """Take the lock, or raise its flag for the holder to see.
+        """Take the lock and return True, or raise its flag for the holder to see.
 
-        One that is given back between the two is tried again: nobody would see its flag. One that
-        is held for longer than anybody holds it was taken before the server's clock was set back.
+        A lock that is given back between the two steps is tried again: nobody would see its flag.
+        A lock that ends later than any holder's could was taken before the server's clock was set
+        back, and is free.
         """
         longest = now + 2 * hold
         free = {**_PASS, "$or": [{"until": {"$lt": now}}, {"until": {"$gt": longest}}]}
@@ -63,11 +65,11 @@ class LockStore:
         return False
 
     def clear_flag(self, owner: str) -> None:
-        """Clear the flag before the reads, never after: what comes later raises it anew."""
+        """Clear the flag. Do so before the reads, never after: a later request raises it anew."""
         self._locks.update_one({**_PASS, "owner": owner}, {"$set": {"again": False}})
 
     def release(self, owner: str) -> bool:
-        """Give the lock back; False when its flag is up and the holder must go once more."""
+        """Give the lock back; False when its flag is up and the holder must do one more pass."""
         mine = {**_PASS, "owner": owner}
         ended = {"$set": {"until": _LONG_AGO}}
         if self._locks.update_one({**mine, "again": False}, ended).matched_count:
@@ -76,7 +78,7 @@ class LockStore:
         return self._locks.find_one(mine) is None
 
     def give_up(self, owner: str) -> None:
-        """Give the lock back whatever its flag says: its holder cannot go on."""
+        """Give the lock back whatever its flag says, because its holder cannot go on."""
         self._locks.update_one({**_PASS, "owner": owner}, {"$set": {"until": _LONG_AGO}})
 
     def note_tick(self, mark: TickMark) -> None:
@@ -103,7 +105,7 @@ class LockStore:
         ]
 
     def note_scheduler(self, *, now: datetime) -> None:
-        """Note that a scheduler lives; all of them share the mark."""
+        """Note that a scheduler is alive; all schedulers share one mark."""
         lives = [{"$set": {"at": _moved_to(now)}}]
         self._locks.update_one(_SCHEDULER, lives, upsert=True)
 
@@ -115,10 +117,10 @@ class LockStore:
     def note_sweep(self, *, now: datetime, gap: timedelta, hold: timedelta) -> datetime | None:
         """Note that an expiry sweep begins; returns until when sweeps are held back.
 
-        One that comes more than ``gap`` after the last holds back all sweeps for ``hold``. Note
-        and hold are one write: whoever dies, is paused or races with another in between cannot
-        lose the one without the other, and a failover rolls back both or neither. A hold from
-        before the server's clock was set back is one from now on.
+        A sweep that begins more than ``gap`` after the last holds back all sweeps for ``hold``.
+        Note and hold are one write: a process that dies, is paused or races with another cannot
+        leave one without the other, and a failover rolls back both or neither. A hold from before
+        the server's clock was set back counts from now on.
         """
         until = now + hold
         passed_ms = {"$subtract": [now, "$at"]}
@@ -138,7 +140,7 @@ class LockStore:
 
 
 def _moved_to(now: datetime) -> dict[str, Any]:
-    """A mark's instant: of one that was paused and wakes with an old ``now`` nothing is learnt, so
-    it goes back only with the server's clock.
+    """The new instant of a mark. A process that was paused and wakes with an old ``now`` does not
+    move it back; only a server's clock that was set back does.
     """
     return {"$cond": [_IS_AHEAD, now, {"$max": ["$at", now]}]}

@@ -1,7 +1,8 @@
-"""New jobs that are offered to one agent, and the agent as others change it, as MongoDB tells of
-both: one change stream, in the order in which they were written.
+"""The change stream of one agent: new jobs that are offered to it and changes of its own worker
+document, in the order in which they were written.
 
-Like every wake-up a hint: what is missed while the stream is down is placed by the next pass.
+As every wake-up, an offer is a hint: the next pass places jobs that were missed while the stream
+was down.
 """
 
 from __future__ import annotations
@@ -20,23 +21,25 @@ from taskyard.jobs.model import Job
 from taskyard.store.changes import REOPEN_SECONDS, answers, tell_broken
 from taskyard.workers.model import Worker
 
-#: After news the stream is left alone for so long: what follows closely comes in one answer.
+#: Pause after an answer with changes: the changes that follow closely come in one answer.
 _GATHER_SECONDS = 0.005
 
 OpenClient = Callable[[], MongoClient[dict[str, Any]]]
 
 
 class Listener(Protocol):
-    """Who is told, on the stream's thread."""
+    """Receives what the stream says, on the stream's thread."""
 
     def offer(self, job: Job) -> None:
         """A job is offered."""
 
     def look(self) -> None:
-        """There may have been others that nobody has told of."""
+        """The stream is open; jobs may have been offered before, without notice."""
 
     def know(self, worker: Worker | None) -> None:
-        """The agent as it is stored, until more is told; None while nobody tells."""
+        """The agent's worker as stored, valid until the next call; None if there is none, and while
+        the stream is down.
+        """
 
 
 class OfferStream:
@@ -48,7 +51,7 @@ class OfferStream:
         self._codec_options = database.codec_options
 
     def listen(self, worker_id: str, listener: Listener) -> Callable[[], None]:
-        """Tell from now on, on a thread of its own, until what is returned is called."""
+        """Inform ``listener`` on a new thread until the returned function is called."""
         stopped = threading.Event()
 
         def run() -> None:

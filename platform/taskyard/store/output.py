@@ -1,8 +1,8 @@
-"""What jobs print: chunks in one sequence over both streams, kept apart from the job.
+"""The output of jobs: chunks in one sequence over both streams, stored apart from the job.
 
-The identity of a chunk is ``{j: job, a: attempt, g: generation, s: sequence}``: a chunk sent
-again is a duplicate key and costs nothing, and a whole new text (submit-result) is written as
-a new generation that becomes the output with the finishing write.
+The id of a chunk is ``{j: job, a: attempt, g: generation, s: sequence}``. So a chunk that is sent
+again is a duplicate key and costs nothing; and a whole text that comes with the result
+(submit-result) is a new generation, which the finishing write makes the job's output.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
 from taskyard.store.statements import still_running
 
-#: Generation of what is streamed while the job runs.
+#: Generation of the output that is streamed while the job runs.
 LIVE = "live"
 
-#: Output of at most so much is kept in its job, and written with the job's end.
+#: Output up to this size is stored in the job itself, with the write that ends the job.
 SMALL_BYTES = 2048
 
 #: Most text in one chunk document.
 CHUNK_BYTES = 64 * 1024
 
-#: Jobs whose chunks are asked for in one read: each is a range of its own, which MongoDB plans.
+#: How many jobs' chunks one query reads: MongoDB has to plan a range for each job.
 _TOGETHER = 100
 
-#: Chunks that are fetched at once: a reader of any output holds a MB or two, not the 16 MB that
-#: MongoDB would answer with.
+#: How many chunks are fetched at once: a reader holds a MB or two, not the 16 MB that MongoDB
+#: would send.
 _BATCH = 16
 
 
@@ -58,11 +58,11 @@ class OutputStore:
         self._cap_bytes = cap_bytes
 
     def append(self, job: Job, stream: str, data: str, *, seq: int | None, now: datetime) -> None:
-        """Append one chunk of an HTTP agent to the attempt as it was read.
+        """Append one chunk of an HTTP agent to the attempt that was read.
 
-        With ``seq`` a chunk sent again changes nothing. Raises StaleAttempt when the attempt
-        is over by now, and InvalidRequest when another chunk has its number. Over the cap the text
-        is cut, and a mark says so once.
+        With ``seq`` a chunk that is sent again changes nothing. Text over the cap is cut, and a
+        mark says so once. Raises StaleAttempt when the attempt is over by now, and InvalidRequest
+        when another chunk has the same number.
         """
         size = len(data.encode())
         counted = self._count(job, size, now)
@@ -89,9 +89,9 @@ class OutputStore:
         now: datetime,
         generation: str = LIVE,
     ) -> list[Chunk]:
-        """Write chunks of an attempt; those that are there already are left as they are.
+        """Write chunks of an attempt; chunks that exist already are left as they are.
 
-        Returns those that were not.
+        Returns the chunks that are new.
         """
         documents = [_document(job_id, attempt, generation, chunk, now) for chunk in chunks]
         try:
@@ -103,12 +103,12 @@ class OutputStore:
         return list(chunks)
 
     def take_back(self, job_id: str, attempt: int, chunks: Sequence[Chunk]) -> None:
-        """Remove chunks that were stored for an attempt that was over."""
+        """Remove chunks that were stored after their attempt was over."""
         ids = [_identity(job_id, attempt, LIVE, chunk.seq) for chunk in chunks]
         self._output.delete_many({"_id": {"$in": ids}})
 
     def progress(self, job: Job, *, total_bytes: int, truncated: bool, now: datetime) -> bool:
-        """Note how much an agent has stored of the attempt; False when it is over."""
+        """Note how much output an agent has stored for the attempt; False when it is over."""
         update = {
             "$set": {"lastStreamedAt": now, "outputTruncated": truncated},
             "$max": {"outputBytes": total_bytes},
@@ -118,8 +118,8 @@ class OutputStore:
     def read(
         self, job: Job, *, after: int = -1, attempt: int | None = None, limit: int = 0
     ) -> Iterator[Chunk]:
-        """The chunks of an attempt (default: the last) in order, behind sequence ``after``; the
-        first ``limit`` of them, or all.
+        """The chunks of an attempt (default: the last) in order, from the one after number
+        ``after``; at most ``limit``, or all if that is 0.
         """
         number = job.output_attempt if attempt is None else attempt
         is_last = number == job.output_attempt
@@ -132,7 +132,7 @@ class OutputStore:
         yield from map(_chunk, batches.batch_size(_BATCH))
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
-        """One stream's text, its first ``limit_bytes``."""
+        """The first ``limit_bytes`` of one stream's text."""
         if job.is_terminal and not job.output_bytes:
             return ""
         parts: list[str] = []
@@ -147,8 +147,8 @@ class OutputStore:
         return text if size <= limit_bytes else _beginning(text, limit_bytes)
 
     def small_texts(self, jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
-        """What those of the jobs printed that printed no more than ``SMALL_BYTES``: by job id, both
-        streams.
+        """The text of both streams, by job id, of those jobs that printed at most
+        ``SMALL_BYTES``.
         """
         little = {job.job_id: job for job in jobs if job.output_bytes <= SMALL_BYTES}
         printed = {job_id: list(_small(job)) for job_id, job in little.items()}
@@ -172,7 +172,7 @@ class OutputStore:
         return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
 
     def _all_of(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Chunk]]:
-        """All chunks of these jobs, each job's in order; of many jobs by a few reads."""
+        """All chunks of these jobs, in order for each job, by few reads for many jobs."""
         whole = [_behind(job.job_id, job.output_attempt, job.output_generation) for job in jobs]
         for start in range(0, len(whole), _TOGETHER):
             query = {"$or": whole[start : start + _TOGETHER]}
@@ -180,10 +180,10 @@ class OutputStore:
                 yield found["_id"]["j"], _chunk(found)
 
     def _told_last(self, job_id: str, attempt: int) -> str:
-        """The generation of an earlier attempt's output: its whole text, if it told one.
+        """The generation of an earlier attempt's output: its whole text, if the agent sent one.
 
-        The job names that of its last attempt alone, so they are looked for, one look for each:
-        what was streamed is one, and an agent tells its whole text once.
+        The job names the generation of its last attempt only, so this looks for them, with one read
+        for each. They are few: the streamed output, and the whole text, which is sent once.
         """
         of_attempt = {"j": job_id, "a": attempt}
         behind: dict[str, Any] = {**of_attempt, "g": MinKey()}
@@ -199,7 +199,9 @@ class OutputStore:
                 told.append((first["at"], generation))
 
     def _require_the_same(self, job: Job, chunk: Chunk) -> None:
-        """A number that another chunk has is a mistake that must not lose output silently."""
+        """Raise InvalidRequest if another chunk has this number: the agent's mistake must not lose
+        output silently. Text that was cut cannot be compared.
+        """
         there = self._output.find_one({"_id": _identity(job.job_id, job.attempts, LIVE, chunk.seq)})
         cut_since = job.output_truncated or len(chunk.data.encode()) > self._cap_bytes
         same = there and (there["stream"], there["data"]) == (chunk.stream, chunk.data)
@@ -210,7 +212,7 @@ class OutputStore:
             )
 
     def _count(self, job: Job, size: int, now: datetime) -> Job:
-        """Count the chunk in under the attempt's guard, which also orders it."""
+        """Count the chunk under the attempt's guard, which also numbers it. Raises StaleAttempt."""
         counted = self._jobs.find_one_and_update(
             still_running(job),
             {
@@ -225,7 +227,7 @@ class OutputStore:
 
 
 def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
-    """A whole text as chunks; characters are never split."""
+    """Split a whole text into chunks, never within a character."""
     # No character takes more than four bytes.
     step = CHUNK_BYTES if text.isascii() else CHUNK_BYTES // 4
     for number, start in enumerate(range(0, len(text), step)):
@@ -238,12 +240,12 @@ def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
 
 
 def cut_mark(cap_bytes: int) -> str:
-    """That more was printed than is kept."""
+    """The mark at the end of output that was cut."""
     return f"\n[taskyard: output cut at {cap_bytes} bytes]\n"
 
 
 def _beginning(text: str, limit_bytes: int) -> str:
-    """The characters of which all bytes are among the first."""
+    """The text's first ``limit_bytes``, without a character that they would split."""
     return text.encode()[:limit_bytes].decode(errors="ignore")
 
 
@@ -253,7 +255,7 @@ def _small(job: Job) -> Iterator[Chunk]:
 
 
 def _behind(job_id: str, attempt: int, generation: str, after: int = -1) -> dict[str, Any]:
-    """Matches the chunks of a text behind sequence ``after``."""
+    """Matches the chunks of one generation after number ``after``."""
     text = {"j": job_id, "a": attempt, "g": generation}
     return {"_id": {"$gt": {**text, "s": after}, "$lt": {**text, "s": MaxKey()}}}
 

@@ -1,4 +1,4 @@
-"""The last passes and what they did: a capped collection, so that a note costs one insert."""
+"""The log of the last passes: a capped collection, so that a note costs one insert."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from taskyard.store.failures import NAMESPACE_EXISTS, done_by_another
 
 COLLECTION = "passes"
 
-#: What is kept: the oldest notes go by themselves.
+#: The size of the collection, in bytes and notes; MongoDB itself removes the oldest.
 KEPT_BYTES = 1024 * 1024
 KEPT = 2_000
 
-#: Nobody waits longer than this for a note to be written.
+#: How long a note may take to be written.
 NOTE_SECONDS = 1.0
 
 
@@ -35,10 +35,10 @@ class PassNote:
     trigger: str
     queued: int
     assigned: int
-    #: Assignments that somebody else was faster with.
+    #: Assignments that failed because somebody else changed the job first.
     lost: int
     ms: float
-    #: Jobs that each worker was given.
+    #: How many jobs each worker was given.
     workers: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -58,7 +58,7 @@ class PassLog:
         lost: int,
         ms: float,
     ) -> None:
-        """Note a pass. Never raises for the database's sake: the pass is done, noted or not."""
+        """Note a pass. Errors of MongoDB are only logged: the pass is done, noted or not."""
         document = {
             "at": at,
             "trigger": trigger,

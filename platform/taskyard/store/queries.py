@@ -1,4 +1,4 @@
-"""The jobs collection, read for people: pages, counts, and jobs by what names them."""
+"""Reads of the jobs collection for people: pages, counts, and look-ups; and for retention."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from taskyard.jobs.search import Field, Search
 from taskyard.jobs.states import JobStatus
 from taskyard.store.searches import LOOKED_AT, NEWEST_FIRST, Plan, Position, plan
 
-#: A list does not carry what only a job's own page shows.
+#: Lists leave out the fields that only a job's own page shows.
 LISTED = {"history": 0, "env": 0, "smallOutput": 0}
 
-#: Jobs of one state that are counted one by one; beyond it there are "more".
+#: How far the jobs of one state are counted; beyond it there are "more".
 COUNTED = 10_000
 
-#: Jobs of one state that metrics and statistics count, and that are looked at before something
-#: is done to all that match.
+#: The same bound for metrics and statistics, and for the count before an action on all jobs that
+#: match.
 COUNTED_FIRST = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page, newest first, and where the next begins."""
+    """One page of jobs, newest first, and where the next page begins."""
 
     jobs: Sequence[Job] = field(default_factory=list)
     next: Position | None = None
-    #: Set when the page is short because it has looked at all that one page may: created so far
-    #: back. The next page looks further.
+    #: When the last job that this page looked at was created. Set when the page is short because it
+    #: has looked at as many jobs as one page may; the next page looks further.
     looked_back_to: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many jobs match; at least so many where not all were looked at."""
+    """How many jobs match, by state; at least so many where not all jobs were looked at."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
-    #: States, or ``total``, of which there are more than were counted.
+    #: States that may have more jobs than were counted.
     more: frozenset[str] = frozenset()
 
     @property
     def total(self) -> int:
-        """Of all states."""
+        """The jobs of all states."""
         return sum(self.counts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many jobs match; there may be ``more`` where not all were looked at."""
+    """How many jobs match; with ``more`` there may be others, as not all were looked at."""
 
     jobs: int
     more: bool
 
 
 class JobQueries:
-    """Reads only; each is bounded and has an index."""
+    """Queries of jobs; each is bounded and has an index."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._jobs = database["jobs"]
@@ -87,8 +87,8 @@ class JobQueries:
     def tally(self, search: Search) -> Tally:
         """How many jobs of each state match.
 
-        What an index answers is counted up to ``COUNTED`` for each state, and of the rest as many
-        of the newest are looked at as for a page.
+        A search for states alone is counted by an index, up to ``COUNTED`` for each state. For any
+        other search as many of the newest jobs are looked at as for a page.
         """
         if all(condition.field is Field.STATUS for condition in search.conditions):
             return self._tally_states(search.statuses)
@@ -120,13 +120,13 @@ class JobQueries:
         return [to_record(Job, found) for found in self._jobs.find({"_id": {"$in": list(job_ids)}})]
 
     def results_of(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        """Those of these jobs that are there, without history and environment."""
+        """The jobs among these that exist, by id, without history and environment."""
         wanted = {"_id": {"$in": list(job_ids)}}
         found = self._jobs.find(wanted, {"history": 0, "env": 0})
         return {document["_id"]: to_record(Job, document) for document in found}
 
     def _reached(self, chosen: Plan, look_at: int | None = None) -> Position | None:
-        """The last job that a bounded look looks at; None when there are no more than that."""
+        """The last job that a bounded look includes; None when it includes all that there are."""
         last = (look_at or LOOKED_AT) - 1
         ordered = self._jobs.find(chosen.within, {"createdAt": 1}).hint(chosen.index)
         behind = ordered.sort(list(NEWEST_FIRST.items())).skip(last).limit(2)
@@ -136,20 +136,20 @@ class JobQueries:
         return Position(created_at=found[0]["createdAt"], job_id=found[0]["_id"])
 
     def expired(self, now: datetime, *, limit: int) -> list[Job]:
-        """Ended jobs whose time is over."""
+        """Ended jobs that need not be kept any longer."""
         found = self._jobs.find({"expireAt": {"$lt": now}}, LISTED).limit(limit)
         return [to_record(Job, document) for document in found]
 
     def used_files(self, file_ids: Sequence[str]) -> set[str]:
-        """Those of these files that a job names, as its input or as its result."""
+        """The files among these that a job names, as its input or as its result."""
         return self.inputs_among(file_ids) | self._named("resultFileId", file_ids)
 
     def inputs_among(self, file_ids: Sequence[str]) -> set[str]:
-        """Those of these files that a job has as its input."""
+        """The files among these that a job has as its input."""
         return self._named("fileId", file_ids)
 
     def retries_of(self, job_id: str, *, limit: int) -> list[Job]:
-        """The jobs that ran this one again, the first of them first."""
+        """The jobs that are retries of this one, the oldest first."""
         found = self._jobs.find({"retryOf": job_id}, LISTED).limit(limit)
         return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
 
@@ -162,8 +162,8 @@ class JobQueries:
 def count_in_state(jobs: Collection[dict[str, Any]], status: JobStatus, at_most: int) -> int:
     """How many jobs are in a state, counted up to ``at_most``.
 
-    By MongoDB's own ``count``, which reads keys alone: the aggregation that the driver counts by
-    makes a document of each, and takes two to three times as long.
+    MongoDB's own ``count`` reads index keys alone. The driver counts by an aggregation, which makes
+    a document of each job and takes two to three times as long.
     """
     answer = jobs.database.command(
         "count",
