@@ -1,7 +1,7 @@
-"""How far this process reaches into the set, from what the driver's monitors know; no I/O.
+"""How much of the replica set this process can reach, from what the driver's monitors know; no I/O.
 
-An agent asks this when it cannot renew: may it go on running jobs
-(``docs/lifecycle.md``, leases)?
+An agent that cannot renew asks this, to decide whether its jobs may go on running
+(``docs/lifecycle.md``, leases).
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from typing import Protocol
 
 
 class Member(Protocol):
-    """What is known of a member; PyMongo's ``ServerDescription`` is one."""
+    """What is known of a member of the set; PyMongo's ``ServerDescription`` fits."""
 
     @property
     def is_server_type_known(self) -> bool:
-        """Whether it answers."""
+        """Whether the member answers."""
 
     @property
     def is_writable(self) -> bool:
-        """Whether it takes writes."""
+        """Whether the member takes writes."""
 
     @property
     def primary(self) -> tuple[str, int | None] | None:
-        """Whom it takes for the primary."""
+        """The member that it believes to be the primary."""
 
     @property
     def last_write_date(self) -> float | None:
-        """The last write it had, in seconds of the set's own clock."""
+        """The time of its last write, in seconds of the set's clock."""
 
     @property
     def last_update_time(self) -> float:
-        """When it said all this, by this host's monotonic clock."""
+        """When the member last answered, by this host's monotonic clock."""
 
 
 class Reach(StrEnum):
-    """What can be reached."""
+    """Which part of the replica set answers."""
 
     #: A primary answers.
     PRIMARY = "primary"
-    #: A majority answers, and nobody can write: so nobody expires a lease either, and after the
-    #: election everybody gets a full one.
+    #: A majority answers and no member takes writes: so nobody can expire a lease either, and
+    #: after the election every agent gets the time of a full lease.
     ELECTION = "election"
-    #: No majority answers, or others may be writing: leases may be over without our knowing.
+    #: No majority answers, or others may be writing: leases may have expired unknown to us.
     CUT_OFF = "cut_off"
 
 
@@ -56,8 +56,8 @@ def reach_of(
 ) -> Reach:
     """The reach, given what is known of each member.
 
-    ``clock_offset`` is the set's clock less this host's monotonic one, in seconds. Not of the
-    ``whole_set`` is a direct connection: from one server nothing can be told of a majority.
+    ``clock_offset`` is the set's clock minus this host's monotonic one, in seconds. ``whole_set``
+    is False for a direct connection: a single server says nothing about a majority.
     """
     answering = [member for member in members if member.is_server_type_known]
     if any(member.is_writable for member in answering):
@@ -65,9 +65,9 @@ def reach_of(
     if not whole_set or len(answering) * 2 <= len(members):
         return Reach.CUT_OFF
     leaderless = not any(member.primary for member in answering)
-    # A primary that they still believe in, but that does not answer here, is out of our reach
-    # alone, or stopped for everybody. In the second case the set is silent: its last write was
-    # long before they told of it, while the sweep alone writes every two seconds.
+    # A primary that the members still name but that does not answer us is either unreachable for
+    # us alone, or stopped for everybody. In the second case the set is silent: each member's last
+    # write was long before its answer, although the sweep alone writes every two seconds.
     silent = all(
         member.last_write_date is not None
         and member.last_update_time + clock_offset - member.last_write_date > silence_seconds

@@ -1,7 +1,7 @@
-"""Refused late writes, made visible: counted for all, counted on the job, told in its history.
+"""Make refused late writes visible: in the platform's counters, on the job and in its history.
 
-Written beside the transitions and never by them: state, lease and attempts stay untouched, so
-an ended job may be written here too.
+These writes are not transitions: state, lease and attempts stay untouched, so an ended job may be
+written here too.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from taskyard.jobs.refusal import Write
 from taskyard.jobs.transition import HISTORY_KEPT
 from taskyard.store.counters import CounterStore
 
-#: Nobody who was refused waits longer than this for the note of it.
+#: How long an agent whose write was refused waits at most for the note of it.
 NOTE_SECONDS = 2.0
 
-#: How often the line is made anew when the job moved meanwhile.
+#: How often to try the history line; it is made anew when the job changed meanwhile.
 _TRIES = 3
 
 
 class RefusalStore:
-    """Notes what was refused."""
+    """Notes refused writes."""
 
     def __init__(self, database: Database[dict[str, Any]], counters: CounterStore) -> None:
         self._jobs = database["jobs"]
@@ -39,7 +39,7 @@ class RefusalStore:
     def note(self, lease: Lease, write: Write, *, now: datetime) -> None:
         """Note that a write under ``lease`` was refused, if its attempt is over.
 
-        The holder's own word said again is not noted. Never raises for the database's sake.
+        A repeated write of the holder is not noted. Errors of MongoDB are only logged.
         """
         try:
             with pymongo.timeout(NOTE_SECONDS):
@@ -67,7 +67,7 @@ class RefusalStore:
             line = refusal.entry(job, lease, write, now)
             if line is None:
                 break
-            # The history as it was read: then the line has its place in it, and is there once.
+            # Matches only the history that was read, so that the line fits there and is added once.
             as_read = {"_id": job.job_id, "history": [dict(entry) for entry in job.history]}
             push = {"history": {"$each": [dict(line)], "$slice": -HISTORY_KEPT}}
             if self._jobs.update_one(as_read, {**counted, "$push": push}).matched_count:

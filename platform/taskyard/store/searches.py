@@ -1,8 +1,8 @@
-"""Searches as MongoDB reads them: the part that one index answers, and the part that is looked
-at job by job, for so many jobs and no more.
+"""Searches as queries of MongoDB: one part is answered by an index, and the rest is checked job by
+job, for a bounded number of jobs.
 
-The index is named and not left to the server: it would try its candidates on up to a third of
-the collection before it chose one for a search that finds little.
+The query names its index. For a search that finds little, the server would try its candidates on
+up to a third of the collection before it chose one itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskyard.jobs.states import JobStatus
 
 Document = dict[str, Any]
 
-#: How many jobs one page looks at for what no index answers. The next page looks further.
+#: How many jobs one page looks at for the part that no index answers. The next page looks further.
 LOOKED_AT = 5_000
 
 NEWEST_FIRST = {"createdAt": -1, "_id": -1}
@@ -42,7 +42,7 @@ _STORED = {
     Field.ENDED: "completedAt",
 }
 
-#: Each field that has an index newest first, the most selective one first.
+#: The fields that have an index, newest job first; the most selective field comes first.
 _INDEXES = {
     Field.ID: "_id_",
     Field.WORKER: "newest_by_worker",
@@ -79,23 +79,23 @@ class Plan:
     """How a search is run."""
 
     index: str
-    #: What the index answers.
+    #: The conditions that the index answers.
     bounds: Sequence[Document] = field(default_factory=list)
-    #: What is looked at in each job that the index gives.
+    #: The conditions that are checked on each job that the index gives.
     rest: Sequence[Document] = field(default_factory=list)
 
     @property
     def within(self) -> Document:
-        """The filter of what the index answers."""
+        """The filter that the index answers."""
         return {"$and": list(self.bounds)} if self.bounds else {}
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it looks at a bounded number of jobs, and may therefore have to go on."""
+        """Whether a page looks at a bounded number of jobs, so that the next may have to go on."""
         return bool(self.rest) and self.index != _INDEXES[Field.ID]
 
     def above(self, position: Position) -> Plan:
-        """The same, of no job behind the position."""
+        """The same plan for the jobs down to the position, and none behind it."""
         behind = {"createdAt": position.created_at, "_id": {"$lt": position.job_id}}
         above: list[Document] = [
             {"createdAt": {"$gte": position.created_at}},
@@ -104,11 +104,11 @@ class Plan:
         return replace(self, bounds=[*self.bounds, *above])
 
     def stages(self) -> list[Document]:
-        """The pipeline up to what was found, newest first."""
+        """The pipeline that finds the jobs, newest first."""
         return [*self._ordered(), *self._filtered()]
 
     def looked_at(self, look_at: int | None = None) -> list[Document]:
-        """The same, of no more jobs than one look is for, whatever the index answers."""
+        """The same pipeline over the newest ``look_at`` jobs that the index gives."""
         return [*self._ordered(), {"$limit": look_at or LOOKED_AT}, *self._filtered()]
 
     def _ordered(self) -> list[Document]:
@@ -119,7 +119,7 @@ class Plan:
 
 
 def plan(search: Search, *, after: Position | None = None) -> Plan:
-    """The index that serves the search best, and what it leaves to look at."""
+    """Choose the index that serves the search best, and the conditions that it leaves to check."""
     conditions = [c for c in search.conditions if c.field is not Field.STATUS]
     statuses = search.statuses
     if len(statuses) < len(JobStatus):
@@ -139,7 +139,7 @@ def plan(search: Search, *, after: Position | None = None) -> Plan:
 
 
 def _behind(after: Position | None) -> list[Document]:
-    """Behind the position, written so that there is one way to read it off the index."""
+    """Matches the jobs behind the position, written so that the index has one way to read them."""
     if after is None:
         return []
     same = {"createdAt": after.created_at, "_id": {"$gte": after.job_id}}
@@ -148,7 +148,7 @@ def _behind(after: Position | None) -> list[Document]:
 
 def _filter(condition: Condition) -> Document:
     if condition.field is Field.CREATED and condition.negated:
-        # Every job has this instant: the opposite is a range of the index as well.
+        # Every job has ``createdAt``, so the negation is a range of the index as well.
         return {"createdAt": {_OPERATORS[_OPPOSITES[condition.comparison]]: condition.values[0]}}
     found = _positive(condition)
     return {"$nor": [found]} if condition.negated else found
@@ -169,20 +169,20 @@ def _positive(condition: Condition) -> Document:
     return {_STORED[name]: {_OPERATORS[condition.comparison]: values[0]}}
 
 
-#: A ``#``, or a number as the overview makes one of it: in lower case, and whole. Of parts of
-#: numbers there are so many that MongoDB would look at one job for seconds.
+#: Matches a ``#``, or a number that the overview shows as one: in lower case and whole. The group
+#: is atomic: with parts of numbers to try, MongoDB would look at one job for seconds.
 _NUMBER = f"(?>#|(?-i:{NUMBER}))"
 
 
 def _part(stored: str, value: Any, *, number: bool = False) -> Document:
-    """The text as it stands, in any case; never a pattern of the caller's."""
+    """Matches the literal text, ignoring case; a caller can never pass a pattern."""
     pattern = re.escape(str(value))
     if number:
         pattern = pattern.replace(re.escape("#"), _NUMBER)
     return {stored: {"$regex": pattern, "$options": "i"}}
 
 
-#: From when to when; what has not come yet comes now.
+#: Where each span begins, and its possible ends: the first that the job has, or else now.
 _SPANS: Mapping[Field, tuple[str, Sequence[str]]] = {
     Field.WAIT: ("queuedAt", ["$startedAt", "$completedAt", "$$NOW"]),
     Field.RUN: ("startedAt", ["$completedAt", "$$NOW"]),

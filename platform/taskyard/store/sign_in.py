@@ -1,4 +1,4 @@
-"""Codes that sign a browser in once: the link that ``taskyard up`` shows."""
+"""Codes that sign a browser in once, for the link that ``taskyard up`` shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALID_FOR = timedelta(minutes=30)
 
 
 class SignInCodes:
-    """Makes codes and takes each once; only a hash of one is kept."""
+    """Creates codes and accepts each once; only a hash of a code is stored."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._codes = database["sign_in_codes"]
@@ -26,7 +26,7 @@ class SignInCodes:
         return code
 
     def redeem(self, code: str, *, now: datetime) -> str | None:
-        """The role that the code is for, the first time; None for any other."""
+        """The role of the code, once; None for a code that is used, expired or unknown."""
         live = {"_id": _hash(code), "expireAt": {"$gt": now}}
         found = self._codes.find_one_and_delete(live)
         return found["role"] if found else None

@@ -1,4 +1,4 @@
-"""Transitions as MongoDB's statements, as few as can be, and the guard of other writes."""
+"""Transitions as few MongoDB statements, and the guard of other writes on a running job."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Statement = UpdateOne | UpdateMany
 
 
 def of(transitions: Sequence[Transition]) -> list[Statement]:
-    """One statement for all with the same guard and the same fields: MongoDB spends two to three
-    times as much on one for each (``docs/performance.md``).
+    """One statement for all transitions with the same guard and the same fields: a statement for
+    each costs MongoDB two to three times as much (``docs/performance.md``).
     """
     groups: dict[Any, list[list[Transition]]] = defaultdict(list)
     for transition in transitions:
-        # Most of what differs shows here; what is alike here is compared in full.
+        # Most transitions that differ do so here; within a group they are compared in full.
         near = groups[transition.to, transition.entry["worker"]]
         group = next((group for group in near if _are_alike(group[0], transition)), None)
         if group is None:
@@ -33,7 +33,7 @@ def of(transitions: Sequence[Transition]) -> list[Statement]:
 
 
 def update(transition: Transition) -> dict[str, Any]:
-    """What one transition changes, as MongoDB's update."""
+    """The MongoDB update of one transition."""
     changes: dict[str, Any] = {
         "$set": dict(transition.changes),
         "$push": {"history": {"$each": [dict(transition.entry)], "$slice": -HISTORY_KEPT}},
@@ -44,7 +44,7 @@ def update(transition: Transition) -> dict[str, Any]:
 
 
 def still_running(job: Job) -> dict[str, Any]:
-    """Matches the attempt as it was read, for what is written on it as it runs."""
+    """Matches the attempt that was read while it runs: the guard of what it writes meanwhile."""
     return {
         "_id": job.job_id,
         "status": str(JobStatus.RUNNING),
@@ -72,7 +72,7 @@ def _statement(group: Sequence[Transition]) -> Statement:
 
 
 def _update_each(group: Sequence[Transition]) -> list[dict[str, Any]]:
-    """The same as ``update`` for jobs whose values differ: each takes its own from a list."""
+    """The same as ``update`` for jobs whose values differ: each job takes its own from a list."""
     ids = [transition.job_id for transition in group]
     index = {"$indexOfArray": [{"$literal": ids}, "$_id"]}
 
@@ -87,7 +87,7 @@ def _update_each(group: Sequence[Transition]) -> list[dict[str, Any]]:
 
 
 def _own(values: list[Any], index: dict[str, Any]) -> dict[str, Any]:
-    """A job's own of these values; literal, since a text may begin with a dollar."""
+    """The expression for a job's own value; literal, since a text may begin with a dollar sign."""
     if all(value == values[0] for value in values):
         return {"$literal": values[0]}
     return {"$arrayElemAt": [{"$literal": values}, index]}

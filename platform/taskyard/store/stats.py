@@ -1,7 +1,7 @@
 """The stats collection: one document for each minute, ten minutes and hour.
 
-What is counted of jobs is counted anew each time and replaces what was there, so that two ticks
-at once, or one too many, change nothing.
+Counts are taken from the jobs each time anew and replace the stored ones, so two ticks at once, or
+one too many, change nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEPT = {
     HOUR: timedelta(days=8),
 }
 
-#: Failed jobs that are looked at for the commonest errors.
+#: How many failed jobs are searched for the commonest errors.
 ERRORS_LOOKED_AT = 2_000
 
 _COUNTS = {
@@ -37,14 +37,14 @@ _COUNTS = {
 
 
 class StatsStore:
-    """Counts what ended, and keeps the counts."""
+    """Counts jobs by minute, and stores the counts."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._stats = database["stats"].with_options(write_concern=WriteConcern(w=1))
         self._jobs = database["jobs"]
 
     def count(self, begin: datetime, end: datetime) -> list[Rollup]:
-        """Each minute from ``begin`` to ``end`` as the jobs say."""
+        """A rollup of each minute from ``begin`` to ``end``, counted from the jobs."""
         minutes = (end - begin) // MINUTE
         found: dict[datetime, Document] = {begin + n * MINUTE: {} for n in range(minutes)}
         for group in self._jobs.aggregate(_ended(begin, end), hint="ended"):
@@ -54,14 +54,14 @@ class StatsStore:
         return [Rollup(at=at, **values) for at, values in found.items()]
 
     def save(self, step: timedelta, rollups: Sequence[Rollup]) -> None:
-        """Keep what was counted; of minutes the samples stay as they were noted."""
+        """Store rollups; those of minutes leave the samples as they were noted."""
         self._stats.bulk_write(
             [UpdateOne(_key(step, r.at), {"$set": _stored(step, r)}, upsert=True) for r in rollups],
             ordered=False,
         )
 
     def sample(self, at: datetime, sums: Mapping[str, float], most: Mapping[str, int]) -> None:
-        """Add what was seen just now to its minute."""
+        """Add a sample to the minute ``at``: ``sums`` are added, of ``most`` the largest stays."""
         update = {
             "$inc": {"samples": 1, **sums},
             "$max": dict(most),
@@ -70,12 +70,12 @@ class StatsStore:
         self._stats.update_one(_key(MINUTE, at), update, upsert=True)
 
     def read(self, step: timedelta, begin: datetime, end: datetime) -> list[Rollup]:
-        """What is kept of the time, in order."""
+        """The stored rollups of this time, in order."""
         found = self._stats.find(_between(step, begin, end)).sort("_id", 1)
         return [_rollup(document) for document in found]
 
     def counted_until(self, *, not_before: datetime, now: datetime) -> datetime | None:
-        """The last minute that was counted; where there is none, that of the first job to count."""
+        """The last minute that was counted; if there is none, the end of the first job to count."""
         counted = {**_between(MINUTE, not_before, now), "completed": {"$exists": True}}
         last = self._stats.find_one(counted, sort=[("_id", -1)])
         if last is not None:
@@ -87,7 +87,7 @@ class StatsStore:
         return job["completedAt"] if job else None
 
     def errors(self, since: datetime) -> list[SeenError]:
-        """Errors of the newest failed jobs that were created since then, the newest first."""
+        """Errors of the newest failed jobs that were created since then, the newest error first."""
         stages: list[Document] = [
             {"$match": {"status": str(JobStatus.FAILED), "createdAt": {"$gte": since}}},
             {"$sort": {"createdAt": -1, "_id": -1}},
@@ -109,7 +109,7 @@ class StatsStore:
 
 
 def _ended(begin: datetime, end: datetime) -> list[Document]:
-    """Read off the index alone: it has all four instants."""
+    """Reads the index alone, which has all four fields."""
     group = {
         "at": {"$dateTrunc": {"date": "$completedAt", "unit": "minute"}},
         "status": "$status",
@@ -133,7 +133,7 @@ def _submitted(begin: datetime, end: datetime) -> list[Document]:
 
 
 def _bucket(begin: str, end: str) -> Document:
-    """As ``stats.histogram.bucket``; null where the span has not been."""
+    """The same as ``stats.histogram.bucket``; null for a job that never started."""
     lasted = {"$max": [1, {"$subtract": [end, begin]}]}
     counted = {"$toInt": {"$floor": {"$multiply": [BUCKETS, {"$log": [lasted, 2]}]}}}
     return {"$cond": [{"$gt": ["$startedAt", None]}, counted, None]}
@@ -177,15 +177,15 @@ def _stored(step: timedelta, rollup: Rollup) -> Document:
 
 
 def _flat(histogram: Mapping[int, int]) -> list[int]:
-    """Buckets and counts by turns: read several times as fast as pairs, and an overview reads
-    many thousands of them.
+    """Buckets and counts in turn, in one list. Pairs would take several times as long to read, and
+    an overview reads many thousands.
     """
     return [number for pair in sorted(histogram.items()) for number in pair]
 
 
 def _histogram(stored: Sequence[Any]) -> dict[int, int]:
     if stored and isinstance(stored[0], list):
-        return dict(stored)  # As earlier versions kept them, for at most eight days.
+        return dict(stored)  # Pairs, as an earlier version stored them, for at most eight days.
     return dict(zip(stored[::2], stored[1::2], strict=True))
 
 

@@ -1,7 +1,7 @@
-"""Writes of several threads made as one: whoever comes while one is under way joins the next.
+"""Join the writes of several threads: items that come while a write is under way share the next.
 
-A write of a few documents costs the server and the driver little more than one of a single
-document, and waits for the same journal. Nobody waits for company: the first writes at once.
+A write of a few documents costs the server and the driver little more than a write of one
+document, and waits for the same journal. No thread waits for others: the first writes at once.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from taskyard.store.failures import is_unavailable, unconfirmed
 
 T = TypeVar("T")
 
-#: Whoever has waited so long for the write before it writes alone: a server that is slow, or that
-#: is looked for, is not waited for twice.
+#: A thread that has waited this long for the write before it writes alone, so that it does not
+#: wait twice for a slow server or for the search for a primary.
 PATIENCE_SECONDS = 0.3
 
 
 class _Turn(Generic[T]):
-    """One item, and the thread that brought it."""
+    """One item, for the thread that brought it."""
 
     def __init__(self, item: T) -> None:
         self.item = item
-        #: Released when this one is to write for a group, or when another has written it.
+        #: Released when this thread is to write for a group, or another's write for it is over.
         self.asleep = threading.Lock()
         self.asleep.acquire()
-        #: Whom this one writes for, itself among them; None for one that others write for.
+        #: The turns that this thread writes, its own among them; None if another writes its turn.
         self.group: list[_Turn[T]] | None = None
         self.written = False
         self.failure: BaseException | None = None
 
 
 class Together(Generic[T]):
-    """Calls ``write`` with the items of all who came while the call before was under way.
+    """Calls ``write`` with all items that came while the previous call was under way.
 
-    ``write`` raises if it is not known of each item that it is written; it may be called again
-    with an item that is.
+    ``write`` must raise unless every item is known to be written, and must accept an item that is
+    written already.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], None]) -> None:
@@ -47,7 +47,9 @@ class Together(Generic[T]):
         self._writing = False
 
     def __call__(self, item: T) -> None:
-        """Have ``item`` written; returns once it is. Raises what ``write`` raises for it."""
+        """Have ``item`` written; returns once it is. Raises StoreUnavailable when it is not known
+        whether it is, else what ``write`` raises for it.
+        """
         turn = _Turn(item)
         if self._is_first(turn) or self._is_to_lead(turn):
             self._lead(turn)
@@ -55,11 +57,11 @@ class Together(Generic[T]):
             return
         if turn.failure is not None and is_unavailable(turn.failure):
             raise unconfirmed() from turn.failure
-        # It came too late, or one of its group is refused: each learns what becomes of its own.
+        # It waited too long, or its group was refused for one item: each item is now tried alone.
         self._write([item])
 
     def _is_first(self, turn: _Turn[T]) -> bool:
-        """Whether nothing is under way; if something is, the turn waits from now on."""
+        """Whether no write is under way; if one is, the turn waits from now on."""
         with self._lock:
             if self._writing:
                 self._waiting.append(turn)
@@ -69,7 +71,7 @@ class Together(Generic[T]):
             return True
 
     def _is_to_lead(self, turn: _Turn[T]) -> bool:
-        """Wait for the turn; whether it is this one that writes for its group."""
+        """Wait until the turn may go on; returns whether it has to write for its group."""
         if not turn.asleep.acquire(timeout=PATIENCE_SECONDS):
             with self._lock:
                 if turn in self._waiting:
@@ -79,7 +81,7 @@ class Together(Generic[T]):
         return turn.group is not None
 
     def _lead(self, turn: _Turn[T]) -> None:
-        """Write for the group, and let the next one write."""
+        """Write the items of the group, then let the next group begin."""
         group = turn.group or [turn]
         try:
             self._write([each.item for each in group])

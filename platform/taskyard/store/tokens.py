@@ -20,8 +20,8 @@ from taskyard.documents import to_record
 #: A token's last use is noted at most this often, so that reads stay reads.
 _NOTE_USE_EVERY = timedelta(minutes=1)
 
-#: How long a process takes its own word for a token: most requests need no read for it, and one
-#: that is revoked elsewhere ends within this time.
+#: How long a process remembers a valid token: most requests then need no read, and a token that
+#: another process revoked is accepted no longer than this.
 KNOWN_SECONDS = 1.0
 
 _KNOWN_MOST = 1000
@@ -57,11 +57,11 @@ class TokenStore:
     def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
         self._tokens = database["tokens"]
         self._clock = clock
-        #: What was verified of late, by the whole token's hash: until when, and what it is.
+        #: Tokens that were verified lately, by the hash of the whole token, with their expiry.
         self._known: dict[str, tuple[float, Token]] = {}
 
     def create(self, *, role: str, name: str, worker_id: str | None = None) -> str:
-        """Make a token and return it in clear, for the only time."""
+        """Create a token and return it in clear text, which is not stored."""
         identity, secret = secrets.token_hex(6), secrets.token_hex(24)
         document = {
             "_id": identity,
@@ -77,7 +77,9 @@ class TokenStore:
         return f"tyk_{identity}_{secret}"
 
     def verify(self, token: str) -> Token | None:
-        """The token, if it is one of ours and was not revoked ``KNOWN_SECONDS`` ago."""
+        """The token, or None if it is not one of ours. One that another process revoked may still
+        be accepted for ``KNOWN_SECONDS``.
+        """
         whole = _hash(token)
         until, known = self._known.get(whole, (0.0, None))
         if time.monotonic() < until:
@@ -96,13 +98,13 @@ class TokenStore:
         if prefix != "tyk" or not identity or not secret:
             return None
         found = self._tokens.find_one({"_id": identity})
-        # The hash is compared even for an unknown id, so that the time tells nothing.
+        # The hash is compared even for an unknown id, so that the timing tells nothing.
         if not hmac.compare_digest(_hash(secret), found["hash"] if found else _hash("")):
             return None
         return self._noted(found) if found else None
 
     def any(self) -> bool:
-        """Whether there is a token."""
+        """Whether any token exists."""
         return self._tokens.find_one({}, {"_id": 1}) is not None
 
     def list(self) -> list[Token]:
@@ -110,7 +112,7 @@ class TokenStore:
         return [to_record(Token, found) for found in self._tokens.find().sort("createdAt", 1)]
 
     def revoke(self, identity: str) -> bool:
-        """Take a token back; False when there is none."""
+        """Revoke a token; False when it does not exist."""
         removed = self._tokens.delete_one({"_id": identity}).deleted_count == 1
         self._known.clear()
         if removed:

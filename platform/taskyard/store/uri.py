@@ -1,4 +1,4 @@
-"""Which MongoDB to use: the one that is named, or that of a running ``taskyard up``."""
+"""Which MongoDB to use: the one that MONGODB_URI names, or that of a running ``taskyard up``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskyard.store.failures import first_sentence
 
 
 def resolve_uri(settings: Settings) -> str:
-    """The URI to connect to. Raises ConfigurationError when nothing names one, or it is none."""
+    """The URI to connect to. Raises ConfigurationError when there is none or it is not valid."""
     uri = settings.mongodb_uri or embedded.running_uri(settings.data_dir)
     if not uri:
         raise ConfigurationError(
@@ -20,7 +20,7 @@ def resolve_uri(settings: Settings) -> str:
             "Set MONGODB_URI to a replica set, or start `taskyard up`."
         )
     if uri.startswith("mongodb+srv://"):
-        return uri  # to read more of it, names would have to be resolved
+        return uri  # to check more of it, names would have to be resolved
     try:
         # The driver would pass over an option that it does not know; the broker's, which is given
         # options by name, could then not be made.

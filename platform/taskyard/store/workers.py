@@ -18,15 +18,15 @@ from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
 from taskyard.workers.model import Worker
 
-#: What a new boot of a worker begins without: what befell the earlier one, and what that said of
-#: itself and this one does not.
+#: Fields that a registration clears unless it sends them: what happened to the earlier boot, and
+#: what the earlier boot reported about itself.
 _FRESH = frozenset(
     {"cooldownUntil", "healthReason", "suspendedAt", "reservedFor"}
     | {"os", "cpuCount", "cpuUsage", "ramTotalMb", "ramFreeMb", "version", "labels", "maxJobs"}
     | {"isolation", "dockerContainers", "dockerCpuUsage", "dockerMemoryMb"}
 )
 
-#: What a worker that has recovered is rid of.
+#: Fields that are cleared when a cooldown is over.
 _RECOVERED = ("cooldownUntil", "healthReason")
 
 
@@ -37,9 +37,9 @@ class WorkerStore:
         self._workers = database["workers"]
 
     def register(self, worker_id: str, facts: Mapping[str, Any], *, now: datetime) -> Worker:
-        """Add the worker or begin a new boot of it; clears deletion and cooldown.
+        """Add the worker, or begin a new boot of it; clears deletion, drain and cooldown.
 
-        From now on nobody renews what its earlier boot still holds: that is requeued when its
+        Jobs that an earlier boot still holds are not renewed any more: they are requeued when their
         leases end.
         """
         document = self._workers.find_one_and_update(
@@ -72,7 +72,7 @@ class WorkerStore:
         now: datetime,
         boot_id: str | None = None,
     ) -> Worker:
-        """Note that the worker lives. It cannot talk itself out of a cooldown.
+        """Note that the worker is alive. This ends a suspension, but never a cooldown.
 
         Raises NotFound, Gone for a deleted worker, StaleAttempt for an earlier boot of it.
         """
@@ -90,12 +90,14 @@ class WorkerStore:
         return self._recovered(worker) if _has_recovered(worker) else worker
 
     def _keep_deleted(self, worker_id: str, now: datetime) -> None:
-        """A deleted worker that is heard of stays known: forgotten, it would be a new one."""
+        """Keep the record of a deleted worker that still sends heartbeats: without the record, it
+        would be taken for a new worker.
+        """
         gone = {"_id": worker_id, "softDeleted": True}
         self._workers.update_one(gone, {"$max": {"lastHeartbeat": now}})
 
     def _recovered(self, worker: Worker) -> Worker:
-        """Forget why the worker was not healthy, unless it has become so again."""
+        """Clear the reason why the worker was unhealthy, unless it is unhealthy again."""
         well = {
             **_alive(worker.worker_id, worker.boot_id),
             "health": "OK",
@@ -119,7 +121,7 @@ class WorkerStore:
         return worker
 
     def listed(self) -> list[Worker]:
-        """All that are not deleted, by id. Retention keeps their number bounded."""
+        """All workers that are not deleted, by id. Retention keeps their number bounded."""
         return [
             to_record(Worker, w) for w in self._workers.find({"softDeleted": False}).sort("_id")
         ]
@@ -136,7 +138,7 @@ class WorkerStore:
     def drain(
         self, worker_id: str, *, draining: bool, now: datetime, boot_id: str | None = None
     ) -> Worker:
-        """Give it nothing new (or again); a worker that asks for itself names its boot.
+        """Stop or resume giving the worker new jobs; a worker that asks for itself names its boot.
 
         Raises NotFound, Gone, StaleAttempt for an earlier boot of it.
         """
@@ -151,7 +153,7 @@ class WorkerStore:
         return to_record(Worker, document)
 
     def leave(self, worker_id: str, boot_id: str, *, now: datetime) -> None:
-        """The worker says good-bye: offline at once, without waiting for its silence."""
+        """Mark a worker that stops as offline at once, without waiting until it is silent."""
         mine = {"_id": worker_id, "bootId": boot_id}
         changes = {"health": "OFFLINE", "healthReason": "stopped", "updatedAt": now}
         if self._workers.update_one(mine, {"$set": changes}).matched_count:
@@ -160,7 +162,7 @@ class WorkerStore:
     def record_failure(
         self, worker_id: str, *, reason: str, now: datetime, cooldown: timedelta
     ) -> None:
-        """The worker itself failed: nothing new for it until the cooldown is over."""
+        """Note that the worker itself failed: it gets no new jobs until the cooldown is over."""
         self._workers.update_one(
             {"_id": worker_id},
             {"$set": {"cooldownUntil": now + cooldown, "healthReason": reason, "updatedAt": now}},
@@ -168,9 +170,9 @@ class WorkerStore:
         events.warn("worker.cooling_down", worker=worker_id, seconds=cooldown.total_seconds())
 
     def suspend(self, lost: Sequence[Job], *, now: datetime) -> None:
-        """The leases of these jobs expired: nothing new for who had them until it heartbeats.
+        """Suspend the workers whose leases on these jobs expired: no new jobs until they heartbeat.
 
-        Who registered since is another life of it, and did not lose them.
+        A worker that has registered since is a new boot, which did not lose the jobs.
         """
         holders = {(job.assigned_agent_id, job.assigned_at) for job in lost}
         silent = {
@@ -180,11 +182,11 @@ class WorkerStore:
         self._workers.update_many(silent, {"$set": {"suspendedAt": now}})
 
     def mark_fenced(self, worker_id: str) -> None:
-        """Note that the worker names attempt or lease in what it writes."""
+        """Note that the worker sends an attempt or a lease with its writes."""
         self._workers.update_one({"_id": worker_id}, {"$set": {"fenced": True}})
 
     def mark_offline(self, *, silent_since: datetime, now: datetime) -> list[str]:
-        """Mark the workers not heard of since then; returns those that just went offline."""
+        """Mark workers without a heartbeat since then; returns those that just went offline."""
         silent = {
             "softDeleted": False,
             "lastHeartbeat": {"$lt": silent_since},
@@ -198,14 +200,16 @@ class WorkerStore:
         }
         if not (found := [worker["_id"] for worker in self._workers.find(silent, {"_id": 1})]):
             return []
-        # In one write: after an outage they may be all that there are, and the sweep waits.
+        # In one write: after an outage these may be all workers, and the sweep waits for it.
         among = {"_id": {"$in": found}}
         self._workers.update_many({**silent, **among}, [{"$set": changes}])
         gone = {**among, "health": "OFFLINE", "updatedAt": now}
         return [worker["_id"] for worker in self._workers.find(gone, {"_id": 1})]
 
     def end_cooldowns(self, *, now: datetime) -> int:
-        """Clear the cooldowns that are over; who went offline meanwhile is so for that reason."""
+        """Clear the cooldowns that are over; returns how many. A worker that went offline meanwhile
+        keeps its reason, which is about that.
+        """
         over = {"cooldownUntil": {"$lte": now}}
         offline = self._workers.update_many(
             {**over, "health": "OFFLINE"}, {"$unset": {"cooldownUntil": ""}}
@@ -214,7 +218,7 @@ class WorkerStore:
         return offline.modified_count + ended.modified_count
 
     def reserve(self, reservations: Mapping[str, str], current: Mapping[str, str | None]) -> None:
-        """Write what a pass reserved; only what changed is written."""
+        """Write which job each worker is reserved for; only changes are written."""
         changed = [
             UpdateOne(
                 {"_id": worker_id},
@@ -230,18 +234,18 @@ class WorkerStore:
                 accept_duplicates(error)
 
     def forget(self, *, silent_since: datetime) -> int:
-        """Remove workers that were deleted or went offline long ago."""
+        """Remove the records of workers without a heartbeat since then; returns how many."""
         return self._workers.delete_many({"lastHeartbeat": {"$lt": silent_since}}).deleted_count
 
 
 def _alive(worker_id: str, boot_id: str | None) -> dict[str, Any]:
-    """Matches the worker unless it is deleted, and in that boot alone where one is named."""
+    """Matches the worker unless it is deleted; with ``boot_id``, only in that boot."""
     alive: dict[str, Any] = {"_id": worker_id, "softDeleted": False}
     return alive if boot_id is None else {**alive, "bootId": boot_id}
 
 
 def _has_recovered(worker: Worker) -> bool:
-    """Whether it is well and still says why it was not."""
+    """Whether the worker is healthy and still has the reason why it was not."""
     return bool(worker.health == "OK" and worker.health_reason and not worker.cooldown_until)
 
 
