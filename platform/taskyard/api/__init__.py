@@ -1,4 +1,4 @@
-"""The HTTP API: schemas in, use-cases, schemas out."""
+"""The HTTP API: schemas validate requests, use-cases do the work, schemas shape the answers."""
 
 from taskyard.api.app import create_app
 

@@ -1,4 +1,4 @@
-"""The Flask application: blueprints, limits and headers, put together once."""
+"""The Flask application: puts blueprints, limits and response headers together."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
-    # Not "no-referrer": a form of ours would then name no origin, and over plain http under a
-    # name of the network it could not be told from a foreign one.
+    # With "no-referrer" browsers send "Origin: null" with our own forms. Over plain HTTP, except to
+    # localhost, they send no Sec-Fetch-Site either: our forms would look like those of other sites.
     ("Referrer-Policy", "same-origin"),
     (
         "Content-Security-Policy",
@@ -48,16 +48,16 @@ _HEADERS = (
 
 
 class _App(Flask):
-    """Flask, with headers of ours on whatever it answers."""
+    """Flask, which adds our headers to every response."""
 
     request_class = FormRequest
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The same: none of ours is a coroutine, and Flask would look again at each request."""
+        """Return ``func``: no view is a coroutine, and Flask would check that on each request."""
         return func
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer; the headers are added here, because werkzeug takes 50 µs for as many."""
+        """Answer a request. The headers are added here because werkzeug takes 50 µs to add them."""
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             present = {name.lower() for name, _ in headers}
@@ -68,14 +68,14 @@ class _App(Flask):
             return start_response(status, headers, *exc_info)
 
         if environ.get("CONTENT_LENGTH"):
-            # Gunicorn says so of every body; but one that its sender broke off ends too early, and
-            # is told from a whole one by its length alone.
+            # Gunicorn sets this for every request; werkzeug then trusts the end of the stream. A
+            # body that the client broke off shows only when its length is checked.
             environ.pop("wsgi.input_terminated", None)
         return super().wsgi_app(environ, start)
 
 
 def create_app(platform: Platform) -> Flask:
-    """The web application over ``platform``."""
+    """Create the web application for ``platform``."""
     app = _App("taskyard", static_folder=None)
     app.config.update(
         API_TITLE="Taskyard",
@@ -92,7 +92,8 @@ def create_app(platform: Platform) -> Flask:
     auth.install(app, platform)
     errors.install(app)
     api = ProblemApi(app)
-    # Their routes read them by hand: lists, bodies of two kinds, and one that may be a query.
+    # The routes of these schemas parse requests themselves (one job or a list, JSON or multipart,
+    # body or query), so smorest does not find the schemas.
     read_by_hand = (job_schemas.JobRequest, worker_schemas.ResultFields, worker_schemas.WorkerName)
     for schema in read_by_hand:
         api.spec.components.schema(schema.__name__, schema=schema)

@@ -1,4 +1,7 @@
-"""Who may do what: one table, asked in one place, closed by default."""
+"""Authentication and roles: one table says which roles may use a route.
+
+It is read in one place, before each request. A route that is missing from it is closed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _ACT = frozenset({Role.OPERATOR})
 _WORK = frozenset({Role.AGENT, Role.OPERATOR})
 _ANY = _READ | _WORK
 
-#: Routes that need no token: health, the page to sign in, and what it is made of.
+#: Routes that need no token: health, the sign-in page, its assets, and the choice of theme.
 OPEN = frozenset(
     {
         *("health.healthz", "health.readyz"),
@@ -29,7 +32,7 @@ OPEN = frozenset(
     }
 )
 
-#: Every other route with the roles that may use it. A route that is not here is for nobody.
+#: All other routes, each with the roles that may use it. Nobody may use a route that is missing.
 ROLES: dict[str, frozenset[Role]] = {
     "jobs.create": _ACT,
     "jobs.list_jobs": _READ,
@@ -96,21 +99,21 @@ _NOT_FROM_HERE = "This request did not come from a page of this site."
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who asks."""
+    """The caller of a request, and what it may do."""
 
     name: str
     roles: frozenset[Role]
-    #: An agent token may be bound to one worker; it speaks for no other.
+    #: The one worker that an agent's token may write for; None if the token is not bound.
     worker_id: str | None = None
 
     def speak_for(self, worker_id: str) -> None:
-        """Raise Forbidden unless the caller may write in this worker's name."""
+        """Raise Forbidden unless the caller may write in the name of this worker."""
         if self.worker_id is not None and self.worker_id != worker_id:
             raise Forbidden(f"This token is for worker {self.worker_id!r} alone.")
 
 
 def install(app: Flask, platform: Platform) -> None:
-    """Ask for a token before every request of ``app``."""
+    """Check the token and its role before every request of ``app``."""
 
     @app.before_request
     def admit() -> Response | None:
@@ -128,13 +131,13 @@ def install(app: Flask, platform: Platform) -> None:
 
 
 def caller() -> Caller:
-    """Who asks; there is always somebody where a token was needed."""
+    """Return the caller of the current request; only for routes that need a token."""
     asking: Caller = g.caller
     return asking
 
 
 def still_admitted(platform: Platform) -> Callable[[], bool]:
-    """A look, for what outlives its request, whether the caller's token holds still."""
+    """Return a check of whether the caller's token is still valid, for long streams."""
     token, _ = _token()
 
     def holds() -> bool:
@@ -143,13 +146,16 @@ def still_admitted(platform: Platform) -> Callable[[], bool]:
         except Exception as error:
             if not is_unavailable(error):
                 raise
-            return True  # there is nothing to be told meanwhile either
+            return True  # while the database is away, the stream has nothing to send either
 
     return holds
 
 
 def refuse_other_sites() -> None:
-    """Raise Forbidden for what a foreign page changes. What names no page is no browser's."""
+    """Raise Forbidden if a page of another site asks for a change.
+
+    A request with neither Sec-Fetch-Site nor Origin does not come from a browser, and passes.
+    """
     site = request.headers.get("Sec-Fetch-Site")
     foreign = site not in ("same-origin", "none") if site else _origin_is_ours() is False
     if foreign and request.method not in _SAFE:
@@ -171,7 +177,7 @@ def _caller(platform: Platform) -> Caller | None:
 
 
 def _token() -> tuple[str, bool]:
-    """What the request has for one, or nothing; and whether a cookie brought it."""
+    """Return the token of the request, or "", and whether it came in the cookie."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip(), False
@@ -180,7 +186,10 @@ def _token() -> tuple[str, bool]:
 
 
 def _refuse_cross_site() -> None:
-    """A cookie goes along by itself: what it changes must come from our own pages."""
+    """Raise Forbidden for a change that does not provably come from one of our pages.
+
+    For requests with the cookie, which a browser adds by itself to whatever another site sends.
+    """
     if request.method in _SAFE:
         return
     site = request.headers.get("Sec-Fetch-Site")
@@ -189,15 +198,17 @@ def _refuse_cross_site() -> None:
 
 
 def _refuse_rebound() -> None:
-    """Where nobody is asked for a token, a foreign name that leads to this host is a page's that
-    wants to read from it (DNS rebinding).
+    """Raise Forbidden unless the request names a loopback host.
+
+    For platforms without tokens: there another host name that resolves to this machine belongs to
+    a page that tries to read from it (DNS rebinding).
     """
     if not is_loopback(request.host):
         raise Forbidden("Without tokens this host is asked as localhost alone.")
 
 
 def _origin_is_ours() -> bool | None:
-    """Whether the page that asks is one of this site; None when it does not say where it is."""
+    """Return whether Origin names this site; None without that header."""
     origin = request.headers.get("Origin")
     if origin is None:
         return None
@@ -208,16 +219,16 @@ def _origin_is_ours() -> bool | None:
 
 
 def _to_sign_in() -> Response:
-    """The way to the page to sign in, and back from there."""
+    """Send the browser to the sign-in page, which leads back to the page that it asked for."""
     there = url_for("dashboard.sign_in", next=request.full_path)
     if "HX-Request" in request.headers:
-        # An open page asks for a part of itself: a redirect would give it another page's, which
-        # has no such part. This has the browser go there.
+        # htmx asks for a part of an open page. It would follow a redirect and look for that part in
+        # the sign-in page; with this header the browser itself goes there.
         return Response(status=401, headers={"HX-Redirect": there, "WWW-Authenticate": "Bearer"})
     return redirect(there)  # type: ignore[return-value] # werkzeug's base class
 
 
 def _is_page() -> bool:
-    """Whether a person's browser asks for a page."""
+    """Return whether the request is a GET of a page for people."""
     endpoint = request.endpoint or ""
     return request.method == "GET" and endpoint.startswith(("dashboard.", "docs."))

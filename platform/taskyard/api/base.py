@@ -1,4 +1,4 @@
-"""What every API module builds on: the parser, the blueprint and the platform at hand."""
+"""What all API modules share: request parsing, the blueprint class, the current platform."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EROFS})
 
 
 class ProblemSchema(ma.Schema):
-    """An RFC 9457 problem document; ``error`` is what the earlier system's clients read."""
+    """An RFC 9457 problem document; ``error`` is for clients of the earlier system."""
 
     type = ma.fields.String(required=True)
     title = ma.fields.String(required=True)
@@ -37,18 +37,18 @@ class ProblemSchema(ma.Schema):
 
 
 class ProblemApi(flask_smorest.Api):  # type: ignore[misc] # flask-smorest publishes no types
-    """The API with our problem documents; ``errors.install`` answers errors, not smorest."""
+    """smorest's API, described with our problem documents as its errors."""
 
     ERROR_SCHEMA = ProblemSchema
 
     def _register_error_handlers(self) -> None:
-        """Errors are mapped in one place, ``api.errors``."""
+        """Register nothing: ``api.errors`` answers all errors."""
 
     def _openapi_json(self) -> Any:
-        """The description, with errors as problem documents and the way to sign in."""
+        """Return the OpenAPI document, with problem documents as errors and bearer tokens."""
         described = self.spec.to_dict()
         for response in described["components"]["responses"].values():
-            # All that are shared are errors.
+            # All shared responses are errors.
             if content := response["content"].pop("application/json", None):
                 response["content"]["application/problem+json"] = content
         described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -57,7 +57,7 @@ class ProblemApi(flask_smorest.Api):  # type: ignore[misc] # flask-smorest publi
 
 
 class Parser(FlaskParser):
-    """Reads bodies strictly: what is no JSON is a 400, what is unknown a 422."""
+    """Parses requests strictly: a body that is not JSON gives 400, an unknown field 422."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {  # noqa: RUF012 - webargs declares it so
         "json": None,
@@ -68,24 +68,24 @@ class Parser(FlaskParser):
     }
 
     def load_json(self, req: Request, _schema: ma.Schema) -> Any:
-        """The body of a request, or an UnreadableRequest."""
+        """Return the body. Raises UnreadableRequest."""
         return read_json(req)
 
     def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
-        """The query. Raises Invalid."""
+        """Return the query's parameters. Raises Invalid."""
         return _each_once(super().load_querystring(req, schema))
 
     def load_form(self, req: Request, schema: ma.Schema) -> Any:
-        """The fields of a form. Raises Invalid."""
+        """Return the text fields of a form. Raises Invalid."""
         return _each_once(super().load_form(req, schema))
 
     def load_files(self, req: Request, schema: ma.Schema) -> Any:
-        """The files of a form. Raises Invalid."""
+        """Return the files of a form. Raises Invalid."""
         return _each_once(super().load_files(req, schema))
 
 
 class _Form(FormDataParser):
-    """Werkzeug's parser of forms, but one that cannot be read is an error and not an empty form."""
+    """Werkzeug's form parser, but an unreadable form is an error instead of an empty form."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         """The form. Raises UnreadableRequest, NoRoom."""
@@ -105,33 +105,33 @@ class _Form(FormDataParser):
 
 
 class FormRequest(Request):
-    """Flask's, with forms as we read them."""
+    """Flask's request, which parses forms with ``_Form``."""
 
     form_data_parser_class = _Form
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc] # flask-smorest publishes no types
-    """A group of routes that reads its arguments with our parser."""
+    """A group of routes whose arguments are parsed by our parser."""
 
     ARGUMENTS_PARSER = Parser()
 
     def arguments(self, schema: Any, **kwargs: Any) -> Any:
-        """Read arguments by a schema that is made once: webargs makes one for each request from a
-        class.
+        """Parse arguments with one instance of the schema: from a class, webargs would make one for
+        each request.
         """
         made = schema() if isinstance(schema, type) else schema
         return super().arguments(made, **kwargs)
 
 
 def platform() -> Platform:
-    """The platform that this application was made for."""
+    """Return the platform that the current application serves."""
     return cast(Platform, current_app.extensions["platform"])
 
 
 def refuse_repeated(given: MultiDict[str, Any], lists: Collection[str] = ()) -> None:
-    """Refuse what is given twice and is no list: the second would be dropped without a word.
+    """Raise Invalid for parameters that are given more than once, except those in ``lists``.
 
-    Raises Invalid.
+    Otherwise all values but the first would be dropped silently.
     """
     twice = {name for name, values in given.lists() if len(values) > 1} - set(lists)
     if twice:
@@ -144,7 +144,7 @@ def _each_once(proxy: MultiDictProxy) -> MultiDictProxy:
 
 
 def read_json(req: Request | None = None) -> Any:
-    """The JSON body of the request. Raises UnreadableRequest."""
+    """Return the JSON body of the request. Raises UnreadableRequest."""
     source = req or request
     if not source.is_json:
         raise UnreadableRequest("The body must be JSON, with Content-Type: application/json.")
@@ -156,14 +156,14 @@ def read_json(req: Request | None = None) -> Any:
 
 
 def _refuse_constant(_: str) -> NoReturn:
-    """NaN and Infinity are no JSON."""
+    """Raise ValueError for NaN and Infinity, which are not JSON."""
     raise ValueError("not JSON")
 
 
-#: Made once: ``json.loads`` would make a decoder for each body.
+#: Made once: ``json.loads`` would make a decoder for each body, because of ``parse_constant``.
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def base_url() -> str:
-    """Scheme and host that the asker used, so that agents elsewhere can come back to us."""
+    """Return scheme and host as the caller used them: an address that works from its host."""
     return request.host_url.rstrip("/")

@@ -1,4 +1,4 @@
-"""The routes that act on many jobs at once, and that read many."""
+"""Routes that act on many jobs at once, or read the results of many."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ blueprint = Blueprint("bulk", __name__, url_prefix="/api/jobs", description="Job
 
 
 class BulkRequest(schemas.ApiSchema):
-    """What to do to which jobs: ``q`` in the search language, or ``jobIds``."""
+    """An action and its jobs: those that a search ``q`` finds, or those in ``jobIds``."""
 
     action = ma.fields.Enum(bulk.Action, by_value=True, required=True)
     q = f.Text(validate=validate.Length(1, search_terms.CHARACTERS))
@@ -37,7 +37,7 @@ class BulkRequest(schemas.ApiSchema):
 
 
 class BulkAnswer(schemas.ApiSchema):
-    """A dry run counts (``matched``, ``more``); else what one batch did, and ``next``."""
+    """The count of a dry run (``matched``, ``more``), or what one batch did, and ``next``."""
 
     success = ma.fields.Boolean(required=True)
     message = ma.fields.String(required=True)
@@ -54,7 +54,11 @@ class BulkAnswer(schemas.ApiSchema):
 @blueprint.arguments(BulkRequest)
 @blueprint.response(200, BulkAnswer)
 def act(body: dict[str, Any]) -> Any:
-    """Cancel or retry all that match: first ``dryRun``, then batch by batch until no ``next``."""
+    """Cancel or retry all jobs that match, one batch of them a request.
+
+    With ``dryRun`` the jobs are only counted. To act on all, send the request with the ``asOf`` of
+    the dry run, then again with the ``next`` of each answer as ``after``, until ``next`` is null.
+    """
     given = from_epoch_ms(body["as_of"]) if "as_of" in body else None
     as_of = bulk.bound(given, now=platform().store.clock.now(), field="asOf")
     task = bulk.Task(
@@ -86,7 +90,10 @@ def act(body: dict[str, Any]) -> Any:
 @blueprint.arguments(job_schemas.ResultsRequest)
 @blueprint.response(200, job_schemas.JobResults)
 def results(body: dict[str, Any]) -> Any:
-    """How many jobs ended; ``wait`` answers as soon as all have, or after so many seconds."""
+    """Get the results of many jobs.
+
+    With ``wait`` the answer comes as soon as all of them have ended, or after that many seconds.
+    """
     wanted = body["job_ids"]
     follow.wait_until_all_ended(platform(), wanted, body["wait"])
     found = platform().store.queries.results_of(wanted)
@@ -101,9 +108,10 @@ def results(body: dict[str, Any]) -> Any:
 
 
 def _search(body: dict[str, Any], as_of: datetime) -> Search:
-    """What is meant; nothing is never taken for everything.
+    """Return the search that the request asks for. Raises InvalidRequest.
 
-    Ages count from the instant of the dry run, so that all batches mean the same jobs.
+    An empty search is refused, so that it is not taken for all jobs. Ages count from ``as_of``,
+    the instant of the dry run, so that all batches mean the same jobs.
     """
     if ("q" in body) == ("job_ids" in body):
         raise InvalidRequest("Say either q or jobIds.", field="q")

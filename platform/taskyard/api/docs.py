@@ -1,4 +1,4 @@
-"""The API described: Swagger UI from the files of its own package, so no internet is needed."""
+"""Swagger UI for the API, served from its Python package, so it needs no internet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ blueprint = Blueprint("docs", __name__, url_prefix="/api/docs")
 _UI = Path(swagger_ui_bundle.swagger_ui_path)
 _HERE = Path(__file__).parent / "static"
 
-#: As of every page, but that Swagger UI has its pictures in its styles.
+#: The policy of all pages, plus ``data:`` images, which Swagger UI has in its styles.
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'"
@@ -22,7 +22,7 @@ _POLICY = (
 
 @blueprint.get("/")
 def page() -> Any:
-    """The page."""
+    """The page with Swagger UI."""
     response: Response = send_from_directory(_HERE, "docs.html")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
@@ -30,7 +30,7 @@ def page() -> Any:
 
 @blueprint.get("/start.js")
 def script() -> Any:
-    """What starts it, apart from the page so that no script stands in a page."""
+    """The script that starts Swagger UI: a file, since the policy forbids inline scripts."""
     return send_from_directory(_HERE, "docs.js")
 
 

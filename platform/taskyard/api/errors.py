@@ -1,4 +1,4 @@
-"""Every error as a problem document (RFC 9457), mapped in this one place."""
+"""Turns every error into a problem document (RFC 9457); no other module does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from taskyard import events
 from taskyard.errors import InvalidRequest, StoreUnavailable, TaskyardError
 from taskyard.store.failures import is_unavailable
 
-#: When a client may try again while MongoDB has no primary.
+#: How soon a client may try again while MongoDB has no primary.
 RETRY_AFTER_SECONDS = 2
 
 
 class Invalid(InvalidRequest):
-    """A body that was validated by hand; ``messages`` is marshmallow's tree by path."""
+    """A request with invalid values; ``messages`` is a tree of messages as marshmallow has it."""
 
     def __init__(self, messages: Mapping[str, Any]) -> None:
         self._fields = list(_fields(messages))
@@ -28,12 +28,12 @@ class Invalid(InvalidRequest):
 
     @property
     def errors(self) -> Sequence[Mapping[str, str]]:
-        """One entry per field at fault."""
+        """One entry for each invalid field."""
         return self._fields
 
 
 def loaded(schema: ma.Schema, sent: Any) -> dict[str, Any]:
-    """A body that is read by hand, as the schema has it. Raises Invalid."""
+    """Load a request that a route parses itself. Raises Invalid."""
     try:
         fields: dict[str, Any] = schema.load(sent)
     except ma.ValidationError as error:
@@ -47,7 +47,7 @@ def install(app: Flask) -> None:
 
 
 def answer(error: Exception) -> Response:
-    """The problem document of any error; what is no client's doing is logged as well."""
+    """Return the problem document of any error; errors that no client caused are logged as well."""
     match error:
         case StoreUnavailable():
             return _unavailable(error)
@@ -64,7 +64,7 @@ def answer(error: Exception) -> Response:
 def problem(
     status: int, detail: str, fields: Sequence[Mapping[str, str]] = (), **headers: str
 ) -> Response:
-    """A problem document as a response."""
+    """Return a problem document as a response; underscores in header names become hyphens."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -88,7 +88,7 @@ def _ours(error: TaskyardError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
-    """What Flask and webargs raise; a validation error names its fields."""
+    """Answer an error of Flask or webargs; a validation error names its fields."""
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         status = HTTPStatus.BAD_REQUEST
@@ -106,7 +106,7 @@ def _http(error: HTTPException) -> Response:
 
 
 def _broken_off() -> Response:
-    """Gunicorn finds out what is wrong with a chunked body when the body is read."""
+    """Answer a broken chunked body, which gunicorn notices only while the body is read."""
     return problem(HTTPStatus.BAD_REQUEST, "The body cannot be read: its chunks are broken.")
 
 
@@ -117,7 +117,7 @@ def _unavailable(error: Exception) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    """The database is away; or a defect of ours: the client learns that, the log the rest."""
+    """Answer 503 if the database is away; else it is a defect, whose details only the log has."""
     if is_unavailable(error):
         return _unavailable(error)
     events.error("api.failed", error, path=request.path, request=g.get("request_id", ""))
@@ -125,7 +125,7 @@ def _unexpected(error: Exception) -> Response:
 
 
 def _fields(messages: Any, path: str = "") -> Iterator[dict[str, str]]:
-    """Each message of a tree of marshmallow's with its dotted path; locations are left out."""
+    """Yield each message of marshmallow's tree with its dotted path, without the location."""
     if isinstance(messages, Mapping):
         for name, below in messages.items():
             top = not path and name in ("json", "query", "form", "files", "headers")

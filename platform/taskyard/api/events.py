@@ -1,4 +1,4 @@
-"""Server-sent events: a job's output and state as they come, resumable."""
+"""The stream of server-sent events with a job's output and state; it can be resumed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from taskyard.api.base import Blueprint, platform
 from taskyard.errors import InvalidRequest
 from taskyard.follow import Place, Seen, follow, replay
 
-#: A comment this often keeps proxies from closing a silent stream.
+#: How long a stream may be silent before a comment is sent, so that proxies do not close it.
 HEARTBEAT_SECONDS = 15.0
 
-#: How long a stream takes it that its caller's token holds: one that was revoked ends then.
+#: How often a stream checks its caller's token; it ends when the token was revoked.
 ADMITTED_SECONDS = 10.0
 
 blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="Events")
@@ -28,7 +28,7 @@ _ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,16})")
 
 
 class EventsQuery(job_schemas.JobName):
-    """Whom to follow; an attempt before the last one is over, and is read to its end."""
+    """The job to follow; with an earlier ``attempt``, the output of that attempt alone."""
 
     attempt = f.QueryWhole(1, 10_000)
 
@@ -38,7 +38,11 @@ class EventsQuery(job_schemas.JobName):
 @blueprint.arguments(EventsQuery, location="query")
 @blueprint.response(200, {"type": "string"}, content_type="text/event-stream")
 def follow_job(query: dict[str, Any]) -> Any:
-    """Follow a job. Events: stdout, stderr, state, reset, end. Resumes at Last-Event-ID."""
+    """Follow a job by server-sent events: stdout, stderr, state, reset and end.
+
+    Send ``Last-Event-ID`` to resume after that event. With an ``attempt`` before the latest one,
+    the output of that attempt is sent to its end.
+    """
     found, start = platform().store.jobs.get(query["job_id"]), _resume_at()
     attempt = query.get("attempt")
     if attempt is not None and attempt < found.output_attempt:
@@ -48,7 +52,7 @@ def follow_job(query: dict[str, Any]) -> Any:
     return Response(
         _stream(seen, still_admitted(platform())),
         mimetype="text/event-stream",
-        # nginx would collect the stream before it passes it on.
+        # Otherwise nginx would buffer the stream.
         headers={"X-Accel-Buffering": "no"},
     )
 
@@ -80,7 +84,7 @@ def _stream(all_seen: Iterator[Seen], admitted: Callable[[], bool]) -> Iterator[
 
 
 def _event(seen: Seen) -> str:
-    """What a follower is told of one thing seen, or nothing."""
+    """Return the event that tells of what was seen, or "" if nothing is new."""
     if seen.reset:
         return _format("reset", {"attempt": seen.place.attempt}, seen.place)
     if seen.chunk:

@@ -1,4 +1,4 @@
-"""Run commands on a ZIP in one request; both modes run on an agent."""
+"""Routes that run commands on an uploaded ZIP in one request; an agent runs them in both modes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ blueprint = Blueprint("execute", __name__, url_prefix="/api", description="Execu
 
 @blueprint.before_request
 def prepare() -> None:
-    """The upload may be large."""
+    """Allow uploads, which may be larger than other bodies."""
     if request.method == "POST":
         allow_uploads()
 
@@ -34,13 +34,17 @@ def prepare() -> None:
 @blueprint.arguments(file_schemas.OptionalFile, location="files")
 @blueprint.response(200, file_schemas.ExecuteAnswer)
 def execute(form: dict[str, Any], files: dict[str, Any]) -> Any:
-    """Run the lines on the ZIP: streamed as text (direct), or queued (distributed)."""
+    """Run commands on a ZIP, as a job.
+
+    ``direct`` streams the output as text while the job runs; the job is cancelled when the client
+    goes away. ``distributed`` answers with the job's id as soon as the job is queued.
+    """
     wanted = {"command": form["commands"], "timeout_ms": form["timeout_ms"]}
     if "file" in files:
         stored = save_upload(files["file"], must_be_archive=True)
         wanted |= {"file_id": stored.file_id, "filename": stored.filename}
     if form["mode"] == "direct":
-        # Somebody holds the line: what is lost is told, not tried again behind their back.
+        # The client is watching: it learns of a lost attempt, which is not retried unasked.
         wanted["max_retries"] = 0
     (job_id,) = operations.submit(platform(), [wanted], by=caller().name)
     if form["mode"] == "direct":
@@ -62,7 +66,7 @@ def execute(form: dict[str, Any], files: dict[str, Any]) -> Any:
 @blueprint.arguments(file_schemas.StopRequest)
 @blueprint.response(200, file_schemas.Stopped)
 def stop(body: dict[str, Any]) -> Any:
-    """Stop a direct execution; one that has ended is stopped already."""
+    """Stop a direct execution; ``stopped`` is false if it had ended before."""
     try:
         operations.cancel(platform(), body["exec_id"], by=caller().name, reason="stopped")
     except Conflict:
@@ -71,7 +75,7 @@ def stop(body: dict[str, Any]) -> Any:
 
 
 def _live(here: Platform, job_id: str, by: str, connection: socket.socket | None) -> Iterator[str]:
-    """The output as it comes. A client that goes away wants the job no more."""
+    """Yield the output as it comes; cancel the job when the client goes away."""
     ended = False
     try:
         for seen in follow(here, job_id):
@@ -83,7 +87,7 @@ def _live(here: Platform, job_id: str, by: str, connection: socket.socket | None
             elif connection is not None and _has_left(connection):
                 return
             else:
-                # Gunicorn writes nothing for it; other servers find out that way.
+                # A write lets other servers notice that the client left; gunicorn skips empty ones.
                 yield ""
             if ended and seen.job.exit_code != 0:
                 yield f"\n[taskyard: {seen.job.status}: {seen.job.error_message}]\n"
@@ -93,11 +97,11 @@ def _live(here: Platform, job_id: str, by: str, connection: socket.socket | None
 
 
 def _has_left(connection: socket.socket) -> bool:
-    """Whether the client has closed its end: nothing else tells while nothing is written."""
+    """Return whether the client has closed its end; only a look tells while nothing is written."""
     try:
         return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except (BlockingIOError, ValueError):
-        # Nothing to read; or TLS, which takes no flags.
+        # Nothing to read; or a TLS socket, which accepts no flags.
         return False
     except OSError:
         return True

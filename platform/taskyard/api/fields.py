@@ -1,4 +1,4 @@
-"""Field types of the API: text that every part can store, numbers that fit, instants."""
+"""Field types of the API: text that can be stored, numbers in a range, instants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskyard.documents import UNSTORABLE
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-#: Bounds of the command and the environment: the job document stays small.
+#: Most characters of a command and of an environment, so that job documents stay small.
 COMMAND_CHARACTERS = 32_768
 ENV_CHARACTERS = 8_192
 
@@ -34,8 +34,8 @@ class Text(ma.fields.String):
 
 
 class Printed(ma.fields.String):
-    """Text that a command printed: whatever it is, it is kept. Lone surrogates, which agents make
-    that cut text between two halves of a character, become U+FFFD.
+    """Text that a command printed; none is refused. Lone surrogates, which come from agents that
+    cut text between the two halves of a character, become U+FFFD.
     """
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
@@ -44,7 +44,7 @@ class Printed(ma.fields.String):
 
 
 class Whole(ma.fields.Integer):
-    """A whole number in a range; 1.5 and "1" are none."""
+    """A whole number in a range; 1.5 and "1" are refused."""
 
     def __init__(self, low: int = 0, high: int = _INT64, **kwargs: Any) -> None:
         super().__init__(strict=True, validate=validate.Range(low, high), **kwargs)
@@ -57,7 +57,7 @@ class Whole(ma.fields.Integer):
 
 
 class Number(ma.fields.Float):
-    """A number in a range; NaN and Infinity are none."""
+    """A number in a range; NaN, Infinity and text are refused."""
 
     def __init__(self, low: float, high: float, *, above: bool = False, **kwargs: Any) -> None:
         in_range = validate.Range(low, high, min_inclusive=not above)
@@ -84,7 +84,7 @@ class QueryWhole(ma.fields.Integer):
 
 
 class Flag(ma.fields.Boolean):
-    """true or false, and nothing that is taken for one."""
+    """true or false; nothing else is taken for one of them."""
 
     truthy = {True}  # noqa: RUF012 - marshmallow declares it so
     falsy = {False}  # noqa: RUF012 - marshmallow declares it so
@@ -96,14 +96,14 @@ class Flag(ma.fields.Boolean):
 
 
 class Instant(ma.fields.Integer):
-    """Epoch milliseconds outside, an aware datetime inside."""
+    """An aware datetime, sent as epoch milliseconds."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> int | None:
         return epoch_ms(value)
 
 
 class Ready(ma.fields.List[Any]):
-    """A list whose entries are given as they are to be answered (``representations.jobs``)."""
+    """A list whose entries are sent as they are: ``representations`` has prepared them."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return value
@@ -113,7 +113,7 @@ class QueryInstant(ma.fields.Field[datetime]):
     """Epoch milliseconds in a query string."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> datetime:
-        # The year 9999 ends with that many digits; Python knows no later one.
+        # 15 digits reach the end of the year 9999, the last that Python's datetime has.
         if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,15}", value):
             raise ma.ValidationError("Not a valid instant in epoch milliseconds.")
         try:
@@ -139,13 +139,13 @@ class Environment(ma.fields.Dict):
 
 
 def not_blank(text: str) -> None:
-    """Refuse text of nothing but white space."""
+    """Refuse text that is empty or only white space."""
     if not text.strip():
         raise ma.ValidationError("Must not be blank.")
 
 
 def web_address(text: str) -> None:
-    """Refuse what is neither an http(s) address without credentials nor a path of ours."""
+    """Refuse all but http(s) addresses without credentials and the API's own download paths."""
     if re.fullmatch(r"/api/files/download/[\w.-]+", text):
         return
     if not re.fullmatch(r"(?i:https?)://[^/@\s]+(/\S*)?", text) or not _has_host(text):
@@ -153,7 +153,7 @@ def web_address(text: str) -> None:
 
 
 def _has_host(address: str) -> bool:
-    """Whether it names a host, and a port that there can be if any."""
+    """Return whether the address has a host and, if it names a port, a possible one."""
     try:
         parts = urlsplit(address)
         return bool(parts.hostname) and parts.port != 0
