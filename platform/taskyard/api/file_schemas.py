@@ -1,4 +1,4 @@
-"""What the routes of files and of execution take and give."""
+"""Schemas of the routes for files and for execution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskyard.api.schemas import ID, ApiSchema
 
 
 class NoForm(ApiSchema):
-    """No text fields beside the file."""
+    """The text fields of an upload's form: there are none."""
 
 
 class FileUpload(ApiSchema):
@@ -21,13 +21,13 @@ class FileUpload(ApiSchema):
 
 
 class OptionalFile(ApiSchema):
-    """A file in a multipart body, or none."""
+    """A file in a multipart body, which may be missing."""
 
     file = Upload()
 
 
 class StoredFile(ApiSchema):
-    """A file as it was stored."""
+    """A stored file, with the address to download it from."""
 
     success = ma.fields.Boolean(required=True)
     file_id = ma.fields.String(required=True)
@@ -38,7 +38,7 @@ class StoredFile(ApiSchema):
 
 
 class ExecuteForm(ApiSchema):
-    """Commands to run on a ZIP, at once (direct) or from the queue (distributed)."""
+    """Commands to run on a ZIP: output streamed (``direct``) or only queued (``distributed``)."""
 
     commands = f.Text(
         required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
@@ -48,7 +48,7 @@ class ExecuteForm(ApiSchema):
 
 
 class ExecuteAnswer(ApiSchema):
-    """A job that was made of an upload."""
+    """The job that a distributed execution has queued."""
 
     success = ma.fields.Boolean(required=True)
     job_id = ma.fields.String(required=True)
@@ -58,12 +58,12 @@ class ExecuteAnswer(ApiSchema):
 
 
 class StopRequest(ApiSchema):
-    """Which direct execution to stop."""
+    """The direct execution to stop."""
 
     exec_id = f.Text(required=True, validate=ID)
 
 
 class Stopped(ApiSchema):
-    """That it was stopped."""
+    """Whether the execution was stopped; false if it had ended before."""
 
     stopped = ma.fields.Boolean(required=True)

@@ -1,4 +1,4 @@
-"""Routes of files: uploads and result archives, streamed both ways."""
+"""Routes for files: uploads and result archives, streamed in both directions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from taskyard.store.files import StoredFile
 
 blueprint = Blueprint("files", __name__, url_prefix="/api/files", description="Files")
 
-#: What a ZIP begins with: its first file, or the end of an empty one.
+#: How a ZIP begins: with its first file, or with the end record if it is empty.
 _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 @blueprint.before_request
 def allow_uploads() -> None:
-    """An upload may be larger than other bodies; Werkzeug keeps it on disk, not in memory."""
+    """Allow larger bodies than on other routes; Werkzeug keeps uploads on disk, not in memory."""
     request.max_content_length = platform().settings.upload_cap_bytes
 
 
@@ -39,7 +39,7 @@ def allow_uploads() -> None:
 @blueprint.arguments(file_schemas.NoForm, location="form")
 @blueprint.response(200, file_schemas.StoredFile)
 def upload(files: dict[str, Any], _form: dict[str, Any]) -> Any:
-    """Store a file. One that is a ZIP, or is named so, is checked before it is stored."""
+    """Store a file. A ZIP, by its content or by its name, is checked before it is stored."""
     stored = save_upload(files["file"])
     return {
         "success": True,
@@ -57,7 +57,7 @@ def upload(files: dict[str, Any], _form: dict[str, Any]) -> Any:
     200, {"type": "string", "format": "binary"}, content_type="application/octet-stream"
 )
 def download(file_id: str) -> Any:
-    """The file, streamed; one range of it when that is asked for."""
+    """Download a file, or one range of its bytes."""
     stored = platform().store.files.get(file_id)
     wanted = _range(stored)
     start, stop = wanted or (0, stored.size_bytes)
@@ -72,12 +72,12 @@ def download(file_id: str) -> Any:
         response.content_range.set(start, stop, stored.size_bytes)
     response.make_conditional(request)
     if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-        raise PreconditionFailed  # what was asked for (If-Match) is another file
+        raise PreconditionFailed  # the request asks for another file (If-Match)
     return response
 
 
 def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFile:
-    """Check and store an upload. Raises BadArchive, TooLarge."""
+    """Store an upload; a ZIP is checked first. Raises BadArchive, TooLarge."""
     source = cast(BinaryIO, file.stream)
     name = (file.filename or "file")[:255].replace("\0", "")
     begins = source.read(len(_ZIP_BEGINS[0]))
@@ -98,8 +98,10 @@ def save_upload(file: FileStorage, *, must_be_archive: bool = False) -> StoredFi
 
 
 def _range(stored: StoredFile) -> tuple[int, int] | None:
-    """The one range that is asked for. Several at once are answered whole, as none is; and so is
-    who has the beginning of another file (If-Range).
+    """Return the range of bytes to send, or None for the whole file.
+
+    The whole file answers requests without a range, with several ranges, and those that continue
+    another file (If-Range). Raises RequestedRangeNotSatisfiable.
     """
     size, etag = stored.size_bytes, quote_etag(stored.sha256)
     asked = parse_range_header(request.headers.get("Range"))
@@ -109,7 +111,7 @@ def _range(stored: StoredFile) -> tuple[int, int] | None:
         return None
     begin, end = asked.ranges[0]
     if size and end is None and begin < -size:
-        # The last so many bytes of a file that has fewer are all of it (RFC 9110, 14.1.3).
+        # A range of more last bytes than the file has is the whole file (RFC 9110, 14.1.3).
         return 0, size
     wanted = asked.range_for_length(size)
     if wanted is None:
@@ -118,11 +120,11 @@ def _range(stored: StoredFile) -> tuple[int, int] | None:
 
 
 def _names(stored: StoredFile) -> dict[str, str]:
-    """The file's name for a header; with letters that are not ASCII, as RFC 6266 writes them."""
+    """Return the file's name for Content-Disposition, if not ASCII also as RFC 6266 encodes it."""
     names = {"filename": secure_filename(stored.filename) or "file"}
     if not stored.filename.isascii():
         last = re.split(r"[/\\]", stored.filename)[-1]
-        # What hides or turns text around is no part of a name.
+        # Characters that are invisible or reorder text are left out.
         shown = "".join(character for character in last if character.isprintable())
         names["filename*"] = f"UTF-8''{quote(shown or 'file', safe='')}"
     return names

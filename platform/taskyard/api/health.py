@@ -1,4 +1,4 @@
-"""Whether the platform lives (healthz) and whether it works (readyz)."""
+"""Routes for health: does this process answer (healthz), does the platform work (readyz)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskyard.context import Platform
 from taskyard.stats.alarms import is_silent
 from taskyard.store.failures import is_not_allowed, is_unavailable
 
-#: A scheduler that lives and did not run a tick: which of the two cannot be told from here.
+#: Why a tick did not run though a scheduler is alive; web cannot tell which of the two it is.
 _NO_TICKS = "beat sends no ticks, or the scheduler is busy"
 
 blueprint = Blueprint("health", __name__)
@@ -21,13 +21,13 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Any:
-    """This process answers."""
+    """Answer that this process is alive."""
     return {"status": "ok", "version": __version__}
 
 
 @blueprint.get("/readyz")
 def readyz() -> Any:
-    """The platform can take jobs and run them: 503 where a part is missing."""
+    """Answer whether the platform can take jobs and run them; 503 if a part is missing."""
     checks = _checks(platform())
     ready = all(check["ok"] for check in checks.values())
     answer = {"status": "ok" if ready else "failing", "version": __version__, "checks": checks}
@@ -40,14 +40,14 @@ def _checks(here: Platform) -> dict[str, dict[str, Any]]:
     try:
         return {"mongodb": _check(True, "has a primary"), **_parts(here)}
     except Exception as error:
-        # Its user may have been taken away, or what it may do.
+        # MongoDB may also refuse: our user was removed there, or lost its rights.
         if not (is_unavailable(error) or is_not_allowed(error)):
             raise
         return {"mongodb": _check(False, type(error).__name__)}
 
 
 def _parts(here: Platform) -> dict[str, dict[str, Any]]:
-    """What runs beside web: schedulers, the ticks that beat sends them, agents."""
+    """Check what runs beside web: schedulers, the ticks that beat sends them, agents."""
     settings, locks, now = here.settings, here.store.locks, here.store.clock.now()
     seen = locks.scheduler_seen_at()
     alive = not is_silent(seen, now, settings.health_tick_seconds)
@@ -62,7 +62,7 @@ def _parts(here: Platform) -> dict[str, dict[str, Any]]:
         checks[f"tick.{name}"] = _check(fresh, words if fresh else f"{missing}: {words}")
     workers = here.store.workers.listed()
     online = sum(1 for worker in workers if not worker.is_offline(now, settings.offline_after))
-    # No agent is no fault of the platform: jobs are taken and wait.
+    # A platform without agents is ready all the same: it takes jobs, which wait.
     checks["agents"] = _check(True, f"{online} of {len(workers)} online")
     return checks
 

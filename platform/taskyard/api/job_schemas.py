@@ -1,4 +1,4 @@
-"""Bodies, queries and answers of jobs."""
+"""Schemas for jobs: request bodies, queries and answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskyard.api.schemas import ID, LABEL, ApiSchema
 from taskyard.jobs import search_terms
 from taskyard.jobs.states import JobStatus
 
-#: Jobs that one request may submit, or ask the results of.
+#: The most jobs that one request may submit, or ask the results of.
 AT_ONCE = 1000
 
 
@@ -22,7 +22,7 @@ class JobRequest(ApiSchema):
     command = f.Text(
         required=True, validate=[validate.Length(max=f.COMMAND_CHARACTERS), f.not_blank]
     )
-    # Null as in what is told of a job without a file, so that it may be sent as it was told.
+    # Answers have null for a job without a file, so requests may have it too.
     file_id = f.Text(validate=ID, allow_none=True)
     file_url = f.Text(validate=[validate.Length(1, 2000), f.web_address], allow_none=True)
     filename = f.Text(validate=validate.Length(1, 255), allow_none=True)
@@ -39,32 +39,32 @@ class JobRequest(ApiSchema):
 
 
 class JobName(ApiSchema):
-    """Names a job."""
+    """The id of a job."""
 
     job_id = f.Text(required=True, validate=ID)
 
 
 class CancelRequest(JobName):
-    """A job to cancel, and why."""
+    """The job to cancel, and the reason."""
 
     reason = f.Text(validate=validate.Length(max=500), allow_none=True)
 
 
 class StatusQuery(JobName):
-    """A job, and how many seconds to wait for its end."""
+    """The job to show, and how many seconds to wait for its end."""
 
     wait = f.QueryWhole(0, 60, load_default=0)
 
 
 class OutputQuery(JobName):
-    """Whose output, and which part of it."""
+    """The job, and the stream and attempt whose output to read."""
 
     stream = f.Text(validate=validate.OneOf(["stdout", "stderr"]))
     attempt = f.QueryWhole(1, 10_000)
 
 
 class ResultsRequest(ApiSchema):
-    """Some jobs, and how many seconds to wait until all of them have ended."""
+    """Jobs, and how many seconds to wait until all of them have ended."""
 
     job_ids = ma.fields.List(
         f.Text(validate=ID), required=True, validate=validate.Length(1, AT_ONCE)
@@ -73,7 +73,7 @@ class ResultsRequest(ApiSchema):
 
 
 class JobQuery(ApiSchema):
-    """Which jobs: ``q`` in the search language, and the parameters; all must hold."""
+    """Conditions for jobs: a search ``q`` and the other parameters; all must hold."""
 
     q = f.Text(validate=validate.Length(max=search_terms.CHARACTERS))
     status = ma.fields.List(ma.fields.Enum(JobStatus, by_value=True))
@@ -85,7 +85,7 @@ class JobQuery(ApiSchema):
 
 
 class ListQuery(JobQuery):
-    """Which jobs, and which page of them."""
+    """Conditions for jobs, and the page of them to return."""
 
     limit = f.QueryWhole(1, 200, load_default=50)
     after = f.Text(validate=validate.Length(max=400))
@@ -143,19 +143,19 @@ class HistoryEntry(ma.Schema):
 
 
 class Given(ApiSchema):
-    """An answer that is given as it is to be sent: ``representations`` has made it.
+    """A schema that leaves answers as they are, because ``representations`` has prepared them.
 
-    What is stored is right already, so names and instants are all that marshmallow would change,
-    and that takes a sixth of all that a request costs.
+    Stored values need no check: marshmallow would only change names and instants, which takes a
+    sixth of the time of a request.
     """
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:  # noqa: ARG002 - marshmallow's
-        """The same."""
+        """Return ``obj``."""
         return obj
 
 
 class JobStatusAnswer(Given, Job):
-    """A job in full, with what it printed (its first megabyte a stream)."""
+    """A job in full, with the first MiB of each of its output streams."""
 
     stdout = ma.fields.String()
     stderr = ma.fields.String()
@@ -166,9 +166,9 @@ class JobStatusAnswer(Given, Job):
 
 
 class JobResult(ApiSchema):
-    """How a job ended, or where it stands.
+    """How a job ended, or its state if it has not.
 
-    ``stdout`` and ``stderr`` are null where they are more than 2 KB in all: ``/api/jobs/output``
+    ``stdout`` and ``stderr`` are null if they have more than 2 KB together; ``/api/jobs/output``
     has them.
     """
 
@@ -189,14 +189,14 @@ class JobResult(ApiSchema):
 
 
 class JobResults(ApiSchema):
-    """The jobs that were named, in that order, and how many of them have ended."""
+    """The jobs of a request, in its order, and how many of them have ended."""
 
     jobs = f.Ready(ma.fields.Nested(JobResult), required=True)
     ended = ma.fields.Integer(required=True)
 
 
 class JobCounts(ApiSchema):
-    """Jobs by status; at least so many for the states in ``more``."""
+    """The number of jobs by status; of the states in ``more`` there are at least that many."""
 
     counts = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer(), required=True)
     more = ma.fields.List(ma.fields.String(), required=True)
@@ -204,10 +204,10 @@ class JobCounts(ApiSchema):
 
 
 class JobPage(ApiSchema):
-    """A page of jobs; ``next`` is the ``after`` of the following one.
+    """A page of jobs; ``next`` is the ``after`` of the following page.
 
-    ``lookedBackTo`` is set on a page that has looked at all that one page may: there may be more
-    behind it, and ``next`` looks further.
+    ``lookedBackTo`` is set when the page ends because a page looks at a limited number of jobs: it
+    says how far back this page looked. There may be more matches, and ``next`` looks further.
     """
 
     jobs = f.Ready(ma.fields.Nested(Job), required=True)

@@ -1,4 +1,4 @@
-"""Routes of jobs, for apps and people."""
+"""Routes for jobs, as apps and people use them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _CREATE_DOC = {
 
 _JOB_REQUEST = job_schemas.JobRequest()
 
-#: Its fields as requests name them.
+#: The names of its fields in requests, and in Python.
 _NAMED = {str(field.data_key): name for name, field in _JOB_REQUEST.fields.items()}
 
 _DEFAULTED = [
@@ -69,7 +69,7 @@ _DEFAULTED = [
 @blueprint.doc(operationId="createJobs", **_CREATE_DOC)
 @blueprint.response(201, schemas.Done)
 def create() -> Any:
-    """Submit one job, or a list of jobs; durable before it is answered."""
+    """Submit one job or a list of jobs. The answer comes when they are stored durably."""
     body = read_json()
     job_ids = operations.submit(
         platform(),
@@ -122,7 +122,10 @@ def counts(query: dict[str, Any]) -> Any:
 @blueprint.arguments(job_schemas.StatusQuery, location="query")
 @blueprint.response(200, job_schemas.JobStatusAnswer)
 def status(query: dict[str, Any]) -> Any:
-    """A job in full; ``wait`` answers as soon as it has ended, or after so many seconds."""
+    """Get a job in full.
+
+    With ``wait`` the answer comes as soon as the job has ended, or after that many seconds.
+    """
     found = follow.wait_until_ended(platform(), query["job_id"], query["wait"])
     return representations.job_in_full(found)
 
@@ -132,7 +135,7 @@ def status(query: dict[str, Any]) -> Any:
 @blueprint.arguments(job_schemas.OutputQuery, location="query")
 @blueprint.response(200, {"type": "string"}, content_type="text/plain")
 def output(query: dict[str, Any]) -> Any:
-    """What the job printed, as text; one stream of it, or both as they were interleaved."""
+    """Get a job's output as text: one stream, or both in the order in which they came."""
     found = platform().store.jobs.get(query["job_id"])
     chunks = platform().store.output.read(found, attempt=query.get("attempt"))
     return Response(_text(chunks, query.get("stream")), mimetype="text/plain")
@@ -143,7 +146,7 @@ def output(query: dict[str, Any]) -> Any:
 @blueprint.arguments(job_schemas.CancelRequest)
 @blueprint.response(200, schemas.Done)
 def cancel(body: dict[str, Any]) -> Any:
-    """Cancel a job: at once while it is queued, else its agent stops it."""
+    """Cancel a job: at once while it is queued or assigned; its agent stops a running job."""
     job = operations.cancel(platform(), body["job_id"], by=caller().name, reason=body.get("reason"))
     message = "Job cancelled" if job.is_terminal else "Cancel requested"
     return {"success": True, "job_id": job.job_id, "message": message}
@@ -154,7 +157,7 @@ def cancel(body: dict[str, Any]) -> Any:
 @blueprint.arguments(job_schemas.JobName)
 @blueprint.response(201, schemas.Done)
 def retry(body: dict[str, Any]) -> Any:
-    """Submit an ended job anew, with the same inputs."""
+    """Run an ended job again: submits a new job with the same inputs."""
     job = operations.retry(platform(), body["job_id"], by=caller().name, key=_idempotency_key())
     return (
         {"success": True, "job_id": job.job_id, "retry_of": job.retry_of, "message": "Job queued"},
@@ -179,7 +182,7 @@ def _search(query: dict[str, Any]) -> Search:
 
 
 def _requests(body: Any) -> list[dict[str, Any]]:
-    """One request or many, all seen to be right before anything is written."""
+    """Return the requests of a body, one or many, all validated. Raises InvalidRequest."""
     if isinstance(body, list) and not 1 <= len(body) <= job_schemas.AT_ONCE:
         raise InvalidRequest(f"A list has 1 to {job_schemas.AT_ONCE} jobs.", field="jobs")
     entries = body if isinstance(body, list) else [body]
@@ -199,10 +202,10 @@ def _requests(body: Any) -> list[dict[str, Any]]:
 
 
 def _alike(entries: Sequence[Any]) -> dict[frozenset[str], list[int]]:
-    """The entries, by number, that name the same fields.
+    """Return the numbers of the entries, grouped by the fields that they name.
 
-    Marshmallow spends as much on a field that is left out as on one that is there, and most are
-    left out: it is asked for those that are named, once for all that name the same.
+    Marshmallow takes as long for a field that is left out as for one that is there, and most are
+    left out. So each group is loaded at once, by a schema of its fields alone.
     """
     groups: dict[frozenset[str], list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
@@ -213,7 +216,7 @@ def _alike(entries: Sequence[Any]) -> dict[frozenset[str], list[int]]:
 
 @functools.lru_cache(maxsize=256)
 def _schema_of(named: frozenset[str]) -> job_schemas.JobRequest:
-    """The schema with the fields of these names, and with what is required."""
+    """Return the schema with the fields of these names and all required fields."""
     fields = _JOB_REQUEST.fields.items()
     return job_schemas.JobRequest(
         only=[name for name, field in fields if field.required or field.data_key in named]
@@ -221,7 +224,7 @@ def _schema_of(named: frozenset[str]) -> job_schemas.JobRequest:
 
 
 def _with_defaults(found: dict[str, Any]) -> dict[str, Any]:
-    """A request with what it leaves out, made anew for each."""
+    """Return the request with defaults for missing fields; each default is made anew."""
     wanted = {
         name: field.load_default() if callable(field.load_default) else field.load_default
         for name, field in _DEFAULTED
@@ -242,7 +245,7 @@ def _idempotency_key() -> str | None:
 
 
 def _text(chunks: Iterable[Chunk], stream: str | None) -> Iterator[str]:
-    """Runs while the answer is sent, when the application is no longer at hand."""
+    """Yield the output; this runs while the answer is sent, outside of the application context."""
     for chunk in chunks:
         if stream in (None, chunk.stream):
             yield chunk.data

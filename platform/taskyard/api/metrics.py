@@ -1,6 +1,6 @@
-"""``/metrics`` for Prometheus: read off the collections, so every web says the same.
+"""``/metrics`` for Prometheus, read from MongoDB, so that every web process shows the same.
 
-Nothing is kept in this process. Labels are from fixed sets; no job and no worker has one.
+Nothing is kept in this process. Labels have fixed sets of values: none is a job or a worker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ blueprint = Blueprint("metrics", __name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """How a counter is shown; one with a label is shown for each of its values."""
+    """How a counter is shown; with a label, there is a sample for each of its values."""
 
     name: str
     help: str
@@ -79,13 +79,13 @@ _COUNTERS: Mapping[Counter, _Shown] = {
 
 @blueprint.get("/metrics")
 def show() -> Response:
-    """What is counted, and how things stand now."""
+    """Return the counters and the current state as metrics."""
     metrics = generate_latest(PlatformCollector(platform()))
     return Response(metrics, content_type=CONTENT_TYPE_LATEST)
 
 
 class PlatformCollector(Collector):
-    """Reads everything when it is asked."""
+    """Reads all metrics from MongoDB on each scrape."""
 
     def __init__(self, here: Platform) -> None:
         self._platform = here
@@ -138,7 +138,7 @@ def _workers() -> Metric:
 
 
 def _ages(here: Platform) -> Iterator[Metric]:
-    """One that never ran has no age."""
+    """Yield the ages of ticks and scheduler; a tick that never ran has none."""
     locks, now = here.store.locks, here.store.clock.now()
     ticks = GaugeMetricFamily("taskyard_tick_age_seconds", "Since a tick ran.", labels=["tick"])
     for name, at in locks.ticks().items():

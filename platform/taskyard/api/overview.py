@@ -1,4 +1,4 @@
-"""The route of the overview: figures from what is stored."""
+"""The route for the overview: figures from stored statistics and from the current state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ blueprint = Blueprint("overview", __name__, url_prefix="/api", description="Over
 
 
 class OverviewQuery(schemas.ApiSchema):
-    """Over which span of time."""
+    """The span of time to show."""
 
     span = f.Text(data_key="range", validate=ma.validate.OneOf(SPANS), load_default="1h")
 
@@ -31,7 +31,7 @@ class Durations(schemas.ApiSchema):
 
 
 class Step(schemas.ApiSchema):
-    """What happened in one step of time."""
+    """The figures of one step of time; null where nothing is known."""
 
     at = f.Instant(required=True)
     submitted = ma.fields.Integer(required=True)
@@ -46,7 +46,7 @@ class Step(schemas.ApiSchema):
 
 
 class Now(schemas.ApiSchema):
-    """How things stand."""
+    """The current state of jobs and workers."""
 
     jobs = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.Integer(), required=True)
     more = ma.fields.List(ma.fields.String(), required=True)
@@ -57,7 +57,7 @@ class Now(schemas.ApiSchema):
 
 
 class CommonError(schemas.ApiSchema):
-    """An error with ``#`` for numbers; ``search`` finds its jobs."""
+    """An error message with ``#`` for numbers, and the ``search`` that finds its jobs."""
 
     message = ma.fields.String(required=True)
     jobs = ma.fields.Integer(required=True)
@@ -66,7 +66,7 @@ class CommonError(schemas.ApiSchema):
 
 
 class AlarmSchema(schemas.ApiSchema):
-    """Something that is wrong; ``search`` finds the jobs that it holds up."""
+    """Something that is wrong now; ``search`` finds jobs that wait because of it."""
 
     kind = ma.fields.String(required=True)
     message = ma.fields.String(required=True)
@@ -74,7 +74,7 @@ class AlarmSchema(schemas.ApiSchema):
 
 
 class OverviewAnswer(schemas.ApiSchema):
-    """Figures of a span of time and of now."""
+    """Figures over a span of time, and the current state."""
 
     at = f.Instant(required=True)
     range = ma.fields.String(required=True)
@@ -94,7 +94,7 @@ class OverviewAnswer(schemas.ApiSchema):
 @blueprint.arguments(OverviewQuery, location="query")
 @blueprint.response(200, OverviewAnswer)
 def show(query: dict[str, Any]) -> Any:
-    """Throughput, failures, waits, the queue, utilisation, common errors and alarms."""
+    """Get throughput, failures, waiting times, queue, utilisation, common errors and alarms."""
     found = overview(platform(), SPANS[query["span"]])
     return {
         **vars(found),
@@ -109,7 +109,7 @@ def show(query: dict[str, Any]) -> Any:
 
 
 def _step(rollup: Rollup) -> dict[str, Any]:
-    """A step; what was not looked at in it is unknown and not 0."""
+    """Return a step as the answer has it; what was never sampled in it is null, not 0."""
     seen = rollup.samples > 0
     return {
         **vars(rollup),

@@ -1,4 +1,4 @@
-"""The opaque token of a page: where the next one begins."""
+"""Page tokens: opaque texts that say where the next page begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskyard.store.searches import Position
 
 
 def encode(position: Position | None) -> str | None:
-    """The token of a position."""
+    """Return the token of a position; None for None."""
     if position is None:
         return None
     text = f"{epoch_ms(position.created_at)}.{position.job_id}"
@@ -19,7 +19,7 @@ def encode(position: Position | None) -> str | None:
 
 
 def decode(token: str | None) -> Position | None:
-    """The position of a token. Raises InvalidRequest for one that was made up."""
+    """Return the position of a token. Raises InvalidRequest for a token that is not ours."""
     if token is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Jobs and workers as the API shows them: what is stored, and what is derived on reading."""
+"""Jobs and workers as the API shows them: stored values, and values derived on reading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskyard.operations import DOWNLOAD_PATH
 from taskyard.waiting import explain, reasons
 from taskyard.workers.model import NOTHING
 
-#: Text of one stream that a status carries; the output route has all of it.
+#: The most text of one stream in a job's status; the output route has all of it.
 STATUS_TEXT_BYTES = 2**20
 
 
@@ -22,18 +22,18 @@ def _spelled(schema: schemas.ApiSchema) -> list[tuple[str, str]]:
     return [(str(field.data_key), name) for name, field in schema.dump_fields.items()]
 
 
-#: The fields of a job in a list, in full, and of a result: as they are spelled outside, and inside.
+#: The fields of a job in a list, of a job in full, and of a result: names in JSON and in Python.
 _LISTED = _spelled(job_schemas.Job())
 _IN_FULL = _spelled(job_schemas.JobStatusAnswer())
 _RESULT = _spelled(job_schemas.JobResult())
 
 
-#: Of a job that printed more than a result carries.
+#: In the result of a job that printed more than a result may have.
 _NO_TEXT = {"stdout": None, "stderr": None}
 
 
 def job(found: Job, waiting_reason: str | None = None) -> dict[str, Any]:
-    """A job for a list."""
+    """Return a job's stored and derived values, by their names in Python."""
     result = f"{DOWNLOAD_PATH}{found.result_file_id}" if found.result_file_id else None
     upload = f"{DOWNLOAD_PATH}{found.file_id}" if found.file_id else found.file_url
     return {
@@ -46,23 +46,23 @@ def job(found: Job, waiting_reason: str | None = None) -> dict[str, Any]:
 
 
 def jobs(found: Sequence[Job]) -> list[dict[str, Any]]:
-    """Jobs as a list carries them, the queued ones with why they wait.
+    """Return jobs for a list, the queued ones with the reason why they wait.
 
-    What is stored is right already, so names and instants are all that the schema would change;
-    it would look each of them up anew for every job.
+    Made without the schema: stored values need no check, and the schema would only change names and
+    instants, but look up every field again for each job.
     """
     waiting = reasons(platform(), found)
     return [_shown(job(entry, waiting.get(entry.job_id)), _LISTED) for entry in found]
 
 
 def results(found: Sequence[Job]) -> list[dict[str, Any]]:
-    """How jobs ended, with what they printed where that is little; made like ``jobs``."""
+    """Return the results of jobs, with their output if it is short; made like ``jobs``."""
     texts = platform().store.output.small_texts(found)
     return [_shown({**job(e), **texts.get(e.job_id, _NO_TEXT)}, _RESULT) for e in found]
 
 
 def job_in_full(found: Job) -> dict[str, Any]:
-    """A job with its output and, while it is queued, its place in the queue."""
+    """Return a job with its output and, while it is queued, the reasons why it waits."""
     output = platform().store.output
     waiting = explain(platform(), found)
     return _shown(
@@ -78,7 +78,7 @@ def job_in_full(found: Job) -> dict[str, Any]:
 
 
 def workers() -> list[dict[str, Any]]:
-    """All workers with status, reason and what they have in use, derived now."""
+    """Return all workers with status, health reason and reserved resources, derived now."""
     store, offline_after = platform().store, platform().settings.offline_after
     usage, now = store.live.usage(), store.clock.now()
     shown = []

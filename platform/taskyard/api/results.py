@@ -1,4 +1,4 @@
-"""The body of submit-result: JSON with the archive in base64, or multipart for larger ones."""
+"""The body of submit-result: JSON with the archive in base64, or multipart for large archives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskyard.worker_half import Result
 
 
 def read_result() -> dict[str, Any]:
-    """The fields of the result, validated. Raises InvalidRequest that names the field."""
+    """Return the validated fields of a result. Raises InvalidRequest that names the field."""
     if request.mimetype == "multipart/form-data":
         allow_uploads()
         refuse_repeated(request.form)
@@ -38,7 +38,7 @@ def read_result() -> dict[str, Any]:
 
 
 def result_of(fields: dict[str, Any]) -> Result:
-    """The result; its archive is checked when it is stored."""
+    """Return the result; its archive is checked when ``store_archive`` is called."""
     return Result(
         exit_code=fields["exit_code"],
         stdout=fields["stdout"],
@@ -53,7 +53,7 @@ def _stored_archive(fields: dict[str, Any]) -> dict[str, Any]:
         return {}
     settings = platform().settings
     try:
-        # An agent of old always sends its folder's ZIP, which may be empty or hold links.
+        # Agents of the earlier system always send a ZIP, even one that is empty or has links.
         archive.check_readable(source, ArchiveLimits.of(settings))
     except InvalidRequest as error:
         error.field = field

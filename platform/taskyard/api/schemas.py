@@ -1,4 +1,4 @@
-"""What all schemas share. Names outside are camelCase, as in MongoDB; inside snake_case."""
+"""What all schemas share. Names are camelCase in JSON, as in MongoDB, and snake_case in Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LABEL = validate.Regexp(rf"^{LABEL_PATTERN}$(?!\n)")
 
 
 class ApiSchema(ma.Schema):
-    """Strict by default: what is not known is refused."""
+    """Base of the schemas; refuses unknown fields by default."""
 
     class Meta:
         """Schema options."""
@@ -23,12 +23,12 @@ class ApiSchema(ma.Schema):
         unknown = ma.RAISE
 
     def on_bind_field(self, field_name: str, field_obj: ma.fields.Field[Any]) -> None:
-        """Spell names as the API does."""
+        """Give the field its camelCase name, unless it has a name of its own."""
         field_obj.data_key = field_obj.data_key or camel(field_name)
 
 
 class Done(ApiSchema):
-    """That it was done, and to what."""
+    """A request that succeeded, and the jobs or the worker that it was about."""
 
     success = ma.fields.Boolean(required=True)
     message = ma.fields.String(required=True)

@@ -1,4 +1,4 @@
-"""Routes of the system: ticks, passes, the broker's queues and dead letters, the database."""
+"""Routes for operators: ticks, passes, the broker's queues and dead letters, the database."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from taskyard.api import schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform
 
-#: Passes that are shown.
+#: How many of the last passes are shown.
 PASSES = 50
 
-#: Dead letters that one request acts on.
+#: The most dead letters that one request acts on.
 AT_ONCE = 200
 
 blueprint = Blueprint("system", __name__, url_prefix="/api", description="System")
 
 
 class Tick(schemas.ApiSchema):
-    """A tick's last run; its report has the tick's own numbers."""
+    """The last run of a tick; ``report`` has numbers that differ from tick to tick."""
 
     name = ma.fields.String(required=True)
     at = f.Instant(required=True)
@@ -32,7 +32,7 @@ class Tick(schemas.ApiSchema):
 
 
 class Pass(schemas.ApiSchema):
-    """A pass that found jobs waiting."""
+    """A pass of the scheduler that found jobs waiting."""
 
     at = f.Instant(required=True)
     trigger = ma.fields.String(required=True)
@@ -44,7 +44,7 @@ class Pass(schemas.ApiSchema):
 
 
 class Queue(schemas.ApiSchema):
-    """A queue of the broker; ``more`` when not all of its messages were counted."""
+    """A queue of the broker; with ``more``, not all of its messages were counted."""
 
     name = ma.fields.String(required=True)
     waiting = ma.fields.Integer(required=True)
@@ -54,7 +54,7 @@ class Queue(schemas.ApiSchema):
 
 
 class Collection(schemas.ApiSchema):
-    """What a collection takes."""
+    """The size of a collection."""
 
     name = ma.fields.String(required=True)
     documents = ma.fields.Integer(required=True)
@@ -63,7 +63,7 @@ class Collection(schemas.ApiSchema):
 
 
 class DatabaseSchema(schemas.ApiSchema):
-    """How MongoDB stands."""
+    """The state of MongoDB."""
 
     version = ma.fields.String(required=True)
     set_name = ma.fields.String(allow_none=True)
@@ -75,7 +75,7 @@ class DatabaseSchema(schemas.ApiSchema):
 
 
 class SystemAnswer(schemas.ApiSchema):
-    """How the parts behind web stand."""
+    """The state of scheduler, ticks, broker and database."""
 
     scheduler_seen_at = f.Instant(allow_none=True)
     ticks = ma.fields.List(ma.fields.Nested(Tick), required=True)
@@ -86,7 +86,7 @@ class SystemAnswer(schemas.ApiSchema):
 
 
 class DeadLetterQuery(schemas.ApiSchema):
-    """Which dead letters."""
+    """The dead letters to list."""
 
     queue = f.Text(validate=validate.Length(1, 500))
     limit = f.QueryWhole(1, 200, load_default=50)
@@ -94,7 +94,7 @@ class DeadLetterQuery(schemas.ApiSchema):
 
 
 class DeadLetterSchema(schemas.ApiSchema):
-    """A message that nobody could handle."""
+    """A message that no consumer could handle."""
 
     id = ma.fields.String(required=True)
     queue = ma.fields.String(required=True)
@@ -109,14 +109,14 @@ class DeadLetterSchema(schemas.ApiSchema):
 
 
 class DeadLetterPage(schemas.ApiSchema):
-    """A page of dead letters, the last published first."""
+    """A page of dead letters, the latest published first."""
 
     dead_letters = ma.fields.List(ma.fields.Nested(DeadLetterSchema), required=True)
     next = ma.fields.String(allow_none=True)
 
 
 class DeadLetterIds(schemas.ApiSchema):
-    """Dead letters to act on."""
+    """The ids of dead letters to act on."""
 
     ids = ma.fields.List(
         f.Text(validate=validate.Length(1, 64)),
@@ -126,7 +126,7 @@ class DeadLetterIds(schemas.ApiSchema):
 
 
 class Changed(schemas.ApiSchema):
-    """How many there were to act on."""
+    """How many dead letters were requeued or dropped."""
 
     success = ma.fields.Boolean(required=True)
     message = ma.fields.String(required=True)
@@ -137,7 +137,7 @@ class Changed(schemas.ApiSchema):
 @blueprint.doc(operationId="getSystem")
 @blueprint.response(200, SystemAnswer)
 def show() -> Any:
-    """Ticks and passes with what they did, the broker's queues, the database."""
+    """Get the last ticks and passes, the broker's queues, and the state of MongoDB."""
     return system.state(platform(), passes=PASSES)
 
 
@@ -146,7 +146,7 @@ def show() -> Any:
 @blueprint.arguments(DeadLetterQuery, location="query")
 @blueprint.response(200, DeadLetterPage)
 def dead_letters(query: dict[str, Any]) -> Any:
-    """Messages that nobody could handle, the last published first."""
+    """List dead letters: messages that no consumer could handle, the latest published first."""
     found = system.inspection(platform()).dead_letters(**query)
     full = len(found) == query["limit"]
     return {"dead_letters": found, "next": found[-1].id if full else None}

@@ -1,4 +1,4 @@
-"""What the routes of workers take and give: the worker half, and the listing."""
+"""Schemas of the routes for workers: those that agents use, and the list of workers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _CHUNK_BYTES = 12 * 2**20
 
 
 def _one_document(text: str) -> None:
-    """Refuse what one document of MongoDB cannot hold (16 MB) beside its other fields."""
+    """Refuse text that does not fit into one document of MongoDB (16 MB) beside other fields."""
     if len(text.encode()) > _CHUNK_BYTES:
         raise ma.ValidationError(f"Longer than {_CHUNK_BYTES} bytes.")
 
 
 def _addressable(text: str) -> None:
-    """Refuse the id of a worker that could be neither drained nor deleted: it is in an address."""
+    """Refuse a worker's id that cannot be in a URL: nobody could drain or delete that worker."""
     if not text.isprintable() or text.startswith("/") or text in (".", ".."):
         raise ma.ValidationError(
             "Must have characters that can be shown, not begin with / and not be . or .. alone."
@@ -26,7 +26,7 @@ def _addressable(text: str) -> None:
 
 
 class Lenient(ApiSchema):
-    """For agents of other systems, which may send more than we know."""
+    """Base for requests of agents of other systems: ignores unknown fields."""
 
     class Meta:
         """Schema options."""
@@ -35,13 +35,13 @@ class Lenient(ApiSchema):
 
 
 class WorkerName(Lenient):
-    """Names a worker."""
+    """The id of a worker."""
 
     worker_id = f.Text(required=True, validate=ID)
 
 
 class WorkerFacts(WorkerName):
-    """What a worker says of itself. What it does not know is null, as JavaScript writes NaN."""
+    """What a worker reports of itself; null if unknown, as JavaScript writes NaN."""
 
     worker_id = f.Text(required=True, validate=[ID, _addressable])
 
@@ -55,7 +55,7 @@ class WorkerFacts(WorkerName):
 
 
 class Registration(WorkerFacts):
-    """A worker that begins to work."""
+    """A worker that starts, and what it offers."""
 
     hostname = f.Text(required=True, validate=validate.Length(1, 255))
     os = f.Text(validate=validate.Length(max=255), allow_none=True)
@@ -68,14 +68,14 @@ class Registration(WorkerFacts):
 
 
 class Heartbeat(WorkerFacts):
-    """A worker that lives, and the jobs it really runs."""
+    """A sign of life of a worker, with the jobs that it really runs."""
 
     jobs = ma.fields.List(f.Text(validate=ID), validate=validate.Length(max=10_000))
     current_job_ids = ma.fields.List(f.Text(validate=ID), validate=validate.Length(max=10_000))
 
 
 class HeartbeatAnswer(ApiSchema):
-    """That it was heard, and which jobs to stop."""
+    """The jobs to cancel, and those that the worker no longer holds."""
 
     success = ma.fields.Boolean(required=True)
     worker_id = ma.fields.String(required=True)
@@ -85,13 +85,13 @@ class HeartbeatAnswer(ApiSchema):
 
 
 class WorkerQuery(ApiSchema):
-    """Names a worker in the query, where agents send nothing else."""
+    """The id of a worker in a query, where agents send nothing else."""
 
     worker_id = f.Text(required=True, validate=ID)
 
 
 class HandedOut(ApiSchema):
-    """A job to run."""
+    """A job for a worker to run, and its lease."""
 
     job_id = ma.fields.String(required=True)
     command = ma.fields.String(required=True)
@@ -104,7 +104,7 @@ class HandedOut(ApiSchema):
 
 
 class HandedOutAnswer(ApiSchema):
-    """A job, or that there is none."""
+    """A job to run, or null."""
 
     success = ma.fields.Boolean(required=True)
     message = ma.fields.String()
@@ -112,7 +112,7 @@ class HandedOutAnswer(ApiSchema):
 
 
 class LeaseFields(Lenient):
-    """Which attempt of which job; agents of the earlier system name the worker at most."""
+    """The job and its lease; agents of the earlier system send no attempt and no lease id."""
 
     job_id = f.Text(required=True, validate=ID)
     worker_id = f.Text(validate=ID, load_default="", allow_none=True)
@@ -121,7 +121,7 @@ class LeaseFields(Lenient):
 
 
 class OutputChunk(LeaseFields):
-    """A piece of output; one with a ``seq`` may be sent again."""
+    """A piece of output; with a ``seq`` it may be sent again."""
 
     data = f.Printed(required=True, validate=[validate.Length(max=4 * 2**20), _one_document])
     type = f.Text(required=True, validate=validate.OneOf(["stdout", "stderr"]))
@@ -129,7 +129,7 @@ class OutputChunk(LeaseFields):
 
 
 class ResultFields(LeaseFields):
-    """How a command ended; stdout and stderr are the whole text."""
+    """How a command ended; ``stdout`` and ``stderr``, if given, replace the streamed output."""
 
     worker_id = f.Text(required=True, validate=ID)
     exit_code = f.Whole(-(2**31), 2**32, required=True)
@@ -140,14 +140,14 @@ class ResultFields(LeaseFields):
 
 
 class FailureReport(LeaseFields):
-    """The worker failed, not the command."""
+    """A failure of the worker, not of the command."""
 
     worker_id = f.Text(required=True, validate=ID)
     error_message = f.Printed(required=True, validate=validate.Length(min=1))
 
 
 class CancelQuery(ApiSchema):
-    """Who asks whether to stop."""
+    """The job and its lease, of a worker that asks whether to stop."""
 
     job_id = f.Text(required=True, validate=ID)
     worker_id = f.Text(validate=ID, load_default="")
@@ -156,14 +156,14 @@ class CancelQuery(ApiSchema):
 
 
 class CancelAnswer(ApiSchema):
-    """Whether to stop."""
+    """Whether the worker must stop the job."""
 
     success = ma.fields.Boolean(required=True)
     cancel_requested = ma.fields.Boolean(required=True)
 
 
 class Worker(ApiSchema):
-    """A worker as the listing shows it."""
+    """A worker as the list of workers shows it."""
 
     worker_id = ma.fields.String(required=True)
     status = ma.fields.String(required=True)
@@ -193,7 +193,7 @@ class Worker(ApiSchema):
 
 
 class WorkerList(ApiSchema):
-    """All workers, counted by status."""
+    """All workers, and how many there are of each status."""
 
     success = ma.fields.Boolean(required=True)
     workers = ma.fields.List(ma.fields.Nested(Worker), required=True)
@@ -205,7 +205,7 @@ class WorkerList(ApiSchema):
 
 
 class Deleted(ApiSchema):
-    """That a worker is gone, and whether it was there."""
+    """A deleted worker, and whether it existed."""
 
     success = ma.fields.Boolean(required=True)
     worker_id = ma.fields.String(required=True)

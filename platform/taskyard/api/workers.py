@@ -1,4 +1,4 @@
-"""Routes of workers: the worker half, for agents in any language, and the listing."""
+"""Routes for workers: those that agents in any language use, and those to manage workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskyard.operations import DOWNLOAD_PATH
 
 blueprint = Blueprint("workers", __name__, url_prefix="/api", description="Workers")
 
-#: Made once, as for the routes whose bodies are read for them.
+#: Made once, as ``Blueprint.arguments`` does for other routes.
 _WORKER_NAME = worker_schemas.WorkerName()
 
 _POLL_DOC = {
@@ -46,7 +46,7 @@ _RESULT_DOC = {
 @blueprint.arguments(worker_schemas.Registration)
 @blueprint.response(200, schemas.Done)
 def register(body: dict[str, Any]) -> Any:
-    """Begin to work: a new boot of the worker, which clears deletion and cooldown."""
+    """Register a worker that starts. This is a new boot, which clears deletion and cooldown."""
     worker_id = _speaking_for(body)
     worker_half.register(platform(), worker_id, _facts(body))
     return {"success": True, "worker_id": worker_id, "message": "Worker registered"}
@@ -56,7 +56,7 @@ def register(body: dict[str, Any]) -> Any:
 @blueprint.doc(operationId="listWorkersOfOld", deprecated=True)
 @blueprint.response(410, description="Use /api/workers/list")
 def registered() -> Any:
-    """Gone since the earlier system."""
+    """The earlier system's list of workers; always 410."""
     raise Gone("Use /api/workers/list")
 
 
@@ -65,7 +65,10 @@ def registered() -> Any:
 @blueprint.arguments(worker_schemas.Heartbeat)
 @blueprint.response(200, worker_schemas.HeartbeatAnswer)
 def heartbeat(body: dict[str, Any]) -> Any:
-    """Live on: renews the leases of the worker's jobs, and tells which to stop."""
+    """Report that a worker lives and which jobs it runs; renews the leases of these jobs.
+
+    The worker must stop the jobs in ``cancel`` and in ``lost``; it no longer holds the latter.
+    """
     worker_id = _speaking_for(body)
     job_ids = [*body.pop("jobs", []), *body.pop("current_job_ids", [])]
     beat = worker_half.heartbeat(platform(), worker_id, _facts(body), job_ids)
@@ -82,7 +85,7 @@ def heartbeat(body: dict[str, Any]) -> Any:
 @blueprint.doc(operationId="listWorkers")
 @blueprint.response(200, worker_schemas.WorkerList)
 def list_workers() -> Any:
-    """All workers, with status and what they have in use, worked out now."""
+    """List all workers with their current status and reserved resources."""
     shown = representations.workers()
     counts = Counter(worker["status"] for worker in shown)
     return {
@@ -100,7 +103,7 @@ def list_workers() -> Any:
 @blueprint.doc(operationId="deleteWorker")
 @blueprint.response(200, worker_schemas.Deleted)
 def delete(worker_id: str) -> Any:
-    """Take a worker out of listing and scheduling until it registers again."""
+    """Delete a worker: it is not listed and gets no jobs until it registers again."""
     now = platform().store.clock.now()
     existed = platform().store.workers.soft_delete(worker_id, now=now)
     return {"success": True, "worker_id": worker_id, "existed": existed}
@@ -110,7 +113,7 @@ def delete(worker_id: str) -> Any:
 @blueprint.doc(operationId="drainWorker")
 @blueprint.response(200, schemas.Done)
 def drain(worker_id: str) -> Any:
-    """Give the worker nothing new; what it runs goes on."""
+    """Drain a worker: it gets no new jobs; its running jobs go on."""
     return _set_draining(worker_id, draining=True)
 
 
@@ -118,7 +121,7 @@ def drain(worker_id: str) -> Any:
 @blueprint.doc(operationId="resumeWorker")
 @blueprint.response(200, schemas.Done)
 def resume(worker_id: str) -> Any:
-    """Give the worker work again."""
+    """Resume a drained worker: it gets jobs again."""
     return _set_draining(worker_id, draining=False)
 
 
@@ -128,9 +131,12 @@ def resume(worker_id: str) -> Any:
 @blueprint.response(200, worker_schemas.HandedOutAnswer)
 @blueprint.alt_response(202, schema=worker_schemas.HandedOutAnswer)
 def get_job(query: dict[str, Any]) -> Any:
-    """Take the best queued job that fits; 202 when there is none. Agents of old use GET."""
+    """Claim the best queued job that fits the worker; 202 if there is none.
+
+    The same as POST, for agents of the earlier system.
+    """
     if request.method == "HEAD":
-        # Its answer has no body: a job that it took nobody would have heard of.
+        # The answer to HEAD has no body: the job would be claimed and nobody would know.
         raise MethodNotAllowed(["GET", "POST"])
     return _hand_out(_speaking_for(query))
 
@@ -140,8 +146,9 @@ def get_job(query: dict[str, Any]) -> Any:
 @blueprint.response(200, worker_schemas.HandedOutAnswer)
 @blueprint.alt_response(202, schema=worker_schemas.HandedOutAnswer)
 def poll_job() -> Any:
-    """Take the best queued job that fits; 202 when there is none. The worker's id may be in the
-    body or in the query.
+    """Claim the best queued job that fits the worker; 202 if there is none.
+
+    The worker's id may be in the body or in the query.
     """
     return _hand_out(_speaking_for(_asker()))
 
@@ -151,7 +158,7 @@ def poll_job() -> Any:
 @blueprint.arguments(worker_schemas.OutputChunk)
 @blueprint.response(200, schemas.Done)
 def stream_output(body: dict[str, Any]) -> Any:
-    """Append output to the attempt that runs."""
+    """Append output to the running attempt of a job."""
     lease = _lease(body)
     worker_half.stream(platform(), lease, stream=body["type"], data=body["data"], seq=body["seq"])
     return {"success": True, "job_id": lease.job_id, "message": "Output appended"}
@@ -162,7 +169,7 @@ def stream_output(body: dict[str, Any]) -> Any:
 @blueprint.arguments(worker_schemas.CancelQuery, location="query")
 @blueprint.response(200, worker_schemas.CancelAnswer)
 def check_cancel(query: dict[str, Any]) -> Any:
-    """Whether to stop: a cancel was asked for, or the job is another's by now."""
+    """Ask whether to stop a job: its cancel was requested, or the worker no longer holds it."""
     asked = worker_half.cancel_requested(platform(), _lease(query))
     return {"success": True, "cancel_requested": asked}
 
@@ -182,13 +189,13 @@ def submit_result() -> Any:
 @blueprint.arguments(worker_schemas.FailureReport)
 @blueprint.response(200, schemas.Done)
 def report_failure(body: dict[str, Any]) -> Any:
-    """Report that the worker failed: it cools down, and the job is tried again."""
+    """Report that the worker failed: it cools down; the job is retried if it has retries left."""
     job = worker_half.report_failure(platform(), _lease(body), body["error_message"])
     return {"success": True, "job_id": job.job_id, "message": f"Failure recorded: {job.status}"}
 
 
 def _asker() -> dict[str, Any]:
-    """Which worker polls, as the body says, or else the query. Raises InvalidRequest."""
+    """Return the worker that polls, from the body or else the query. Raises InvalidRequest."""
     sent = read_json() if request.get_data() else {}
     named = {**request.args.to_dict(), **sent} if isinstance(sent, dict) else sent
     return errors.loaded(_WORKER_NAME, named)
@@ -201,7 +208,7 @@ def _speaking_for(body: dict[str, Any]) -> str:
 
 
 def _facts(body: dict[str, Any]) -> dict[str, Any]:
-    """What the worker said of itself, as it is stored. IDLE and BUSY are ours to derive."""
+    """Return what the worker reported, as it is stored; IDLE and BUSY are derived, not stored."""
     facts = {camel(name): value for name, value in body.items() if value is not None}
     facts.pop("workerId")
     for name in ("ramTotalMb", "ramFreeMb"):
@@ -213,7 +220,7 @@ def _facts(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lease(body: dict[str, Any]) -> Lease:
-    """The attempt that the asker speaks of; a bound token says which worker it is."""
+    """Return the lease that a request names; a bound token may stand for the worker's id."""
     worker_id = body["worker_id"] or caller().worker_id or ""
     caller().speak_for(worker_id)
     return Lease(
@@ -232,8 +239,10 @@ def _hand_out(worker_id: str) -> Any:
 
 
 def _handed(job: Job) -> dict[str, Any]:
-    """The job as an agent elsewhere can run it: with an address of its file that it can fetch, and
-    with lines as a shell knows them, which would take a CR for a part of the last word.
+    """Return the job as an agent on another host can run it.
+
+    Its file has an address that the agent can fetch. Its lines end in LF alone: a shell takes a CR
+    for a part of the last word.
     """
     url = f"{base_url()}{DOWNLOAD_PATH}{job.file_id}" if job.file_id else job.file_url
     return {**vars(job), "file_url": url, "command": job.command.replace("\r\n", "\n")}
