@@ -1,1 +1,1 @@
-"""The listing: server-rendered pages of jobs and workers."""
+"""The dashboard: server-rendered pages of jobs, workers, the overview and the system."""

@@ -1,4 +1,4 @@
-"""The blueprint of the pages: what every template may use, headers, and errors as pages."""
+"""The blueprint of all pages: values for templates, response headers, and errors as pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskyard.dashboard import presenters
 from taskyard.jobs import search_terms
 from taskyard.store.tokens import Role
 
-#: Remembers light or dark; without it the browser's own preference holds.
+#: The cookie with the chosen theme; without it the browser's preference decides.
 THEME_COOKIE = "taskyard_theme"
 THEMES = ("light", "dark")
 
@@ -39,7 +39,7 @@ blueprint = Blueprint(
 
 @blueprint.context_processor
 def helpers() -> dict[str, Any]:
-    """What every template may use."""
+    """Return the values and functions that every template may use."""
     asking: Caller | None = g.get("caller")
     chosen = request.cookies.get(THEME_COOKIE)
     return {
@@ -57,7 +57,7 @@ def helpers() -> dict[str, Any]:
 
 
 def _addresses(endpoint: str, name: str) -> Callable[[str], str]:
-    """Addresses that differ in one value: Flask builds one of them, not one for each row."""
+    """Return a function that puts a value into an address; faster than ``url_for`` for each row."""
     example: dict[str, Any] = {name: "-"}
     begin = url_for(endpoint, **example).removesuffix("-")
     return lambda value: begin + quote(value, safe="")
@@ -65,11 +65,14 @@ def _addresses(endpoint: str, name: str) -> Callable[[str], str]:
 
 @blueprint.after_request
 def add_headers(response: Response) -> Response:
-    """What pages carry beside the headers of every answer; they are for one reader alone."""
+    """Add the headers of pages; those of every response are added in ``api.app``.
+
+    Pages must not be cached, because each is made for one reader.
+    """
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if "Sec-Fetch-Site" in request.headers:
-        # Over plain http a browser ignores it, and complains; then it sends no such header either.
+        # Over plain HTTP browsers ignore this header and log an error; they send no Sec-Fetch-Site.
         response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
     if request.endpoint != "dashboard.static":
         response.headers.setdefault("Cache-Control", "no-store")
@@ -78,14 +81,14 @@ def add_headers(response: Response) -> Response:
 
 @blueprint.errorhandler(Exception)
 def explain_error(error: Exception) -> Response:
-    """Any error as a page: what the API would say of it."""
+    """Return any error as a page, with the words and status of the API."""
     return _as_page(errors.answer(error))
 
 
 @blueprint.app_errorhandler(HTTPStatus.NOT_FOUND)
 @blueprint.app_errorhandler(HTTPStatus.METHOD_NOT_ALLOWED)
 def explain_address(error: Exception) -> Response:
-    """An address where nothing is: as a page where a browser asks for one."""
+    """Return 404 and 405 of unknown addresses, as a page if a browser asks for one."""
     explained = errors.answer(error)
     asks = "text/html" in request.headers.get("Accept", "")
     if not asks or request.path.startswith("/api/"):
@@ -95,7 +98,7 @@ def explain_address(error: Exception) -> Response:
 
 def _as_page(explained: Response) -> Response:
     problem = json.loads(explained.get_data())
-    # Where no route was found none of ours is called to give templates what they may use.
+    # Without a route the context processor is not called, so its values are passed here.
     explained.set_data(render_template("error.html", problem=problem, **helpers()))
     explained.mimetype = "text/html"
     return explained

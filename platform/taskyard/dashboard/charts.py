@@ -1,4 +1,4 @@
-"""The overview's figures as lines over time, for the charts and for the table beside them. Pure."""
+"""The overview's figures as lines over time, for charts and for the table beside them. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskyard.stats.rollup import Rollup
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line: its label, the name of its colour, and a value for each step, or none."""
+    """One line of a chart: label, name of the colour, and a value or None for each step."""
 
     label: str
     colour: str
@@ -22,7 +22,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Lines of one unit over the same steps."""
+    """Lines that share a unit and the steps of time."""
 
     title: str
     #: ``jobs``, ``ms`` or ``percent``.
@@ -31,9 +31,9 @@ class Chart:
 
 
 def of(points: Sequence[Rollup], *, counted_at: datetime | None) -> list[Chart]:
-    """The charts of the overview, of what was counted at that instant.
+    """Return the charts of the overview; ``counted_at`` is when statistics were last counted.
 
-    A step that was not over then has no number yet: half of one would look like a fall.
+    A step that was not over then has no counts yet: those of half a step would look like a fall.
     """
     step = points[1].at - points[0].at
     over = {p.at for p in points if counted_at is not None and p.at + step <= counted_at}
@@ -77,7 +77,7 @@ def of(points: Sequence[Rollup], *, counted_at: datetime | None) -> list[Chart]:
 
 
 def data(charts: Sequence[Chart], points: Sequence[Rollup]) -> dict[str, Any]:
-    """What the page's script draws them from."""
+    """Return the data from which the page's script draws the charts."""
     return {
         "at": [point.at.timestamp() for point in points],
         "charts": [asdict(chart) for chart in charts],

@@ -1,4 +1,4 @@
-"""What people do to jobs from the pages: cancel, run again, run again with edits, many at once."""
+"""Actions on jobs from the pages: cancel, run again, run again with edits, for one or many."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from taskyard.dashboard.session import local
 from taskyard.errors import Conflict, InvalidRequest, NotFound
 from taskyard.jobs.model import Job
 
-#: Jobs that one form may name: a page has fewer.
+#: The most jobs that one form may name; a page has fewer.
 AT_ONCE = 200
 
 _REASON_CHARACTERS = 500
 
-#: What may be edited before a job runs again: fields of the form by name, and how each is read.
+#: Fields of the form for edits that are numbers.
 _NUMBERS = ("requiredCpu", "requiredRamMb", "timeoutMs", "maxRetries", "priority")
 
 
@@ -37,20 +37,20 @@ def cancel(job_id: str) -> Response:
 
 @blueprint.post("/jobs/<job_id>/retry")
 def retry(job_id: str) -> Response:
-    """Submit a job anew as it was, and show the new one."""
+    """Submit a job again with the same inputs, and show the new job."""
     fresh = operations.retry(platform(), job_id, by=caller().name)
     return redirect(url_for("dashboard.job", job_id=fresh.job_id), 303)
 
 
 @blueprint.get("/jobs/<job_id>/edit")
 def edit(job_id: str) -> str:
-    """A job's inputs in a form, to be run again otherwise."""
+    """Show a job's inputs in a form, to run it again with edits."""
     return _form(operations.ended(platform(), job_id), {}, {})
 
 
 @blueprint.post("/jobs/<job_id>/edit")
 def retry_edited(job_id: str) -> Any:
-    """Submit a job anew with edits; the form again, with what is wrong, where they cannot be."""
+    """Submit a job again with edits; if these are invalid, show the form with the problems."""
     ended = operations.ended(platform(), job_id)
     try:
         edits = _edits(request.form, ended)
@@ -66,7 +66,7 @@ def retry_edited(job_id: str) -> Any:
 
 @blueprint.post("/jobs/act")
 def act_on_jobs() -> Any:
-    """Cancel or run again what was selected: first what would be done, then, if sure, that."""
+    """Cancel or run again the selected jobs; the first request only asks for confirmation."""
     action = request.form.get("action", "")
     if action not in ("cancel", "retry"):
         raise NotFound("action", action)
@@ -87,12 +87,12 @@ def act_on_jobs() -> Any:
 
 
 def reason() -> str | None:
-    """Why, in the words of who cancels."""
+    """Return the reason for a cancel from the form, or None."""
     return (request.form.get("reason") or "")[:_REASON_CHARACTERS].replace("\0", "") or None
 
 
 def _acted(action: str, job_id: str) -> bool:
-    """Do it to one job; False for one that has moved on meanwhile."""
+    """Act on one job; return False if its state no longer allows that, or it was deleted."""
     try:
         if action == "cancel":
             operations.cancel(platform(), job_id, by=caller().name, reason=reason())
@@ -109,10 +109,10 @@ def _form(job: Job, given: Mapping[str, str], problems: Mapping[str, str]) -> st
 
 
 def _edits(form: Mapping[str, str], ended: Job) -> dict[str, Any]:
-    """The form as the API's own request, so that what it refuses is refused here too.
+    """Return the form's values, validated as a request of the API.
 
-    A browser sends one end of a line for all kinds of it: what was not edited stays as it was.
-    Raises ValidationError.
+    Browsers change all ends of lines to CR LF; a command or environment that was not edited keeps
+    its own. Raises ValidationError.
     """
     command = environment.as_shown(form.get("command", ""))
     env = environment.as_shown(form.get("env", ""))
@@ -131,7 +131,7 @@ def _edits(form: Mapping[str, str], ended: Job) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | int | str:
-    """A number where it is one; the schema refuses the rest by the field's name."""
+    """Return a number if the text is one, else the text, which the schema then refuses by name."""
     try:
         value = float(text)
     except ValueError:

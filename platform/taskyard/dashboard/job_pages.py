@@ -1,4 +1,4 @@
-"""The list of jobs, and the page of one."""
+"""The list of jobs, and the page of one job."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from taskyard.waiting import explain, reasons
 
 PAGE = 50
 
-#: Header of a request for a part of a page; the part ``rows`` is a list without most counts.
+#: Request header for a part of a page; the part ``rows`` is the list without most counts.
 PART = "Taskyard-Part"
 
-#: Output that a page carries for browsers without scripts; the text route has all of it.
+#: The most output that a page has for browsers without scripts; the API's route has all of it.
 SHOWN_CHARACTERS = 64 * 1024
 
-#: The last attempts whose output it links to.
+#: How many of the last attempts a page links to, for their output.
 SHOWN_ATTEMPTS = 20
 
-#: Retries of one job that its page links to.
+#: The most retries of a job that its page links to.
 SHOWN_RETRIES = 20
 
 
 @blueprint.get("/")
 def jobs() -> Any:
-    """Jobs, newest first, by status and by a search, paged by key."""
+    """List jobs, newest first, filtered by status and a search, in pages."""
     queries = platform().store.queries
     status, q = request.args.get("status") or "", (request.args.get("q") or "").strip()
     if status not in {"", *JobStatus}:
@@ -73,7 +73,7 @@ def jobs() -> Any:
 
 @blueprint.get("/jobs/<job_id>")
 def job(job_id: str) -> str:
-    """One job: where it stands, why it waits, its timeline, inputs and output."""
+    """Show one job: its state, why it waits, its timeline, inputs and output."""
     store = platform().store
     found, now = store.jobs.get(job_id), store.clock.now()
     attempt = _shown_attempt(found)
@@ -96,14 +96,16 @@ def job(job_id: str) -> str:
 
 
 def _rows(found: Sequence[Job]) -> list[presenters.JobRow]:
-    """The lines of the list: put into words here, since a template takes several times as long."""
+    """Return the list's rows as text; a template would take several times as long."""
     now, waiting = platform().store.clock.now(), reasons(platform(), found)
     return [presenters.job_row(job, now, waiting.get(job.job_id)) for job in found]
 
 
 def _tally(search: Search) -> Tally:
-    """How many there are. Rows change by the second, and counting all is most of a page's work:
-    with rows alone come the counts of what is on its way, which is little, and of no search.
+    """Return the number of jobs by status.
+
+    Counting is most of a page's work, and rows alone are requested up to once a second. So with
+    rows alone only live jobs are counted, which are few, and none while there is a search.
     """
     queries = platform().store.queries
     if request.headers.get(PART) != "rows":
@@ -112,7 +114,7 @@ def _tally(search: Search) -> Tally:
 
 
 def _done() -> dict[str, Any] | None:
-    """What an action on many jobs did, as its redirect tells: words of ours and two numbers."""
+    """Return what an action on many jobs did, from the query of its redirect."""
     did = request.args.get("did")
     if did not in ("cancel", "retry"):
         return None
@@ -120,13 +122,13 @@ def _done() -> dict[str, Any] | None:
 
 
 def _shown_attempt(found: Job) -> int | None:
-    """The earlier attempt whose output was asked for; None for the last one, which may go on."""
+    """Return the earlier attempt whose output was asked for; None means the latest."""
     asked = request.args.get("attempt", type=int)
     return asked if asked is not None and 1 <= asked < found.output_attempt else None
 
 
 def _head_of_output(found: Job, attempt: int | None) -> tuple[Sequence[Chunk], bool]:
-    """The first characters of the output, and whether there are more."""
+    """Return the first characters of the output, and whether there are more."""
     chunks: list[Chunk] = []
     room = SHOWN_CHARACTERS
     for chunk in platform().store.output.read(found, attempt=attempt):

@@ -1,7 +1,7 @@
-"""What moves on a list: a stream that says that jobs changed, and nothing of how.
+"""The stream of events that keeps lists up to date: it says that jobs changed, but not how.
 
-The page then asks for itself anew, so there is one road to every byte of it, and a viewer's
-rights are judged with each.
+The page then requests itself again. So every byte of it comes from the same route, and the
+viewer's rights are checked each time.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from taskyard.context import Platform
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.store.feed import ANY_JOB
 
-#: Changes that come closer together are told of as one.
+#: How long the stream pauses after it has told of a change; changes meanwhile are told of as one.
 PAUSE_SECONDS = 1.0
 
-#: What changes without a job's doing (heartbeats, silence) is looked at this often.
+#: How often the page is refreshed for what changes without a job (heartbeats, silence).
 BEAT_SECONDS = 5.0
 
-#: Then the page is told, and comes again, and its token is asked for anew.
+#: How long a stream stays open; the page then opens another, for which its token is checked.
 OPEN_SECONDS = 300.0
 
 
 @blueprint.get("/live")
 def live() -> AnyResponse:
-    """Events: ``changed`` when jobs did, ``beat`` every few seconds whatever happens, at last
-    ``over``: a stream that just broke off would be an error in every browser's console.
+    """Stream events: ``changed`` when jobs change, ``beat`` every few seconds, ``over`` at the end.
+
+    Browsers log an error for a stream that ends without ``over``.
     """
     return Response(
         _changes(platform()),

@@ -1,4 +1,4 @@
-"""Cancel, or run again, all jobs that a search finds: counted first, then batch by batch."""
+"""Cancels or runs again all jobs that a search finds: counts them first, then acts in batches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from taskyard.errors import InvalidRequest, NotFound
 from taskyard.jobs import search_terms
 from taskyard.store.searches import Position
 
-#: One request works for so long; the page then says how far it is, and goes on.
+#: How long one request works; the page then shows the progress and sends the next request.
 WORK_SECONDS = 3.0
 
 
 @blueprint.post("/jobs/act-on-all")
 def act_on_matching() -> Any:
-    """First how many are meant, then, if sure, do it; long work is done in several requests."""
+    """Show how many jobs match; once confirmed, act on them, in several requests if need be."""
     form = request.form
     task = _task()
     if form.get("sure") != "yes":
@@ -43,7 +43,7 @@ def act_on_matching() -> Any:
 
 
 def _work(task: Task, after: Position | None) -> tuple[int, int, Position | None]:
-    """Batches until all is done, or the time is over."""
+    """Act on batches until all are done or ``WORK_SECONDS`` are over; return sums and the rest."""
     done, skipped, ends = 0, 0, time.monotonic() + WORK_SECONDS
     while True:
         batch = bulk.act(platform(), task, after=after)
@@ -53,7 +53,7 @@ def _work(task: Task, after: Position | None) -> tuple[int, int, Position | None
 
 
 def _task() -> Task:
-    """What the form asks for. Raises NotFound, InvalidRequest; nothing is never everything."""
+    """Return the form's task. Raises NotFound, and InvalidRequest also for an empty search."""
     form = request.form
     action, q = form.get("action", ""), form.get("q", "")
     if action not in set(Action):

@@ -1,4 +1,4 @@
-"""The overview: how the platform fares, over a span of time and now."""
+"""The page with the overview: the platform's figures over a span of time, and its state now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULT = "1h"
 
 @blueprint.get("/overview")
 def show_overview() -> str:
-    """Alarms, figures, charts, and the commonest errors with the jobs behind them."""
+    """Show alarms, figures, charts, and the commonest errors with searches for their jobs."""
     chosen = request.args.get("range") or _DEFAULT
     if chosen not in SPANS:
         raise NotFound("range", chosen)

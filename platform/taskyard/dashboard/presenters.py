@@ -1,4 +1,4 @@
-"""From records to what a page shows; pure functions that take ``now``."""
+"""Turns records into the texts that pages show. Pure functions; the caller gives ``now``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 
-#: Characters that take no room, or change how others are shown.
+#: Characters that are invisible, or change how others are shown. static/ansi.js has the same.
 HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
@@ -23,7 +23,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def duration(seconds: float | None) -> str:
-    """``40 ms``, ``1.4 s``, ``12 s``, ``3.5 min``, ``2 h``; empty for none."""
+    """Return ``40 ms``, ``1.4 s``, ``12 s``, ``3.5 min`` or ``2 h``; empty for None."""
     if seconds is None:
         return ""
     for size, unit in _UNITS:
@@ -38,7 +38,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(instant: datetime | None, now: datetime) -> str:
-    """How long ago, in words."""
+    """Return how long ago an instant was; empty for None."""
     if instant is None:
         return ""
     seconds = max(0.0, (now - instant).total_seconds())
@@ -46,36 +46,36 @@ def ago(instant: datetime | None, now: datetime) -> str:
 
 
 def stamp(instant: datetime) -> str:
-    """The instant itself."""
+    """Return an instant as date and time in UTC."""
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def number(value: float) -> str:
-    """A number, short where it can be, that is read as the same."""
+    """Return a number as text that reads back as the same number, short if possible."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
 
 def between(start: datetime | None, end: datetime | None) -> float | None:
-    """Seconds from one instant to another, when both are there."""
+    """Return the seconds from one instant to another; None if one of them is missing."""
     return (end - start).total_seconds() if start and end else None
 
 
 def waited(job: Job, now: datetime) -> str:
-    """How long it was queued, or is."""
+    """Return how long the job was queued, or has been queued so far."""
     if job.started_at is None and job.is_terminal:
         return duration(between(job.queued_at, job.completed_at))
     return duration(between(job.queued_at, job.started_at or now))
 
 
 def ran(job: Job, now: datetime) -> str:
-    """How long it ran, or has been running."""
+    """Return how long the job ran, or has been running; empty while it is queued."""
     end = job.completed_at if job.is_terminal else now
     return duration(between(job.started_at, end)) if job.status is not JobStatus.QUEUED else ""
 
 
 def rate(per_second: float) -> str:
-    """How many in a time that people count in."""
+    """Return a rate a second, a minute or an hour, whichever gives a number of 1 or more."""
     if per_second >= 1:
         return f"{per_second:.3g} a second"
     if per_second * 60 >= 1:
@@ -84,7 +84,7 @@ def rate(per_second: float) -> str:
 
 
 def report(facts: Mapping[str, Any]) -> list[str]:
-    """What a tick did, in words; how long it took stands in a column of its own."""
+    """Return what a tick reported, in words, without its duration, which has its own column."""
     said = {True: "yes", False: "no"}
     return [
         f"{_words(name)} {said[value] if isinstance(value, bool) else visible(str(value))}"
@@ -98,7 +98,7 @@ def _words(name: str) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes with a unit; units are powers of 1000."""
     for unit in ("B", "KB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -107,51 +107,51 @@ def size(count: int) -> str:
 
 
 def megabytes(count: float) -> str:
-    """Memory for people."""
+    """Return an amount of memory with a unit; 1 GB is 1024 MB."""
     return f"{count / 1024:.3g} GB" if count >= 1024 else f"{count:.0f} MB"
 
 
 def places(held: int, most: int) -> str:
-    """Places in use; short jobs that were claimed ahead of their turn come next."""
+    """Return how many places are in use; ``next`` are short jobs that were claimed ahead."""
     ahead = held - most
     return f"{most} of {most}, {ahead} next" if ahead > 0 else f"{held} of {most}"
 
 
 def spent(seconds: Mapping[str, float]) -> str:
-    """Where an attempt's time went, in words."""
+    """Return how long an attempt was in each state, in words."""
     words = {"QUEUED": "waited", "ASSIGNED": "given", "RUNNING": "ran"}
     return ", ".join(f"{words[state]} {duration(took)}" for state, took in seconds.items())
 
 
 def visible(text: str) -> str:
-    """Text in which nothing is hidden: control and direction characters are written out."""
+    """Return text with control and direction characters written out, so that nothing is hidden."""
     return HIDDEN.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def plain(text: str) -> str:
-    """Output without terminal sequences, and with nothing hidden left in it."""
+    """Return output without terminal sequences, and with hidden characters written out."""
     return visible(_ANSI.sub("", text.replace("\r\n", "\n")))
 
 
 def sentence(text: str) -> str:
-    """Words as a sentence."""
+    """Return words as a sentence: with a capital and a full stop."""
     return f"{visible(text[:1].upper() + text[1:])}."
 
 
 def first_line(job: Job) -> str:
-    """What names a job in a list: the first line of its command that does something, shortened."""
+    """Return the first line of a command that is no comment and no ``set -``, shortened."""
     lines = [line.strip() for line in job.lines] or [job.command]
     line = next((line for line in lines if not line.startswith(("#", "set -"))), lines[0])
     return visible(line[:160])
 
 
 class JobRow(NamedTuple):
-    """One line of the list of jobs, as text."""
+    """One row of the list of jobs, as text."""
 
     job_id: str
     command: str
     filename: str
-    #: Why it waits, or what went wrong, and how that is shown.
+    #: Why the job waits, or what went wrong, and the style class of that text.
     said: str
     tone: str
     state: str
@@ -168,7 +168,7 @@ class JobRow(NamedTuple):
 
 
 def job_row(job: Job, now: datetime, why: str | None) -> JobRow:
-    """The line of a job; ``why`` it waits."""
+    """Return the row of a job; ``why`` is the reason why it waits, if it does."""
     failure = "" if job.status is JobStatus.COMPLETED else job.error_message or ""
     return JobRow(
         job_id=job.job_id,
@@ -191,6 +191,6 @@ def job_row(job: Job, now: datetime, why: str | None) -> JobRow:
 
 
 def entry(line: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """One line of a job's history."""
+    """Return one entry of a job's history as text."""
     shown = {name: visible(str(value or "")) for name, value in line.items() if name != "at"}
     return {**shown, "at": line["at"], "ago": ago(line["at"], now)}

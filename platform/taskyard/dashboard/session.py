@@ -1,4 +1,4 @@
-"""Signing in, with a token or a link for one use; signing out; light or dark."""
+"""Sign-in with a token or a one-time link, sign-out, and the choice of theme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskyard.api.base import platform
 from taskyard.dashboard.blueprint import THEME_COOKIE, THEMES, blueprint
 from taskyard.store.tokens import Role
 
-#: Name of the token that a browser gets for a link; it is revoked when that browser signs out.
+#: The name of tokens made for a sign-in link; such a token is revoked when its browser signs out.
 LINK_TOKEN = "browser, by link"  # noqa: S105 - a name, no secret
 
 _MONTH_SECONDS = 2_592_000
@@ -21,10 +21,9 @@ _YEAR_SECONDS = 31_536_000
 
 @blueprint.route("/sign-in", methods=["GET", "POST"])
 def sign_in() -> Any:
-    """Sign in with a token, or with the code of a link, which holds for one use.
+    """Sign in with a token, or with the one-time code of a link.
 
-    The code is redeemed by a button, not by the link itself: what looks ahead at links does
-    not use it up.
+    A button redeems the code, not the link itself, so programs that preview links do not use it up.
     """
     refuse_other_sites()
     target = local(request.values.get("next"))
@@ -51,7 +50,7 @@ def sign_in() -> Any:
 
 @blueprint.post("/sign-out")
 def sign_out() -> Response:
-    """Forget the token; one that was made for this browser alone is revoked."""
+    """Delete the cookie; a token that was made for this browser's link is revoked."""
     tokens = platform().store.tokens
     known = tokens.verify(request.cookies.get(COOKIE, ""))
     if known is not None and known.name == LINK_TOKEN:
@@ -63,7 +62,7 @@ def sign_out() -> Response:
 
 @blueprint.post("/theme")
 def choose_theme() -> Response:
-    """Light, dark, or as the browser has it."""
+    """Set the theme: light, dark, or the browser's preference."""
     refuse_other_sites()
     response = redirect(local(request.form.get("next")), 303)
     chosen = request.form.get("theme")
@@ -75,16 +74,16 @@ def choose_theme() -> Response:
 
 
 def local(target: str | None) -> str:
-    """Where to go afterwards: a path of ours, never another site."""
+    """Return ``target`` if it is a path of this site, else that of the list of jobs."""
     path = target or ""
-    # Browsers read a backslash as a slash, and take tabs and newlines out before they look.
+    # Browsers read a backslash as a slash, and remove tabs and newlines before they parse a URL.
     plain = path.isprintable() and "\\" not in path
     ours = path.startswith("/") and not path.startswith("//")
     return path if plain and ours else url_for("dashboard.jobs")
 
 
 def _redeemed(code: str) -> str | None:
-    """A token for this browser, when the code is one that nobody has used."""
+    """Create a token for this browser and use up the code; None for a code that is not valid."""
     store = platform().store
     role = store.sign_in_codes.redeem(code, now=store.clock.now())
     return store.tokens.create(role=role, name=LINK_TOKEN) if role else None

@@ -1,4 +1,4 @@
-"""A job's inputs as lines to paste: for curl, and for the command line. Pure."""
+"""A job's inputs as commands to paste, for curl and for ``taskyard``. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from taskyard.dashboard.presenters import HIDDEN, number
 from taskyard.documents import camel
 from taskyard.jobs.model import INPUTS, Job
 
-#: A job that asks for nothing: what another has alike is left out of its request.
+#: A job with all defaults; inputs that are equal to these are left out.
 _USUAL = Job(job_id="", command="", created_at=datetime.min, queued_at=datetime.min)
 
 
 def as_curl(job: Job, base_url: str) -> str:
-    """The request that submits the same job, with the token left to the shell."""
+    """Return the curl command that submits the same job; the token is a variable of the shell."""
     asked = {name: getattr(job, name) for name in INPUTS}
     body = {camel(name): value for name, value in asked.items() if value != getattr(_USUAL, name)}
-    # The one control character that JSON leaves as it is.
+    # The only control character that json.dumps does not escape.
     text = json.dumps(body, ensure_ascii=True).replace("\x7f", "\\u007f")
     return (
         'curl -H "Authorization: Bearer $TASKYARD_TOKEN" \\\n'
@@ -29,7 +29,7 @@ def as_curl(job: Job, base_url: str) -> str:
 
 
 def as_command(job: Job) -> str:
-    """The line of the command line that submits the same job; a file of it is to be at hand."""
+    """Return the ``taskyard run`` that submits the same job; its file must be in the folder."""
     words = ["taskyard", "run"]
     if job.filename and job.has_input:
         words += ["--file", job.filename]
@@ -53,7 +53,7 @@ def as_command(job: Job) -> str:
 
 
 def _quoted(word: str) -> str:
-    """One word of a shell's line; what could not be seen in it is written by its bytes' numbers."""
+    """Return a quoted word for a shell; characters that cannot be seen are written as escapes."""
     if not HIDDEN.search(word):
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -61,5 +61,5 @@ def _quoted(word: str) -> str:
 
 
 def _numbers(hidden: re.Match[str]) -> str:
-    # Octal: after \x shells differ in how many digits they take.
+    # Octal, because shells differ in how many digits they read after \x.
     return "".join(f"\\{byte:03o}" for byte in hidden[0].encode())

@@ -1,4 +1,4 @@
-"""The system: ticks and passes with what they did, the broker's queues, dead letters, MongoDB."""
+"""The page of the system: ticks, passes, the broker's queues and dead letters, MongoDB."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taskyard.api.base import platform
 from taskyard.dashboard.blueprint import blueprint
 from taskyard.errors import InvalidRequest, NotFound
 
-#: What one page shows.
+#: The most passes and dead letters that the page shows.
 PASSES = 30
 LETTERS = 50
 
 
 @blueprint.get("/system")
 def show_system() -> str:
-    """How the parts behind the pages stand."""
+    """Show the state of scheduler, ticks, broker and database."""
     return render_template(
         "system.html",
         state=system.state(platform(), passes=PASSES),
@@ -31,7 +31,7 @@ def show_system() -> str:
 
 @blueprint.post("/system/dead-letters")
 def act_on_letters() -> Response:
-    """Requeue or drop the dead letters that were selected."""
+    """Requeue or drop the selected dead letters."""
     ids, action = request.form.getlist("letter"), request.form.get("action", "")
     acts = {"requeue": system.requeue, "drop": system.drop}
     if action not in acts:
@@ -43,7 +43,7 @@ def act_on_letters() -> Response:
 
 
 def _done() -> dict[str, Any] | None:
-    """What was done to dead letters, as the redirect tells: a word of ours and a number."""
+    """Return what was done to how many dead letters, from the query of the redirect."""
     did = request.args.get("did")
     if did not in ("requeue", "drop"):
         return None

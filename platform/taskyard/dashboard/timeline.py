@@ -1,4 +1,4 @@
-"""A job's history drawn to scale: where its time went, attempt by attempt. Pure."""
+"""The timeline of a job: how long each attempt was in each state, drawn to scale. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskyard.jobs.states import HELD, TERMINAL, JobStatus, Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A span of time in one state; ``left`` and ``width`` are percent of the whole."""
+    """A span of time in one state; ``left`` and ``width`` are percent of the timeline."""
 
     state: str
     worker: str | None
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One attempt: its bars, how long each state took in all, and how it ended."""
+    """One attempt: its bars, the seconds in each state, and how it ended."""
 
     attempt: int
     bars: Sequence[Bar]
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """All attempts over one axis, which begins with the first entry that is kept."""
+    """All attempts on one axis, which begins with the oldest entry that the history has kept."""
 
     rows: Sequence[Row]
     seconds: float
@@ -53,7 +53,7 @@ class _Span:
 
 
 def draw(job: Job, now: datetime) -> Timeline:
-    """The timeline of ``job``; a job that lives goes on until ``now``."""
+    """Return the timeline of ``job``; until ``now`` if the job has not ended."""
     steps = [entry for entry in job.history if entry["verb"] != Verb.REFUSE]
     spans = _spans(steps, now)
     if not spans:
@@ -66,7 +66,7 @@ def draw(job: Job, now: datetime) -> Timeline:
 
 
 def _spans(steps: Sequence[Mapping[str, Any]], now: datetime) -> list[_Span]:
-    """One span for each state that the job was in; an ended job is in none any more."""
+    """Return a span for each state that the job was in, without those in which jobs end."""
     spans: list[_Span] = []
     moves = [step for step in steps if step["from"] != step["to"]]
     for step, then in zip_longest(moves, moves[1:]):
@@ -76,7 +76,7 @@ def _spans(steps: Sequence[Mapping[str, Any]], now: datetime) -> list[_Span]:
         end = max(step["at"], then["at"] if then else now)
         attempt = int(step["attempt"])
         if state is JobStatus.QUEUED:
-            # What is queued waits for its next attempt; a release gives the number back.
+            # A queued job waits for its next attempt; after a release that has the same number.
             handed_on = then is not None and JobStatus(then["to"]) in HELD
             attempt = int(then["attempt"]) if then and handed_on else attempt + 1
         spans.append(
@@ -120,7 +120,7 @@ def _row(
 
 
 def _ending(attempt: int, steps: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The step with which the attempt was over: it left the states in which a worker has it."""
+    """Return the step that ended the attempt: it left its worker, or was cancelled in the queue."""
     ended = None
     for before, step in pairwise([{"attempt": 0}, *steps]):
         left = step["from"] in HELD and step["to"] not in HELD

@@ -1,4 +1,4 @@
-"""The pages, put together: each module adds its routes to the one blueprint."""
+"""Imports the modules of all pages: each adds its routes to the blueprint."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The list of workers, and the page of one. A worker's id is its own choice, so it stands in
-the query, where no character means anything.
+"""The list of workers, and the page of one worker.
+
+Workers choose their ids, so addresses have the id in the query, where any character may be.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from taskyard.errors import NotFound
 from taskyard.jobs.search import Field, equal
 from taskyard.workers.model import WorkerStatus
 
-#: Jobs of its history that a worker's page shows and judges it by.
+#: The newest jobs of a worker that its page looks at; those that ended are shown and counted.
 HISTORY = 50
 
 
 @blueprint.get("/workers")
 def workers() -> str:
-    """All workers, with what they have in use."""
+    """List all workers, with their reserved resources."""
     shown = representations.workers()
     counts = Counter(worker["status"] for worker in shown)
     return render_template(
@@ -33,7 +34,7 @@ def workers() -> str:
 
 @blueprint.get("/worker")
 def worker() -> str:
-    """One worker: how it fares, what it runs, what it ran."""
+    """Show one worker: its state, the jobs that it has, and those that it had."""
     store, worker_id = platform().store, _worker_id(request.args.get("id"))
     found = next((w for w in representations.workers() if w["worker_id"] == worker_id), None)
     if found is None:
