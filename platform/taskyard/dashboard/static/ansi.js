@@ -1,6 +1,6 @@
-// Terminal output as spans. It is a stranger's text: colours and weights of one palette that can
-// be read on its ground, and nothing else of what a terminal would obey. What would be hidden is
-// written out.
+// Splits terminal output into pieces of one style. The text is not trusted: of all that a terminal
+// would obey, only colours of a readable palette and text styles are kept. Hidden characters are
+// written out; the list is that of presenters.py.
 const ESCAPES = /\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[PX^_][^\x1b]*(\x1b\\)?|[ -/]*[0-~])/g;
 const COLOUR = /^\x1b\[([\d;:]*)m$/;
 const HIDDEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/gu;
@@ -15,7 +15,7 @@ export function strip(text) {
   return visible(text.includes("\x1b") ? text.replace(ESCAPES, "") : text);
 }
 
-// Pieces of a line with their looks, and the looks with which the next line begins.
+// The pieces of a line with their styles (looks), and the style with which the next line begins.
 export function parse(text, begin) {
   if (!text.includes("\x1b")) return { pieces: [{ text: visible(text), looks: begin }], end: begin };
   const pieces = [];
@@ -66,7 +66,8 @@ function turned(looks, codes) {
   return next;
 }
 
-// 256 colours and true colour, as the nearest of ours.
+// The nearest colour of the palette for one of 256 colours or for true colour, and how many numbers
+// of the sequence it took.
 function extended(rest) {
   if (rest[0] === 2) return [nearest(rest.slice(1, 4)), 4];
   if (rest[0] !== 5) return [null, 0];

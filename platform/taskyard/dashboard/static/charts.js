@@ -1,9 +1,9 @@
-// The overview's charts, drawn by uPlot from what the page carries, and drawn anew with it.
+// Draws the overview's charts with uPlot from data in the page, again after each refresh.
 const box = document.getElementById("charts");
 const HEIGHT = 170;
 let drawn = [];
 
-// A colour of the page's palette as the canvas takes it: what light and dark make of it.
+// A colour of the palette as a value for the canvas, which depends on the light or dark theme.
 function colour(name) {
   const probe = document.createElement("span");
   probe.className = `ink-${name}`;
@@ -27,12 +27,12 @@ function clock(seconds, withDay) {
   const day = withDay ? `${two(at.getUTCMonth() + 1)}-${two(at.getUTCDate())} ` : "";
   return `${day}${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
 }
-// Steps that people count time in, for an axis of milliseconds.
+// Round durations for the ticks of an axis in milliseconds.
 const SECOND = 1000;
 const DURATIONS = [1, 2, 5, 10, 20, 50, 100, 200, 500, ...[1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000].map((n) => n * SECOND)];
 const UNITS = { jobs: (v) => v.toLocaleString("en"), ms: duration, percent: (v) => `${v} %` };
 
-// What stands alone is no line, and would not be seen.
+// Values without neighbours: they make no line, so they are drawn as points.
 function alone(values) {
   const found = [];
   values.forEach((value, i) => {
@@ -43,7 +43,7 @@ function alone(values) {
 
 function options(chart, width, long) {
   const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "11px system-ui, sans-serif" };
-  // Without a cursor the legend names the lines and no more.
+  // The legend shows values only while the cursor is on a chart.
   const shown = (value, at) => (at == null ? "" : value == null ? "–" : UNITS[chart.unit](value));
   return {
     title: chart.title,

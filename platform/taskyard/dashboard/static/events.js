@@ -1,9 +1,9 @@
-// Server-sent events over fetch, which can go on where an earlier page or tab left off, and read
-// many in one go. Ends with the event "end"; comes back by itself until then.
+// Server-sent events over fetch. Unlike EventSource this tells the status of each answer and handles
+// many events in one go. It ends with the event "end", and reconnects by itself until then.
 const AGAIN_MS = 1000;
 const BREATH_MS = 12;
 
-// `heard` is told of each answer's status, and of 0 when there was none or it has ended.
+// `heard` is called with the status of each answer, and with 0 when there is none or it has ended.
 export async function follow(url, signal, handle, heard) {
   let last = "";
   while (!signal.aborted) {
@@ -42,7 +42,7 @@ async function* events(body, signal) {
       from = at + 2;
       if (event.name) yield event;
       if (performance.now() - breath > BREATH_MS) {
-        // The reader of the page comes first.
+        // Give the browser time to react to the user.
         await new Promise((go) => setTimeout(go));
         breath = performance.now();
         if (signal.aborted) return;

@@ -1,10 +1,10 @@
-// A job's output as lines, in blocks of text: fifty megabytes stay fifty megabytes, whatever the
-// number of lines, and only the blocks that are looked at are split.
+// A job's output as lines, stored in blocks of text: fifty megabytes of output take fifty megabytes
+// whatever the number of lines. Only blocks that are shown or searched are split into lines.
 import { PLAIN, parse } from "./ansi.js";
 
 const BLOCK_LINES = 1024;
 const BLOCK_CHARACTERS = 128 * 1024;
-// A line that is longer goes on in the next: a browser that lays out ten megabytes stands still.
+// Longer lines are split into several: a browser hangs when it lays out a line of ten megabytes.
 const LINE_CHARACTERS = 2000;
 const KEPT_SPLIT = 12;
 export const STREAMS = ["stdout", "stderr"];
@@ -21,7 +21,8 @@ export class Lines {
     this.split = new Map();
   }
 
-  // Lines of one stream, or of both: what is not ended yet is the last line of its stream.
+  // The number of lines of one stream, or of both (null). Text without an end of line counts as the
+  // last line of its stream.
   count(stream) {
     if (stream === null) return this.open.first + this.open.kinds.length + this.#unended().length;
     return this.open.before[stream] + this.open.own[stream] + (this.partial[stream] ? 1 : 0);
@@ -40,7 +41,7 @@ export class Lines {
     this.partial[stream] = this.#fold(stream, rest.slice(from), false) + kept;
   }
 
-  // The number of a line among all, of the nth of one stream.
+  // The position among all lines of the nth line of a stream.
   position(stream, nth) {
     if (stream === null) return nth;
     const ended = this.open.before[stream] + this.open.own[stream];
@@ -53,7 +54,7 @@ export class Lines {
     return block.first;
   }
 
-  // The other way round; for a line of the other stream, the next of this one.
+  // The reverse of position(): for a line of the other stream, the next line of this stream.
   nth(stream, position) {
     if (stream === null) return position;
     const block = find(this.#all(), (b) => b.first <= position);
@@ -64,7 +65,7 @@ export class Lines {
     return count;
   }
 
-  // The line at a position: its stream, its text, and the looks it begins with.
+  // The line at a position: its stream, its text, and the style (looks) with which it begins.
   at(position) {
     const ended = this.open.first + this.open.kinds.length;
     if (position >= ended) {
@@ -78,7 +79,7 @@ export class Lines {
     return { stream: block.kinds[i], text: lines[i], begin: begins ? begins[i] : block.begin[block.kinds[i]] };
   }
 
-  // Blocks for a search: each with where it begins and its text.
+  // All blocks, for a search.
   get searched() {
     return this.#all();
   }
@@ -96,7 +97,7 @@ export class Lines {
   }
 
   #fold(stream, text, ended) {
-    // First of all, or a bar that has drawn itself often enough would be cut into its pieces.
+    // Before the split: a progress bar that redrew itself often would be split into many lines.
     let rest = overwritten(text);
     while (rest.length > LINE_CHARACTERS) {
       this.#push(stream, rest.slice(0, LINE_CHARACTERS));
@@ -161,13 +162,13 @@ function newBlock(first, before, begin) {
   return { first, before, begin, own: [0, 0], lines: [], kinds: [], size: 0, text: null };
 }
 
-// A bar that redraws itself leaves what it drew last.
+// What a terminal shows of a line with carriage returns: a progress bar as it was drawn last.
 function overwritten(line) {
   const at = line.replace(/\r+$/, "").lastIndexOf("\r");
   return at < 0 ? line.replace(/\r+$/, "") : line.slice(at + 1).replace(/\r+$/, "");
 }
 
-// The last block for which the test holds; it holds for the first, and not again once it failed.
+// The last block for which the test holds, by binary search: it holds for the first blocks alone.
 function find(blocks, holds) {
   let low = 0;
   let high = blocks.length - 1;

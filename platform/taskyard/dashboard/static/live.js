@@ -1,14 +1,14 @@
-// Lists that move: htmx asks for the list anew when the server says that jobs changed.
-// Pausable; still while something is selected; and quiet while nobody looks, for a stream that
-// is open holds a thread of the server.
+// Live lists: htmx requests the list again when the server says that jobs changed. Not while it is
+// paused or rows are selected; while the page is hidden, the stream is closed, because an open
+// stream holds a thread of the server.
 const state = document.getElementById("live");
 const pause = document.getElementById("pause");
 let feed = document.getElementById("feed");
 let source = null;
 let missed = false;
-// The stream may go on while the list itself is refused: MongoDB is away.
+// The last request for the list failed: the stream may go on while MongoDB is away.
 let refused = false;
-// What is pressed must still be there when it is let go: else that is no click.
+// While the mouse button is down, the list must not be replaced, or there would be no click.
 let pressed = false;
 
 const chosen = () => document.querySelector("#list input[type=checkbox]:checked") !== null;
@@ -37,7 +37,7 @@ function catchUp() {
   window.htmx.trigger("#refresh", "refresh");
 }
 
-// The extension opens its stream when an element comes: a fresh one opens a fresh stream.
+// htmx's extension opens a stream for each new element, so a new stream needs a new element.
 function start() {
   stop();
   const fresh = feed.cloneNode(true);
@@ -55,7 +55,7 @@ if (feed && state) {
     if (document.hidden || paused()) stop();
     say();
   });
-  // The server ends each stream after a while: the next one begins at once.
+  // The server ends each stream after a while; open the next at once.
   document.addEventListener("htmx:sseClose", (event) => {
     if (event.detail.type === "message" && !document.hidden && !paused()) setTimeout(start);
   });
@@ -66,8 +66,8 @@ if (feed && state) {
     missed = true;
     event.preventDefault();
   });
-  // An answer that was on its way when the reader chose something must not take the choice away,
-  // nor what is being pressed.
+  // An answer that was on its way when the user selected a row or pressed a button must not replace
+  // the list.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (!event.detail.requestConfig.elt.closest("#feed") || !still()) return;
     missed = true;
@@ -82,10 +82,10 @@ if (feed && state) {
     say();
     catchUp();
   });
-  // Of the other buttons, which open menus, the end may not be told.
+  // Only the main button: the others open menus, and then their release may not be reported.
   document.addEventListener("pointerdown", (event) => { pressed = event.button === 0; });
   for (const end of ["pointerup", "pointercancel"]) {
-    // The click itself comes after this.
+    // The click event comes after pointerup, so wait for it.
     document.addEventListener(end, () => setTimeout(() => {
       pressed = false;
       catchUp();

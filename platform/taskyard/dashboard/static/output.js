@@ -1,13 +1,15 @@
-// A job's page: its output as it comes, in a window of lines; the rest of the page follows.
+// The output on a job's page: shows it as it comes, drawing only the visible lines, and refreshes
+// the rest of the page when the job's state changes.
 import { classes, parse, strip } from "./ansi.js";
 import { follow } from "./events.js";
 import { Lines, STREAMS } from "./lines.js";
 
 const ROW = 18;
-// Browsers know no element that is taller than some 33 million pixels.
+// Browsers limit the height of an element to some 33 million pixels.
 const TALLEST = 12_000_000;
 const MATCHES = 10_000;
-// Of one letter two thousand times over, not each needs an element of its own.
+// The most matches that are marked in one piece of a line: it may have two thousand, and each is
+// an element.
 const MARKS = 100;
 const MOVING_MS = 5000;
 const SILENCE_MS = 3000;
@@ -41,7 +43,8 @@ scroller.append(space);
 const scale = () => Math.max(1, (lines.count(stream) * ROW) / TALLEST);
 const atEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2 * ROW;
 
-// The line at the top is what counts: while more comes, the same height means another line.
+// The position is kept as the number of the top line. With scaling, the same scrollTop means
+// another line when more output comes.
 let top = 0;
 let placed = 0;
 let lastScale = 1;
@@ -182,7 +185,7 @@ async function search() {
   let breath = performance.now();
   for (const block of lines.searched) {
     const text = block.text ?? block.lines.join("\n");
-    // Where colours could stand between the letters, each line is looked at without them.
+    // In a block with colours, escapes may split a match, so each line is searched without them.
     if (block.coloured !== false || text.toLowerCase().includes(needle)) {
       lines.linesOf(block).forEach((line, i) => {
         const here = stream === null || block.kinds[i] === stream;
@@ -250,7 +253,7 @@ function show() {
 let attempt = null;
 let seen = viewer.dataset.state;
 let bytes = 0;
-// The text so far is another's, or another text.
+// Drop the text so far: it belongs to another attempt, or was replaced.
 function anew(of) {
   lines.clear();
   bytes = 0;
@@ -270,7 +273,7 @@ function handle({ name, data }) {
     soon();
   } else {
     if (viewer.dataset.over === undefined && attempt !== null && told.attempt > attempt) {
-      // It may print nothing, and then nothing else would say that this text is another's.
+      // The new attempt may print nothing; only this event tells that the text is an earlier one's.
       anew(told.attempt);
       soon();
     }
@@ -289,7 +292,7 @@ function end() {
   ended = true;
 }
 
-// The page's other half is asked for anew, but not under the hands of who types into it.
+// Refresh the rest of the page, except while somebody types into it.
 function refresh() {
   const busy = byId("facts").querySelector("input:focus, details.cancel[open]");
   if (!busy) window.htmx.trigger("#facts", "refresh");
@@ -298,7 +301,7 @@ setInterval(() => {
   if (!document.hidden && document.querySelector("#facts[data-moving]")) refresh();
 }, MOVING_MS);
 
-// --- open while somebody looks; what was missed meanwhile comes then
+// --- the stream is open only while the page is visible; then what was missed is read
 let ended = false;
 let stopping = null;
 function stop() {
@@ -313,7 +316,7 @@ function start() {
   follow(viewer.dataset.events, stopping.signal, handle, heard);
 }
 
-// A stream that the server ended after a while is there again before anybody need know.
+// Say that the connection is lost only after a while: a stream that the server ended is soon back.
 let silence = 0;
 function heard(status) {
   if (status === 200) say("");

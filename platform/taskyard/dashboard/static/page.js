@@ -1,4 +1,4 @@
-// What every page has: keys, ages that go on, lists that follow what happens, lines to copy.
+// For all pages: keys, ages that go on, live lists, selection, buttons to copy, forms sent once.
 import "./live.js";
 
 const byId = (id) => document.getElementById(id);
@@ -13,7 +13,8 @@ function age(seconds) {
   }
   return `${Math.floor(seconds)} s`;
 }
-// The page's ages were right when it came: only what has passed since is added, by this clock.
+// The ages in the page were right when it came. Only the time since then is added, so the time of
+// day of this host does not matter.
 const shown = new WeakMap();
 function goOn() {
   for (const time of document.querySelectorAll("time[data-ago]")) {
@@ -38,7 +39,7 @@ function go(step) {
   const next = now < 0 ? (step > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, now + step));
   linkOf(all[next])?.focus();
 }
-// What is drawn anew keeps the reader's place, and open what was opened.
+// After a refresh, restore the focus and open the details that were open.
 let place = null;
 let opened = [];
 const folds = () => [...document.querySelectorAll("#list details, #facts details")];
@@ -79,7 +80,7 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Without https there is no clipboard of that kind.
+    // Browsers have navigator.clipboard only over HTTPS and for localhost.
     const area = document.createElement("textarea");
     area.value = text;
     document.body.append(area);
@@ -105,7 +106,7 @@ function prepare() {
 }
 prepare();
 
-// --- forms: what is on its way is not sent once more by a second click
+// --- forms: a second click does not send a form again
 const SENT_MS = 10_000;
 const sent = new Set();
 document.addEventListener("submit", (event) => {
@@ -113,12 +114,12 @@ document.addEventListener("submit", (event) => {
   if (form.method !== "post") return;
   if (sent.has(form)) event.preventDefault();
   sent.add(form);
-  // Who broke it off may send it again.
+  // A user who stopped the request may send the form again.
   setTimeout(() => sent.delete(form), SENT_MS);
 });
 window.addEventListener("pageshow", () => sent.clear());
 
-// --- work of several requests: the next begins by itself, unless its reader leaves
+// --- work that takes several requests: the page sends the next one, if it is still open
 document.querySelector("form[data-goes-on]")?.requestSubmit();
 
 // --- keys
@@ -142,7 +143,7 @@ const actions = {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input:not([type=checkbox]), textarea, select");
   if (event.key === "Escape" && typing) {
-    // A search box would be emptied.
+    // By default Escape empties a search box.
     event.preventDefault();
     event.target.blur();
   }
