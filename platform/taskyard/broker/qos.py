@@ -54,7 +54,7 @@ class QoS(virtual.QoS):
         return leases
 
     def note_undecodable(self, delivery_tag: str, reason: str) -> None:
-        """Remember why, until the message is answered; with ``no_ack`` it never is."""
+        """Remember why, until the message is answered; not with ``no_ack``: it may never be."""
         to_be_answered = delivery_tag in self._delivered and delivery_tag not in self._dirty
         if to_be_answered or self.channel.closed:
             self.undecodable[delivery_tag] = reason
@@ -111,7 +111,7 @@ class QoS(virtual.QoS):
 
     def _answered(self, delivery_tag: str) -> None:
         if delivery_tag in self._delivered:
-            # What was consumed with ``no_ack`` is not, and nobody would take its tag away again.
+            # A message consumed with ``no_ack`` is not, and nothing would remove its tag again.
             self._quick_ack(delivery_tag)
         self.answers += 1
         self.make_use_of_room()
