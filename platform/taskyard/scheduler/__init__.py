@@ -1,4 +1,6 @@
-"""Who gets which job when. The ticks, one a file (``tick(store, settings) -> report``), can each be
-run by hand, twice, and by several at once: ``assignment`` (a pass), ``timeouts``, ``health``,
-``retention``, ``statistics``. New jobs are offered (``offers``), and HTTP agents ask (``polling``).
+"""Decides which worker gets which job, and runs the periodic ticks.
+
+Each tick has a file with a ``tick(store, settings) -> report``, which may be run by hand, twice, or
+by several processes at once: ``assignment`` (a pass), ``timeouts``, ``health``, ``retention``,
+``statistics``. New jobs are offered to agents (``offers``), and HTTP agents poll (``polling``).
 """

@@ -1,4 +1,4 @@
-"""A pass: read what is live, place it (pure), write the assignments in one batch."""
+"""A pass: read the live jobs and workers, place jobs (pure), write the assignments in one batch."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from taskyard.workers import placement, places
 from taskyard.workers.model import Requirement
 from taskyard.workers.places import Place
 
-#: A pass that takes longer than this has died: another may begin.
+#: A pass that takes longer than this is taken for dead: another may begin.
 LOCK_HOLD = timedelta(seconds=10)
 
-#: Jobs of one shape that one pass places at most. More than that waits for the next pass, which
-#: the freed places bring about anyway.
+#: Most jobs of one shape that one pass places. The rest waits for the next pass, which the freed
+#: places bring about anyway.
 PER_SHAPE = 2_000
 
-#: Jobs of one shape that are read beyond those that there is room for: some of the first may
-#: not have a place that others may (suspects, and what a worker lost before).
+#: Jobs of one shape that are read beyond those that there is room for: some of the first may be
+#: refused a place that others get (suspects, and jobs that a worker lost before).
 SPARE = 100
 
 
@@ -40,19 +40,19 @@ class PassReport:
     """What one pass did."""
 
     trigger: str
-    #: False when another pass was running: it was asked to go once more.
+    #: False when another pass was running, which was then asked to go once more.
     ran: bool = True
     queued: int = 0
     assigned: Sequence[Transition] = field(default_factory=list)
     lost: int = 0
     duration_ms: float = 0
-    #: Whether it was asked to go once more, and has left that to another.
+    #: Whether the pass was asked to go once more, and has left that to another.
     asked_again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a pass has read and decided, and not written yet."""
+    """What a pass has decided and not written yet."""
 
     queued: int = 0
     transitions: Sequence[Transition] = ()
@@ -63,8 +63,8 @@ class Decision:
 def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassReport:
     """Run a pass if none is running, else ask the running one to go once more.
 
-    That of a tick leaves it to another: where passes take long somebody asks in every one of
-    them, and the sweep, which waits for it, would come so late that it holds itself back.
+    A tick's own pass leaves that to another pass: where passes take long, each is asked to go once
+    more, and the sweep, which waits for the tick, would come so late that it holds itself back.
     """
     owner = secrets.token_hex(6)
     if not store.locks.acquire(owner, now=store.clock.now(), hold=LOCK_HOLD):
@@ -86,7 +86,7 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
                 break
             store.locks.clear_flag(owner)
     except Exception:
-        # Nobody could run a pass until the lock has run out.
+        # Otherwise nobody could run a pass until the lock has run out.
         with suppress(Exception):
             store.locks.give_up(owner)
         raise
@@ -103,10 +103,10 @@ def tick(store: Store, settings: Settings, *, trigger: str = "tick") -> PassRepo
 
 
 def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decision:
-    """One read of what is live, and the decisions it leads to.
+    """Read the live jobs and workers once, and decide what to assign and to reserve.
 
-    While nothing is free there is nothing to decide but what to keep free (``reserving``): that
-    is soon enough with each tick, and the queue is not read for it every time somebody asks.
+    While no place is free, the only decision left is which places to reserve (``reserving``). Once
+    a tick is often enough for that, so the queue is not read for it whenever a pass is asked for.
     """
     workers = [w for w in store.workers.listed() if w.kind == "celery"]
     now = store.clock.now()
@@ -126,7 +126,7 @@ def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decis
         still_queued={job.job_id for job in kept},
     )
     start_by = now + timedelta(seconds=settings.start_deadline_seconds)
-    # One lease id for all that a worker is given: equal writes become one statement.
+    # One lease id for all jobs that a worker is given: equal writes become one statement.
     leases: defaultdict[str, str] = defaultdict(ids.lease)
     at = Moment(now=now)
     transitions = [
@@ -146,8 +146,10 @@ def decide(store: Store, settings: Settings, *, reserving: bool = True) -> Decis
 def _queue(
     store: Store, available: Sequence[Place], kept: Sequence[Job], *, reserving: bool
 ) -> list[Job]:
-    """What may come to a place now, in order: the jobs that one is kept for, and of each shape as
-    many as there is room for; the first alone where there is none, so that it can reserve one.
+    """Return the queued jobs that may get a place now, in order.
+
+    These are the jobs with a reservation, and of each shape as many as there is room for. Of a
+    shape without room it is only the first job, so that this can reserve a place.
     """
     kept_ids = {job.job_id for job in kept}
     open_to_all = [spot for spot in available if spot.worker.reserved_for not in kept_ids]
@@ -163,14 +165,14 @@ def _queue(
 
 
 def write(store: Store, decision: Decision) -> list[Transition]:
-    """One batch, however old the decision is by now; returns the assignments that were won."""
+    """Write a decision in one batch, however old it is by now; return the assignments won."""
     won = store.jobs.apply_all(decision.transitions)
     store.workers.reserve(decision.reservations, decision.reserved_before)
     return won
 
 
 def _record(store: Store, report: PassReport) -> None:
-    """Tell of a pass that had something to do, count it and note it: two writes for all of it."""
+    """Log, count and note a pass that had something to do: two writes in all."""
     if not report.queued and not report.assigned:
         return
     counts: dict[str, float] = {

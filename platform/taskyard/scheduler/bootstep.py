@@ -1,7 +1,7 @@
-"""A scheduler's sign of life, as a part of its Celery worker.
+"""A scheduler's sign of life, as part of its Celery worker.
 
-The ticks alone would not do: when they fail to come it is either beat that sends none or every
-scheduler that is down, and an operator wants to know which.
+The ticks alone would not do: if none come, either beat sends none or every scheduler is down, and
+an operator wants to know which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from taskyard.store.failures import is_unavailable
 
 
 class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery publishes no types
-    """Has every scheduler note that it lives, as often as its health tick is due."""
+    """Has every scheduler note that it is alive, as often as the health tick is due."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -31,12 +31,12 @@ class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery pub
         return SCHEDULER_QUEUE in worker.app.amqp.queues.consume_from
 
     def start(self, worker: Any) -> None:
-        """Give the first sign before a tick is taken, and go on beside the ticks."""
+        """Give the first sign of life before any tick runs, and go on on a thread of its own."""
         _show_life(worker)
         threading.Thread(target=self._run, args=[worker], name="life", daemon=True).start()
 
     def stop(self, _worker: Any) -> None:
-        """Give no more."""
+        """Give no more signs of life."""
         self._stopped.set()
 
     terminate = stop

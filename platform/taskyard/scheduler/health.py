@@ -1,4 +1,4 @@
-"""Worker health: who went offline, and whose cooldown is over."""
+"""The health tick: which workers went offline, and whose cooldown is over."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class HealthReport:
 
 
 def tick(store: Store, settings: Settings) -> HealthReport:
-    """Mark the silent workers offline and end the cooldowns that are over.
+    """Mark silent workers as offline, and end the cooldowns that are over.
 
-    What such a worker holds is the expiry sweep's: its leases end, and only then.
+    The jobs of an offline worker are left to the expiry sweep, which takes them when their leases
+    end and not before.
     """
     now = store.clock.now()
     gone = store.workers.mark_offline(silent_since=now - settings.offline_after, now=now)

@@ -1,8 +1,9 @@
-"""Which agent a new job is offered to: a hint in the job itself, which wakes that agent.
+"""Offers of new jobs to agents: a hint in the job itself, which wakes the agent it names.
 
-An offer binds nobody. The agent claims the job if its place is free by then, and so may any other;
-what nobody has claimed the next pass assigns. It saves an idle platform the pass, the write of an
-assignment and a message before a job can begin (``docs/decisions/0012-offers-and-claims.md``).
+An offer binds nobody. The agent claims the job if its place is still free, any other agent may do
+so too, and the next pass assigns what nobody has claimed. On an idle platform an offer saves a
+pass, the write of an assignment and a message before the job can begin
+(``docs/decisions/0012-offers-and-claims.md``).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from taskyard.store.client import Store
 from taskyard.workers import placement, places
 from taskyard.workers.places import Place
 
-#: For so long what was seen in use is taken for what is in use; after that, workers are taken to
-#: be free: an offer too many costs its agent a glance, one too few a pass.
+#: How long the usage that was read, with the offers since, is relied on. After that workers are
+#: taken to be free: an offer too many costs its agent one look, an offer too few costs a pass.
 FRESH_SECONDS = 0.02
 
-#: How soon a new agent is offered something, while others take all that comes.
+#: How often the workers are read again, so that a new agent is offered jobs even while others
+#: take all.
 AGAIN_SECONDS = 1.0
 
 _NEVER = timedelta(days=3650)
@@ -42,20 +44,20 @@ class _View:
 
 
 class Offers:
-    """What one process last saw of the workers, and its offers since."""
+    """The workers as one process last read them, and the offers that it has made since."""
 
     def __init__(self) -> None:
         self._view: _View | None = None
-        #: Requests submit side by side, and fill the same places.
+        #: Requests submit in parallel, and fill the same places.
         self._filling = threading.Lock()
 
     def look_again(self, store: Store, settings: Settings) -> None:
-        """See what has changed, if that was not just done."""
+        """Read the workers again, unless that was done within ``AGAIN_SECONDS``."""
         if self._view is None or time.monotonic() - self._view.seen_at > AGAIN_SECONDS:
             self.look(store, settings)
 
     def look(self, store: Store, settings: Settings) -> None:
-        """See which agents there are, and what they have in use."""
+        """Read which agents may be given work, and what they have in use."""
         now, offline_after = store.clock.now(), settings.offline_after
         listed = [worker for worker in store.workers.listed() if worker.kind == "celery"]
         workers = [w for w in listed if places.unavailable(w, now, offline_after) is None]
@@ -64,7 +66,10 @@ class Offers:
         self._view = _View(places=spots, seen_at=time.monotonic())
 
     def made(self, jobs: Sequence[Job]) -> list[Job]:
-        """The same jobs, not stored yet, each offered to an agent with a place for it, if any."""
+        """Return these new jobs, each offered to an agent with a place for it, if there is one.
+
+        The jobs are not stored here.
+        """
         view = self._view
         if view is None:
             return list(jobs)

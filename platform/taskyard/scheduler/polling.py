@@ -1,4 +1,4 @@
-"""A poll: an HTTP agent that asks is handed the best queued job that fits."""
+"""Polls of HTTP agents: an agent that asks is handed the best queued job that fits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from taskyard.workers import places
 from taskyard.workers.model import Requirement, Worker
 from taskyard.workers.places import Place
 
-#: Jobs that one poll tries for. An agent that loses them all asks again soon.
+#: Most jobs that one poll tries to claim. An agent that loses all of them soon polls again.
 RACES = 8
 
 
 def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
-    """Hand the best queued job that fits to an HTTP agent that asks, in one write.
+    """Claim the best queued job that fits for an HTTP agent that polls, in one write.
 
-    A job that it was handed in this life and never showed life of is handed to it again, under
-    the same lease: its answer was lost on the way. Not one that was cancelled meanwhile.
+    A job that this boot of the agent was handed before and has shown no life of is handed to it
+    again, under the same lease, because the answer to it was lost; unless its cancel was requested.
     """
     if again := _unheard(store, settings, worker):
         return again
@@ -42,11 +42,12 @@ def poll(store: Store, settings: Settings, worker: Worker) -> Job | None:
 
 
 def _claim_one(store: Store, settings: Settings, spot: Place, shapes: Sequence[str]) -> Job | None:
-    """The first queued job of these shapes that fits and that nobody is faster with.
+    """Claim the first queued job of these shapes that fits and that nobody else claims first.
 
-    Nearly always that is the first of all: what comes behind it is read where it is not. Who loses
-    one looks at what is left, and takes one of the first two of the same priority, then of four:
-    many agents that ask at once would else all try for each job in turn, and most for nothing.
+    That is nearly always the first of all; more jobs are read only if it is not. A poll that loses
+    a job picks at random among the first two of the jobs left, then four and so on, of the same
+    priority: otherwise many agents that poll at once would all try for each job in turn, and most
+    would lose.
     """
     lost = 0
     for first in _fitting(spot, store.live.first(shapes, 1)):
@@ -70,7 +71,7 @@ def _fitting(spot: Place, jobs: Iterable[Job]) -> list[Job]:
 
 
 def _claim(store: Store, settings: Settings, spot: Place, job: Job) -> Job | None:
-    """The job as this worker has it now, unless another was faster."""
+    """Claim the job for this worker; return None if another was faster."""
     now = store.clock.now()
     return store.jobs.apply(
         lifecycle.claim(
@@ -84,10 +85,10 @@ def _claim(store: Store, settings: Settings, spot: Place, job: Job) -> Job | Non
 
 
 def _unheard(store: Store, settings: Settings, worker: Worker) -> Job | None:
-    """The job that this life of the worker was handed and has not heard of, if it is to run."""
+    """Return a job that this boot of the worker was handed and never heard of, if it is to run."""
     for job in store.live.held_by(worker.worker_id):
         if job.agent_boot == worker.boot and job.last_seen_at is None:
-            # Told only when a majority has it: what one member alone has may never have been.
+            # Answer only what a majority has: what one member alone has may be rolled back.
             held = store.jobs.confirmed(job.job_id)
             if held and held.last_seen_at is None and lease_of(job).covers(held):
                 if not held.cancel_requested:
@@ -97,10 +98,10 @@ def _unheard(store: Store, settings: Settings, worker: Worker) -> Job | None:
 
 
 def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job) -> bool:
-    """Whether the job fits beside all else that the worker holds; it is given back if not.
+    """Whether the job fits beside all else that the worker holds; if not, give it back.
 
-    Two polls of one worker at the same time have both seen its place free; which of them is
-    first cannot be told, so both may go away empty, and the next poll gets the job.
+    Two polls of one worker at the same time may both have seen its place free. Which was first
+    cannot be told, so both may go away empty, and the next poll gets the job.
     """
     spot = Place(worker=worker)
     for job in store.live.held_by(worker.worker_id):
@@ -113,6 +114,6 @@ def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job)
 
 
 def _take_back(store: Store, settings: Settings, job: Job, reason: str) -> None:
-    """Back to the queue, or CANCELLED if that was asked for meanwhile."""
+    """Put the job back into the queue, or end it as CANCELLED if that was requested meanwhile."""
     at = Moment(now=store.clock.now(), keep=settings.job_retention)
     store.jobs.apply(lifecycle.release(job, lease_of(job), reason=reason, at=at, told=False))

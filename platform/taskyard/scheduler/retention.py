@@ -1,4 +1,4 @@
-"""Retention: what is old goes, children first, so that a crash leaves no orphan."""
+"""Retention: removes what is old, children first, so that a crash leaves no orphans."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from taskyard.store.files import bounded
 #: No upload and no archive takes longer to send than this.
 SENT_WITHIN = timedelta(days=1)
 
-#: How long one tick removes; other ticks of the same scheduler wait for it.
+#: How long one tick may remove things; other ticks of the same scheduler wait for it.
 SLICE_SECONDS = 1.0
 
-#: Jobs and files that are looked at between two looks at the clock.
+#: Most jobs or files that are read at once.
 AT_ONCE = 200
 
-#: The same of files that were never finished: nobody knows how much there is of each.
+#: Most unfinished files that are removed at once: how large each is, nobody knows.
 UNFINISHED = 10
 
 
@@ -37,7 +37,7 @@ class RetentionReport:
 
 
 def tick(store: Store, settings: Settings) -> RetentionReport:
-    """Remove ended jobs, unused files and long-gone workers whose time is over."""
+    """Remove ended jobs, unused files and long-gone workers whose retention is over."""
     now, ends = store.clock.now(), time.monotonic() + SLICE_SECONDS
     jobs, more_jobs = _remove_jobs(store, now, ends)
     files, more_files = _remove_files(store, settings, now, ends)
@@ -57,7 +57,7 @@ def tick(store: Store, settings: Settings) -> RetentionReport:
 
 
 def _remove_jobs(store: Store, now: datetime, ends: float) -> tuple[int, bool]:
-    """How many were removed in time, and whether there are more."""
+    """Remove expired jobs until ``ends``; return how many, and whether there are more."""
     removed, more = 0, True
     while more:
         expired, before = store.queries.expired(now, limit=AT_ONCE), removed
@@ -74,16 +74,16 @@ def _remove(store: Store, jobs: Sequence[Job]) -> int:
     job_ids = [job.job_id for job in jobs]
     store.output.delete(job_ids)
     results = [job.result_file_id for job in jobs if job.result_file_id]
-    # What one job left may be another's input: that goes when nobody names it any more.
+    # One job's result may be another's input: it is removed when no job names it any more.
     inputs = store.queries.inputs_among(results)
     store.files.delete([file_id for file_id in results if file_id not in inputs])
     return store.jobs.delete(job_ids)
 
 
 def _remove_files(store: Store, settings: Settings, now: datetime, ends: float) -> tuple[int, bool]:
-    """Remove the files that no job names any more; one in use is kept for another while.
+    """Remove the expired files that no job names, until ``ends``; keep those in use for longer.
 
-    How many were removed in time, and whether there are more.
+    Returns how many were removed, and whether there are more.
     """
     removed, begun_before = 0, now - SENT_WITHIN
     while some := store.files.collect_unfinished(begun_before=begun_before, limit=UNFINISHED):

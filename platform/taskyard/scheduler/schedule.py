@@ -1,4 +1,4 @@
-"""Beat's table: how often it sends which ticks."""
+"""Beat's table: which ticks it sends, and how often."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Celery's setting of that name: one message for all ticks of one interval, since a message
-    costs an idle platform more than a tick does.
+    """Return Celery's ``beat_schedule``: one message for all ticks of the same interval, because
+    a message costs an idle platform more than a tick does.
     """
     by_interval: dict[float, list[str]] = {}
     for name in TICKS:
@@ -24,11 +24,11 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _every(seconds: float, names: list[str]) -> dict[str, Any]:
-    """A message that expires after its interval, so that ticks never pile up.
+    """Return an entry for a message that expires after its interval, so that ticks never pile up.
 
-    The broker lets it expire, by the server's clock; Celery's own ``expires`` would compare the
-    clocks of two hosts. It is due when beat starts: what was stored while nothing ran does not
-    wait for it.
+    The broker expires it, by the server's clock; Celery's own ``expires`` would compare the clocks
+    of two hosts. It is due as soon as beat starts, so that jobs that were stored while nothing ran
+    do not wait an interval.
     """
     return {
         "task": "taskyard.tick",

@@ -1,4 +1,4 @@
-"""Statistics: the last minutes counted anew, the queue and the workers looked at, once a tick."""
+"""The statistics tick: counts the last minutes anew, and samples the queue and the workers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from taskyard.settings import Settings
 from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES, floor, merge
 from taskyard.store.client import Store
 
-#: A minute is counted until it is so old, or longer where a job may take longer to deliver what it
-#: left: ends are written after the instant they carry.
+#: A minute is counted anew until it is so old, or longer where the results of jobs may take longer
+#: to deliver: an end is written later than the instant that it carries.
 SETTLED_AFTER = timedelta(minutes=2)
 
-#: What one tick counts at most; after an outage the next ticks go on, so far back.
+#: The longest span that one tick counts, and how far back ticks catch up after an outage.
 AT_ONCE = timedelta(hours=2)
 CAUGHT_UP = timedelta(hours=24)
 
@@ -28,7 +28,7 @@ class StatisticsReport:
 
 
 def tick(store: Store, settings: Settings) -> StatisticsReport:
-    """Count what ended since the last tick, and note how things stand."""
+    """Count the jobs that ended since the last tick, and note the state of queue and workers."""
     now = store.clock.now()
     queued = _look(store, settings, now)
     counted = 0
@@ -42,8 +42,9 @@ def tick(store: Store, settings: Settings) -> StatisticsReport:
 
 
 def _parts(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """At most the ten minutes that are merged into one: before the next are counted, so that a tick
-    that is killed leaves nothing unmerged but what the next one counts again.
+    """Split a span at every ten minutes, so that each part is counted and merged before the next.
+
+    A tick that is killed then leaves nothing unmerged but what the next tick counts again.
     """
     while begin < end:
         ends = min(end, floor(begin, TEN_MINUTES) + TEN_MINUTES)
@@ -62,7 +63,10 @@ def _due(store: Store, settings: Settings, now: datetime) -> tuple[datetime, dat
 
 
 def _merge(store: Store, at: datetime, *, parts: timedelta, whole: timedelta) -> None:
-    """Longer spans read few documents: a week of hours, where ten minutes took half a second."""
+    """Merge parts into a whole, so that a chart of a long time reads few documents.
+
+    A week is read as hours; in parts of ten minutes it took half a second.
+    """
     begin = floor(at, whole)
     found = store.stats.read(parts, begin, begin + whole)
     store.stats.save(whole, [merge(begin, found)])

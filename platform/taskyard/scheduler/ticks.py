@@ -1,4 +1,4 @@
-"""The scheduler's ticks by name, as beat sends them."""
+"""Runs the scheduler's ticks by name, as beat sends them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from taskyard.scheduler.assignment import PassReport
 from taskyard.scheduler.timeouts import TimeoutsReport
 from taskyard.store.locks import TickMark
 
-#: Sends the message that has ticks go on: their names, until when (epoch ms), and for how many
-#: seconds the message is worth anything.
+#: Sends the message that lets ticks go on: their names, until when (epoch ms), and after how many
+#: seconds the message expires.
 GoOn = Callable[[Sequence[str], int, float], None]
 
 
 def run_in_turns(
     platform: Platform, names: Sequence[str], *, until: int | None, go_on: GoOn
 ) -> None:
-    """Run these ticks. What has more to do goes on in a message of its own, so that other ticks
-    have their turn in between, until beat sends the next one anyway.
+    """Run these ticks. Those that have more to do go on with a message of their own, so that other
+    ticks have their turn in between, until beat sends the next one anyway.
     """
     interval = platform.settings.retention_tick_seconds
     now = round(platform.store.clock.now().timestamp() * 1000)
@@ -33,8 +33,9 @@ def run_in_turns(
 
 
 def run_all(platform: Platform, names: Sequence[str]) -> list[str]:
-    """Run these ticks; returns those that have more to do. One that fails does not keep the others
-    from their turn. Raises its error, the first of several.
+    """Run these ticks; return those that have more to do.
+
+    If a tick fails the others still run; then the first error is raised.
     """
     errors, unfinished = [], []
     for name in names:
@@ -49,14 +50,15 @@ def run_all(platform: Platform, names: Sequence[str]) -> list[str]:
 
 
 def run(platform: Platform, name: str) -> bool:
-    """Run one tick, and note what it did; whether it has more to do. Two at once, or one too many,
-    change nothing.
+    """Run one tick, and note what it did; return whether it has more to do.
+
+    Two at once, or one too many, do no harm.
     """
     at, began = platform.store.clock.now(), time.monotonic()
     report = _run(platform, name)
     ms = round((time.monotonic() - began) * 1000, 1)
     facts = {camel(fact): _shown(value) for fact, value in vars(report).items()}
-    # One write, at the end: idle, such marks are a good part of all that is written.
+    # One write, at the end: on an idle platform these marks are a good part of all writes.
     platform.store.locks.note_tick(TickMark(name=name, at=at, ms=ms, report=facts))
     return bool(getattr(report, "more", False))
 
@@ -79,7 +81,7 @@ def _run(platform: Platform, name: str) -> object:
 
 
 def _expire(platform: Platform) -> TimeoutsReport:
-    """What the sweep put back into the queue is placed at once."""
+    """Run the sweep, and have a pass place at once what went back into the queue."""
     report = timeouts.tick(platform.store, platform.settings)
     if report.requeued:
         platform.nudge("expired")
@@ -87,7 +89,7 @@ def _expire(platform: Platform) -> TimeoutsReport:
 
 
 def _assign(platform: Platform) -> PassReport:
-    """A pass, unless there is nothing for one: no lock is taken for that."""
+    """Run a pass, unless there is nothing for one to do: then no lock is taken."""
     reserved = any(worker.reserved_for for worker in platform.store.workers.listed())
     if not reserved and not platform.store.live.waiting_shapes():
         return PassReport(trigger="tick")
@@ -98,5 +100,5 @@ def _assign(platform: Platform) -> PassReport:
 
 
 def _shown(value: Any) -> Any:
-    """A number or a word as it is, of a list its length."""
+    """Return a number or a text as it is, and the length of a list."""
     return value if isinstance(value, (bool, int, float, str)) else len(value)

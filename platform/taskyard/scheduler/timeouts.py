@@ -1,4 +1,4 @@
-"""The expiry sweep: jobs whose lease is over go back to the queue, or end."""
+"""The expiry sweep: requeues or ends jobs whose lease is over."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
 from taskyard.store.client import Store
 
-#: Jobs that one sweep takes; the next is two seconds away.
+#: Most jobs that one sweep expires; the next sweep is two seconds away.
 AT_ONCE = 500
 
-#: A sweep that comes this many intervals after the last follows an outage.
+#: A sweep that comes more than this many intervals after the last follows an outage.
 OUTAGE_INTERVALS = 3
 
-#: What an agent may need after an outage until its renewal is written: it tries again every
-#: half second, on a connection that it may have to make anew.
+#: How long an agent may need after an outage until its renewal is written: it tries again every
+#: half second, on a connection that it may have to open anew.
 RENEWAL_SLACK_SECONDS = 2.0
 
 
@@ -35,10 +35,10 @@ class TimeoutsReport:
 
 
 def tick(store: Store, settings: Settings) -> TimeoutsReport:
-    """Expire what is overdue, unless an outage has just ended.
+    """Expire the jobs that are overdue, unless an outage has just ended.
 
-    While nothing could be written nobody could renew either: after such a gap everybody gets
-    one full lease before anything is expired.
+    While nothing could be written, no lease could be renewed either: after such a gap every agent
+    gets one full lease before anything is expired.
     """
     now = store.clock.now()
     if not _may_expire(store, settings, now):
@@ -53,13 +53,12 @@ def tick(store: Store, settings: Settings) -> TimeoutsReport:
 
 
 def outage_gap(settings: Settings) -> timedelta:
-    """The longest gap between two sweeps that is taken for no outage.
+    """Return the longest gap between two sweeps that does not count as an outage.
 
-    An agent whose last renewal was due just when the outage began has a lease for another
-    ``lease - renewal`` (10 s). If no sweep that follows the one before the outage within the gap
-    (6 s) finds that lease over, with the slack for renewing it, a shorter outage costs nobody a
-    lease, and a longer one holds the sweep back. With leases too short for that, half an
-    interval late is an outage.
+    An agent whose renewal was due just when the outage began still has a lease for
+    ``lease - renewal`` (10 s). As long as that, less the slack for renewing, is not shorter than
+    the gap (6 s), an outage within the gap costs nobody a lease, and a longer one holds the sweep
+    back. With leases too short for that, a sweep that is half an interval late follows an outage.
     """
     interval = settings.timeouts_tick_seconds
     spare = settings.lease_seconds - settings.renewal_seconds - RENEWAL_SLACK_SECONDS
@@ -67,8 +66,8 @@ def outage_gap(settings: Settings) -> timedelta:
 
 
 def outage_hold(settings: Settings) -> timedelta:
-    """How long nothing is expired after an outage: one full lease, and before it the time for
-    which others may not have noticed that the database's clock was set.
+    """Return how long nothing is expired after an outage: one full lease, and before it the time in
+    which other processes may not have noticed that the database's clock was set.
     """
     lease = max(settings.lease_seconds, settings.http_lease_seconds)
     return timedelta(seconds=RESYNC_SECONDS + lease)
@@ -83,19 +82,19 @@ def _may_expire(store: Store, settings: Settings, now: datetime) -> bool:
 
 
 def _expire(store: Store, settings: Settings, now: datetime) -> list[Transition]:
-    """Expire what is overdue; not what somebody was faster with, or what was renewed meanwhile.
+    """Expire the overdue jobs, except those that were renewed or written by another meanwhile.
 
-    In one write: where each waits for a distant majority, one for each job would take longer than
-    the gap after which the next sweep holds itself back.
+    They are one write: where writes wait for a distant majority, a write for each job would take
+    longer than the gap after which the next sweep holds itself back.
 
-    ``now`` is the instant at which the sweep was found not to be held back, and no later one: a
-    scheduler that is paused between the two must not judge by what it finds when it wakes.
+    ``now`` has to be the instant at which the sweep was found not to be held back: a scheduler that
+    is paused after that must not judge by the time at which it wakes.
     """
     at = Moment(now=now, keep=settings.job_retention)
     overdue = store.live.overdue(now, limit=AT_ONCE)
     decided = [transition for job in overdue if (transition := lifecycle.expire(job, at=at))]
-    # A worker that was heard of all the time, and did not end a job in time, is not lost. Before
-    # the jobs are free: a pass in between would give them back to it, which looks idle then.
+    # Only lost workers: one that was heard of all the time, and did not end a job in time, is not.
+    # Before the jobs are free: a pass in between would give them back to it, as it looks idle.
     lost = [transition.job for transition in decided if transition.verb is Verb.EXPIRE]
     if lost:
         store.workers.suspend(lost, now=now)

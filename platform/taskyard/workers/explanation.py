@@ -1,4 +1,4 @@
-"""Why a queued job waits, by the same judge that places jobs."""
+"""Explains why a queued job waits, by the same rules that place jobs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from taskyard.workers.places import (
     unavailable,
 )
 
-#: What is told of a worker that nothing speaks against.
+#: The reason shown for a worker that has a place for the job.
 FITS = "fits"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """Why a job waits: one sentence, and the reason of each worker."""
+    """Why a job waits: one sentence, and for each worker why the job is not there."""
 
     reason: str
     workers: Mapping[str, str]
@@ -33,10 +33,10 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """The workers at one moment: looked at once, whatever number of jobs is explained."""
+    """The workers at one moment, read once for all the jobs that are to be explained."""
 
     spots: Sequence[Place]
-    #: Why each worker may not be given anything, or None; in the order of ``spots``.
+    #: Why each worker may not be given any job, or None; in the order of ``spots``.
     away: Sequence[str | None]
     anyone_online: bool
 
@@ -50,7 +50,7 @@ class Sight:
         return Waiting(reason=self.reason(job, ahead=ahead), workers=workers)
 
     def reason(self, job: Job, *, ahead: int | None = None) -> str:
-        """The sentence alone: the commonest obstacle, from the most to the least fundamental."""
+        """Return the sentence alone: the most fundamental obstacle that no worker is free of."""
         if not self.spots:
             return "no worker is registered"
         healthy = [spot for spot, away in zip(self.spots, self.away, strict=True) if not away]
@@ -74,7 +74,7 @@ class Sight:
         return f"all workers that could hold it are busy{count}"
 
     def _nobody(self) -> str:
-        """The sentence where no worker may be given anything."""
+        """Return the sentence for the case that no worker may be given any job."""
         if not self.anyone_online:
             return "no worker is online"
         if set(self.away) <= {DRAINING, OFFLINE}:
@@ -89,7 +89,7 @@ def look(
     now: datetime,
     offline_after: timedelta,
 ) -> Sight:
-    """What there is to say of the workers, whichever job it is said to."""
+    """Take the sight of these workers, from which any number of jobs can be explained."""
     spots = [place_of(worker, usage) for worker in workers]
     for spot in spots:
         spot.reserved_for = spot.worker.reserved_for

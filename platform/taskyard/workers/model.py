@@ -1,4 +1,4 @@
-"""A worker: what it can hold, how it fares, and what is asked of one."""
+"""Workers as values: what a worker can hold, its health, and what a job requires of one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-#: What a label looks like, wherever one is given.
+#: The pattern of a label, wherever one is given.
 LABEL_PATTERN = r"[A-Za-z0-9_.:/-]{1,64}"
 
 
 class WorkerStatus(StrEnum):
-    """How a worker is shown; derived, never stored."""
+    """A worker's status as it is shown; derived, never stored."""
 
     IDLE = "IDLE"
     BUSY = "BUSY"
@@ -34,7 +34,7 @@ class Requirement:
 
     @classmethod
     def of_shape(cls, shape: str) -> Requirement:
-        """The least that a job of this shape needs: a shape has six digits of its CPUs."""
+        """Return the least that a job of this shape needs: a shape has CPUs to six digits only."""
         cpu, ram_mb, labels = shape.split("/", 2)
         return cls(
             cpu=float(cpu) * (1 - 6e-6),
@@ -50,7 +50,7 @@ class Usage:
     cpu: float = 0
     ram_mb: int = 0
     job_ids: tuple[str, ...] = ()
-    #: How many of them one more loss makes poison jobs.
+    #: How many of the jobs would be poison jobs after one more loss.
     suspects: int = 0
 
     @property
@@ -59,8 +59,9 @@ class Usage:
         return len(self.job_ids)
 
     def of(self, worker: Worker) -> Usage:
-        """What is taken of what the worker has. Short jobs that were claimed ahead of their turn
-        share its places, and do not add to that.
+        """Return the usage, bounded by what the worker has.
+
+        Short jobs that were claimed ahead of their turn share its places, so the sum may be larger.
         """
         cpu, ram_mb = min(self.cpu, worker.cpu_count), min(self.ram_mb, worker.ram_total_mb)
         return replace(self, cpu=cpu, ram_mb=ram_mb)
@@ -84,20 +85,20 @@ class Worker:
     ram_free_mb: int = 0
     version: str = ""
     labels: tuple[str, ...] = ()
-    #: Most jobs it holds at once; 0 means no bound but CPU and memory.
+    #: Most jobs that it holds at once; 0 means that only CPU and memory limit them.
     max_jobs: int = 0
     isolation: str = "none"
-    #: What it last said of itself (``UNHEALTHY``), or the health tick of it (``OFFLINE``).
+    #: ``OK``, ``UNHEALTHY`` (it said so of itself) or ``OFFLINE`` (it left, or was silent).
     health: str = "OK"
     health_reason: str | None = None
     cooldown_until: datetime | None = None
-    #: Set when one of its leases expired: it gets nothing new until it heartbeats.
+    #: Set when one of its leases expired: it gets no new jobs until it heartbeats.
     suspended_at: datetime | None = None
     draining: bool = False
     soft_deleted: bool = False
-    #: A job that waits for a place of this size: freed places are kept for it.
+    #: Id of a large job that waits: places that this worker frees are kept for it.
     reserved_for: str | None = None
-    #: Whether it names attempt or lease in what it writes.
+    #: Whether it has named an attempt or a lease in what it writes.
     fenced: bool = False
     last_heartbeat: datetime
     registered_at: datetime | None = None
@@ -108,11 +109,11 @@ class Worker:
 
     @property
     def boot(self) -> str:
-        """This worker in this life of it, as jobs remember where they were lost."""
+        """Names this boot of the worker (``worker id/boot id``), also in ``lost_on`` of jobs."""
         return f"{self.worker_id}/{self.boot_id}"
 
     def status(self, usage: Usage, now: datetime, offline_after: timedelta) -> WorkerStatus:
-        """The status as it is shown at ``now``."""
+        """Return the status as it is shown at ``now``."""
         if self.is_offline(now, offline_after):
             return WorkerStatus.OFFLINE
         if self.trouble(now):
@@ -120,11 +121,11 @@ class Worker:
         return WorkerStatus.BUSY if usage.jobs else WorkerStatus.IDLE
 
     def is_offline(self, now: datetime, offline_after: timedelta) -> bool:
-        """Whether it said good-bye, or was not heard of for ``offline_after``."""
+        """Whether the worker has left, or was not heard of for ``offline_after``."""
         return self.health == "OFFLINE" or now - self.last_heartbeat > offline_after
 
     def trouble(self, now: datetime) -> str | None:
-        """Why it may not be given work although it heartbeats, or None."""
+        """Return why the worker may not be given jobs although it heartbeats, or None."""
         if self.cooldown_until and self.cooldown_until > now:
             return f"cooling down after a failure: {self.health_reason or 'unknown'}"
         if self.health == "UNHEALTHY":

@@ -1,4 +1,4 @@
-"""Which queued job goes to which worker: one pure function."""
+"""Decides which queued job goes to which worker: one pure function, ``place``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Plan:
 
     #: ``(job, worker id)`` in queue order.
     placements: Sequence[tuple[Job, str]] = ()
-    #: Worker id -> job id that its freed places are kept for; the whole new state.
+    #: Worker id -> job id that its freed places are kept for; all reservations from now on.
     reservations: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -33,10 +33,10 @@ def place(
 ) -> Plan:
     """Place as much of ``queue`` (in its order) on ``available`` as fits.
 
-    A job that fits nowhere does not hold back the ones behind it; once it has waited for
-    ``reserve_after`` it reserves a worker that could hold it, if smaller ones are queued that
-    could take each place before it. ``still_queued`` are the jobs whose earlier reservation stays
-    valid.
+    A job that fits nowhere does not hold back the ones behind it. Once it has waited for
+    ``reserve_after`` it reserves a worker that could hold it, if smaller jobs are queued that could
+    take every place before it. ``still_queued`` are the ids of the jobs whose earlier reservation
+    stays valid.
     """
     late = now - reserve_after
     least = Requirement(
@@ -60,7 +60,7 @@ def place(
 
 _Judge = Callable[[Place, Requirement], bool]
 
-#: What a job needs, and by which judge it looks for a place.
+#: What a job needs, and the judge by which a place is searched for it.
 _Kind = tuple[float, int, tuple[str, ...], _Judge]
 
 _FIRST, _BEHIND_ALL = (-inf, 0), (inf, 0)
@@ -68,20 +68,20 @@ _FIRST, _BEHIND_ALL = (-inf, 0), (inf, 0)
 
 @dataclass(slots=True)
 class _Look:
-    """What a kind of job needs, and where the next search for it begins."""
+    """What a kind of job needs, and where in the order the next search for it begins."""
 
     needed: Requirement
     begin: tuple[float, int] = _FIRST
 
 
 class _Floor:
-    """All places of a pass by their score; each is known by its position in what was given.
+    """All places of a pass in the order of their scores, each named by its index in ``available``.
 
     While a pass fills places their scores only rise, and a place that does not suit a kind of job
-    never suits it again. So what a search has passed over lies behind it for good: the next
-    search for that kind begins where the last one ended. A place that is too full for the
-    ``least`` that any job needs suits no kind: it is taken out, so that each of many kinds does
-    not have to pass over it.
+    never suits it again. So the next search for that kind begins where the last one ended: it need
+    not look at the places before that again. A place that is too full for the ``least`` that any
+    job needs suits no kind: it is taken out, so that the searches of many kinds do not each have
+    to pass over it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class _Floor:
     ) -> None:
         self._places = available
         self._least: Requirement | None = least
-        #: Job id -> the place that is kept for it.
+        #: Job id -> position of the place that is kept for it.
         self.kept: dict[str, int] = {}
         for position, spot in enumerate(available):
             job_id, spot.reserved_for = spot.worker.reserved_for, None
@@ -101,7 +101,7 @@ class _Floor:
         self._looks: dict[_Kind, _Look] = {}
 
     def find(self, job: Job) -> int | None:
-        """The place that is kept for the job once it has room, else the best of those that do."""
+        """Return the place that is kept for the job if that has room, else the best that has."""
         judge = _has_room_for_suspect if job.is_suspect else _has_room
         own = self.kept.get(job.job_id)
         if own is not None and judge(self._places[own], job.requirement):
@@ -109,7 +109,7 @@ class _Floor:
         return self._best(job, judge)
 
     def give(self, position: int, job: Job) -> None:
-        """Put the job there; what was kept for it is anybody's again."""
+        """Put the job in a place; a place that was kept for it is free for all again."""
         spot = self._places[position]
         was_at = bisect_left(self._order, (spot.score, position))
         del self._order[was_at]
@@ -120,11 +120,11 @@ class _Floor:
             self._looks.clear()
 
     def reserve(self, job: Job) -> None:
-        """Keep the best worker that could ever hold the job; at most half of them are kept."""
+        """Keep the best place that could ever hold the job; at most half of all places are kept."""
         if job.job_id in self.kept or len(self.kept) >= self._most_kept:
             return
         if job.is_suspect and self._best(job, _has_room) is not None:
-            return  # A place is large enough: it waits for another suspect to end.
+            return  # A place is large enough: the job waits for another suspect to end.
         self._put_back()
         if (position := self._best(job, _could_hold)) is not None:
             self._keep(position, job.job_id)
@@ -134,7 +134,7 @@ class _Floor:
         self.kept[job_id] = position
 
     def _best(self, job: Job, judge: _Judge) -> int | None:
-        """The first place that the judge finds fit and that is kept for nobody."""
+        """Return the first place that is kept for no job and that the judge accepts."""
         kind = (job.required_cpu, job.required_ram_mb, job.labels, judge)
         look = self._looks.get(kind)
         if look is None:
@@ -154,7 +154,7 @@ class _Floor:
         return None
 
     def _put_back(self) -> None:
-        """From now on full places count as well: they are what is kept."""
+        """Search the full places too from now on: they are the ones to keep."""
         self._order = sorted([*self._order, *self._taken_out])
         self._taken_out, self._least = [], None
 

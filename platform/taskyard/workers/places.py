@@ -1,6 +1,6 @@
-"""What a worker has free, and why a job does not fit there: the one judge of both.
+"""What a worker has free, and why a job does not fit there: the only rules for both.
 
-The weights are those of the system whose API is kept.
+The weights of the score are those of the earlier system, whose API is kept.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from taskyard.workers.model import NOTHING, Requirement, Usage, Worker
 #: (``docs/decisions/0011-busy-hosts.md``).
 CPU_USAGE_LIMIT_PERCENT = 90
 
-#: What that adds to its score: more than load and headroom ever come to.
+#: What a busy host adds to its score: more than load and headroom ever come to.
 _BUSY_HOST = 1e6
 
-#: Why a worker that is to be emptied, or is not heard of, may not be given anything.
+#: Why a worker that is being drained, or is not heard of, may not be given any job.
 DRAINING = "is draining"
 OFFLINE = "is offline"
 
-#: Ten tenths of a CPU are one CPU, whatever binary fractions make of it.
+#: Tolerance for CPUs: ten tenths are one CPU, whatever binary fractions make of them.
 CPU_SLACK = 1e-9
 
 
 @dataclass(kw_only=True)
 class Place:
-    """A worker with what it has in use; a pass fills it as it places jobs."""
+    """A worker with what it has in use; a pass fills it as it places jobs there."""
 
     worker: Worker
     cpu: float = 0
@@ -37,7 +37,7 @@ class Place:
     jobs: int = 0
     suspects: int = 0
     reserved_for: str | None = None
-    #: Lower is better; rises with each job that it takes.
+    #: Lower is better; rises with each job that the place takes.
     score: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Place:
         self.score = _score(self)
 
     def room_for(self, needed: Requirement, *, at_most: int) -> int:
-        """How many jobs that need so much fit beside what it has in use."""
+        """Return how many jobs of this requirement fit beside what is in use."""
         worker = self.worker
         by_cpu = (worker.cpu_count - self.cpu + CPU_SLACK) // needed.cpu
         by_ram = (worker.ram_total_mb - self.ram_mb) // needed.ram_mb
@@ -69,7 +69,7 @@ class Place:
 
 
 def _score(spot: Place) -> float:
-    """Load first, then a small preference for headroom; a busy host comes after all others."""
+    """Return the load, less a little for headroom; a busy host comes after all others."""
     worker = spot.worker
     cpu_percent = 100 * spot.cpu / worker.cpu_count if worker.cpu_count else 100
     ram_percent = 100 * spot.ram_mb / worker.ram_total_mb if worker.ram_total_mb else 100
@@ -82,7 +82,7 @@ def _score(spot: Place) -> float:
 def places(
     workers: Iterable[Worker], usage: Mapping[str, Usage], now: datetime, offline_after: timedelta
 ) -> list[Place]:
-    """The workers that may be given work now, with what they have in use."""
+    """Return the workers that may be given jobs now, with what they have in use."""
     return [
         place_of(worker, usage)
         for worker in workers
@@ -91,7 +91,7 @@ def places(
 
 
 def room_on(available: Iterable[Place], needed: Requirement, *, at_most: int) -> int:
-    """How many jobs that need so much could be placed, each place taken by itself."""
+    """Return how many jobs of this requirement could be placed on all places together."""
     room = 0
     for spot in available:
         if not could_never(spot.worker, needed):
@@ -102,7 +102,7 @@ def room_on(available: Iterable[Place], needed: Requirement, *, at_most: int) ->
 
 
 def place_of(worker: Worker, usage: Mapping[str, Usage]) -> Place:
-    """The worker with what it has in use, whether it may be given work or not."""
+    """Return the worker with what it has in use, whether it may be given jobs or not."""
     used = usage.get(worker.worker_id, NOTHING)
     return Place(
         worker=worker,
@@ -114,8 +114,9 @@ def place_of(worker: Worker, usage: Mapping[str, Usage]) -> Place:
 
 
 def obstacle(spot: Place, job: Job, needed: Requirement) -> str | None:
-    """Why a job does not fit on ``spot`` now, or None when it does; ``needed`` is its requirement,
-    made once for all the places that it is held against.
+    """Return why a job does not fit on ``spot`` now, or None if it does.
+
+    ``needed`` is its requirement, which the caller makes once for all places.
     """
     return (
         refuses(spot.worker, job)
@@ -126,15 +127,15 @@ def obstacle(spot: Place, job: Job, needed: Requirement) -> str | None:
 
 
 def needs_no_more(job: Job, other: Job) -> bool:
-    """Whether a place of ``other`` is large enough for the job."""
+    """Whether the place of ``other`` would be large enough for the job."""
     return job.required_cpu <= other.required_cpu and job.required_ram_mb <= other.required_ram_mb
 
 
 def refuses(worker: Worker, job: Job) -> str | None:
-    """Why this worker may not have this job back, or None.
+    """Return why this worker may not have this job back, or None.
 
-    A worker that sends no attempt and lost the job could pass its old result for a new
-    attempt's; it gets the job again once it registers anew (``docs/lifecycle.md``).
+    A worker that sends no attempt and has lost the job could pass off its old result as that of a
+    new attempt; it may have the job again once it registers anew (``docs/lifecycle.md``).
     """
     if worker.kind == "http" and not worker.fenced and worker.boot in job.lost_on:
         return "lost this job before; it may have it again once it registers anew"
@@ -142,7 +143,7 @@ def refuses(worker: Worker, job: Job) -> str | None:
 
 
 def could_never(worker: Worker, needed: Requirement) -> str | None:
-    """Why the worker could not hold the job even when empty, or None."""
+    """Return why the worker could not hold the job even when empty, or None."""
     if needed.labels and (missing := needed.labels.difference(worker.labels)):
         return f"has no label {', '.join(sorted(missing))}"
     if worker.cpu_count < needed.cpu:
@@ -153,17 +154,17 @@ def could_never(worker: Worker, needed: Requirement) -> str | None:
 
 
 def closed(spot: Place, job: Job) -> str | None:
-    """Why the place is not for this very job, whatever it needs, or None."""
+    """Return why the place is closed to this very job, however little that needs, or None."""
     if spot.reserved_for not in (None, job.job_id):
         return "its next free place is kept for a larger job"
     if job.is_suspect and spot.suspects:
-        # Which of two killed their worker could not be told: the innocent one would be poison too.
+        # With two on a lost worker nobody can tell which killed it: both would be poison jobs.
         return "runs another job that has lost its workers"
     return None
 
 
 def too_full(spot: Place, needed: Requirement) -> str | None:
-    """Why so much is not free on the place now, or None."""
+    """Return why the place has too little free for the requirement now, or None."""
     worker = spot.worker
     if worker.max_jobs and spot.jobs >= worker.max_jobs:
         return f"runs {spot.jobs} of at most {worker.max_jobs} jobs"
@@ -176,7 +177,7 @@ def too_full(spot: Place, needed: Requirement) -> str | None:
 
 
 def unavailable(worker: Worker, now: datetime, offline_after: timedelta) -> str | None:
-    """Why the worker may not be given anything now, or None."""
+    """Return why the worker may not be given any job now, or None."""
     if worker.soft_deleted:
         return "is deleted"
     if worker.is_offline(now, offline_after):
