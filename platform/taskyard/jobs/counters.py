@@ -1,4 +1,4 @@
-"""What is counted of jobs, and which of it a transition moves."""
+"""The platform's counters, and which of them a job's transition moves."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Counter(StrEnum):
 
 
 def moved_by(transition: Transition) -> dict[str, float]:
-    """What to add once the transition was written.
+    """What to add to the counters once the transition was written.
 
-    Assignments by a pass are not here: the pass counts them itself, all at once.
+    Assignments by a pass are not included: the pass counts them itself, all at once.
     """
     moved: dict[str, float] = {}
     changes = transition.changes

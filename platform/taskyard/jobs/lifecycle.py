@@ -19,10 +19,10 @@ from taskyard.jobs.states import HELD, JobStatus, Verb
 from taskyard.jobs.transition import Moment, Outcome, Transition, shortened, step
 from taskyard.workers.model import Worker
 
-#: Attempts that a job remembers as lost by a worker's boot.
+#: How many of the boots that lost it a job remembers, the newest.
 LOST_ON_KEPT = 10
 
-#: Reason of an attempt that was given back since its HTTP agent was not heard of again.
+#: History reason of an attempt that was given back because its HTTP agent was not heard of again.
 NO_LIFE = "no sign of life since it was handed out"
 
 
@@ -60,9 +60,9 @@ def claim(
 def finish(job: Job, lease: Lease, outcome: Outcome, *, at: Moment) -> Transition:
     """RUNNING -> COMPLETED, FAILED, CANCELLED, or back to QUEUED: the attempt has ended.
 
-    An exit code 0 is COMPLETED even when a cancel was on its way. ``at`` is when its processes
-    ended; a step that was written meanwhile goes before. Raises StaleAttempt when this attempt is
-    over.
+    An exit code 0 is COMPLETED even when a cancel was on its way. ``at`` is when the attempt's
+    processes ended; if the history has a later entry already, that entry's time is used. Raises
+    StaleAttempt when this attempt is over.
     """
     if job.status is not JobStatus.RUNNING or not lease.covers(job):
         raise StaleAttempt(job.job_id)
@@ -80,8 +80,9 @@ def expire(job: Job, *, at: Moment) -> Transition | None:
 
     None while the lease is live, so a sweep that read too early changes nothing. An attempt
     that never showed life (not started in time, or handed to an HTTP agent that was not heard
-    of again) is given back; the third such hand-out of a job counts as a lost worker, since it
-    may be what silences them. A worker that was heard of after the job's timeout was not lost.
+    of again) is given back; the third such hand-out of a job counts as a lost worker, since the
+    job may be what silences its workers. An HTTP agent that was heard of after the job's timeout
+    was not lost: that is a time-out.
     """
     if job.status not in HELD or job.lease_until is None or job.lease_until >= at.now:
         return None
@@ -101,8 +102,8 @@ def expire(job: Job, *, at: Moment) -> Transition | None:
 def release(job: Job, lease: Lease, *, reason: str, at: Moment, told: bool = True) -> Transition:
     """ASSIGNED, RUNNING -> QUEUED: nothing was spawned, so the attempt is given back.
 
-    A worker that was never ``told`` of it may have it again. Raises StaleAttempt when the attempt
-    is over.
+    A worker that was never ``told`` of the attempt may get the job again. Raises StaleAttempt when
+    the attempt is over.
     """
     if job.status not in HELD or not lease.covers(job):
         raise StaleAttempt(job.job_id)
@@ -128,18 +129,18 @@ def cancel(job: Job, *, by: str | None, reason: str | None, at: Moment) -> Trans
 
 
 def timed_out(job: Job) -> str:
-    """The words for a job that took longer than it may."""
+    """The message about a job that took longer than its timeout."""
     return f"timed out after {job.timeout_ms / 1000:g} s"
 
 
 def _silences(job: Job) -> bool:
-    """Whether workers that were handed this job were silent from then on as often as poisons."""
+    """Whether this hand-out is the third (``POISON_LOSSES``) that was followed by silence."""
     silent = [entry for entry in job.history if entry["reason"] == NO_LIFE]
     return len(silent) + 1 >= POISON_LOSSES
 
 
 def _outlasted(job: Job) -> bool:
-    """Whether its worker was heard of after the job's time was over, and did not end it."""
+    """Whether its HTTP agent was heard of after the job's timeout, but had not ended the job."""
     if job.agent_kind != "http" or job.last_seen_at is None or job.started_at is None:
         return False
     return job.last_seen_at >= job.started_at + timedelta(milliseconds=job.timeout_ms)
@@ -156,7 +157,7 @@ def _handed_to(worker_id: str, kind: str, lease_id: str, job: Job, at: Moment) -
 
 
 def _running(attempt: int, at: Moment, lease_until: datetime) -> dict[str, Any]:
-    """What every start of an attempt sets; its output begins anew."""
+    """The fields that every start of an attempt sets; its output begins anew."""
     return {
         "startedAt": at.now,
         "leaseUntil": lease_until,
@@ -169,7 +170,7 @@ def _running(attempt: int, at: Moment, lease_until: datetime) -> dict[str, Any]:
 
 
 def _left(job: Job, outcome: Outcome) -> dict[str, Any]:
-    """What this attempt left, in place of what an earlier one did."""
+    """The fields of what this attempt left, in place of those of an earlier attempt."""
     earlier: dict[str, Any] = {}
     if job.result_file_id or job.result_truncated:
         earlier = {"resultFileId": None, "resultFilename": None, "resultTruncated": False}
@@ -183,7 +184,7 @@ def _unsuccessful(
     at: Moment,
     guard: Mapping[str, Any] | None = None,
 ) -> Transition:
-    """CANCELLED if that was asked for, else back to the queue, or FAILED."""
+    """End an attempt without success: CANCELLED if that was requested, else QUEUED or FAILED."""
     assert outcome.cause is not None
     detail = shortened(outcome.detail)
     decision = retry.decide(job, outcome.cause, detail)
@@ -194,7 +195,7 @@ def _unsuccessful(
     }
     if decision.again and not job.cancel_requested:
         return _requeue(verb, job, at, changes | _lost_on(job), decision.reason, guard)
-    # Written only here: a job that is tried again has no exit code yet.
+    # Not before: a job that is tried again has no exit code yet.
     changes["exitCode"] = outcome.exit_code
     if not job.cancel_requested:
         return _end(verb, job, JobStatus.FAILED, at, changes, decision.reason, guard)
@@ -213,7 +214,7 @@ def _give_back(
     *,
     told: bool = True,
 ) -> Transition:
-    """Back to the queue as if this attempt had not been; CANCELLED if that was asked for."""
+    """Back to the queue as if this attempt had not been; CANCELLED if that was requested."""
     changes = {"attempts": job.attempts - 1, **(_lost_on(job) if told else {})}
     if job.cancel_requested:
         words = f"cancelled ({reason})"

@@ -11,7 +11,7 @@ from typing import Any
 from taskyard.jobs.states import TERMINAL, JobStatus
 from taskyard.workers.model import Requirement
 
-#: What is asked for with a job, by field: a retry asks for the same.
+#: The fields that a submitter sets; a retry has the same.
 INPUTS = (
     *("command", "required_cpu", "required_ram_mb", "timeout_ms", "max_retries", "priority"),
     *("labels", "env", "retry_on_exit", "file_id", "file_url", "filename"),
@@ -50,12 +50,13 @@ class Job:
     #: ``worker/boot`` pairs that lost this job: an agent that sends no attempt is not given it
     #: again before it registers anew, so its old result cannot pass for a new attempt's.
     lost_on: tuple[str, ...] = ()
-    #: Writes of attempts that were over: refused, and told of in the history.
+    #: How many late writes were refused; the history tells of them.
     refused_writes: int = 0
     assigned_agent_id: str | None = None
-    #: ``celery`` or ``http``: how the holder is heard of (``docs/lifecycle.md``).
+    #: ``celery`` or ``http``: the kind of its agent, which decides how that renews and shows life
+    #: (``docs/lifecycle.md``).
     agent_kind: str | None = None
-    #: ``worker/boot`` of the agent that claimed it: another life of an agent is another holder.
+    #: ``worker/boot`` of the agent that claimed it: another boot of the agent is another holder.
     agent_boot: str | None = None
     lease_id: str | None = None
     lease_until: datetime | None = None
@@ -74,14 +75,14 @@ class Job:
     output_seq: int = 0
     output_truncated: bool = False
     output_generation: str = "live"
-    #: Attempt whose output is the job's: the last that started.
+    #: The attempt whose output is the job's: the last one that started.
     output_attempt: int = 0
-    #: All that the job printed, where that is so little that it came with the end: pieces
+    #: The whole output, if it is so small that it was written with the job's end: pieces
     #: ``{stream, data}`` in order.
     small_output: tuple[Mapping[str, Any], ...] = ()
 
-    #: Agent with a place free when the job was submitted: it alone is woken for it, and anybody
-    #: else may take it all the same.
+    #: Agent that had a free place when the job was submitted: only this agent is woken for the job,
+    #: but any other may take it too.
     offered_to: str | None = None
     created_at: datetime
     queued_at: datetime
@@ -105,25 +106,27 @@ class Job:
 
     @property
     def has_input(self) -> bool:
-        """Whether something is to be fetched before it can run."""
+        """Whether a file has to be fetched before the job can run."""
         return bool(self.file_id or self.file_url)
 
     @property
     def is_suspect(self) -> bool:
-        """Whether one more loss makes it a poison job: it has to have been its own fault."""
+        """Whether one more loss makes it a poison job: that loss must be its own fault alone, so a
+        suspect does not share a worker with another.
+        """
         return self.losses >= POISON_LOSSES - 1
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the job has ended."""
         return self.status in TERMINAL
 
     @property
     def lines(self) -> list[str]:
-        """The lines of its command that do something, in order.
+        """The lines of the command that are not blank, in order.
 
-        They end with a newline, of whatever system; not with a form feed or any of the others that
-        ``str.splitlines`` heeds, which a shell takes for text.
+        A line ends with LF or CRLF. ``str.splitlines`` would also split at a form feed and others,
+        which a shell takes for text.
         """
         return [line for line in re.split("\r?\n", self.command) if line.strip()]
 
@@ -143,13 +146,13 @@ class Lease:
 
     @property
     def key(self) -> str:
-        """Names it among all leases: one lease id may stand for a batch of jobs."""
+        """A unique name of the lease: a batch of jobs may share one lease id."""
         return f"{self.job_id}/{self.lease_id}"
 
     def covers(self, job: Job) -> bool:
-        """Whether ``job`` as read is still this attempt's."""
+        """Whether ``job``, as it was read, is still held under this lease."""
         if self.attempt is None and self.lease_id is None and job.agent_boot in job.lost_on:
-            # The same worker has it again: which of its attempts this is cannot be told.
+            # The same boot lost the job before and has it again: which attempt writes is unknown.
             return False
         return (
             job.assigned_agent_id == self.worker_id

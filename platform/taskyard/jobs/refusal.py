@@ -1,6 +1,6 @@
-"""Late writes of attempts that are over: which they are, and what a job's history says of them.
+"""Late writes, by attempts that are over: which writes are late, and how a job's history notes one.
 
-What was refused has changed nothing; this is how people see that it was tried.
+A refused write has changed nothing; the note lets people see that it was tried.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.states import Verb
 
-#: Refusals that a history holds at once, of the 40 entries it keeps: a rogue agent that invents
-#: attempts must not push out how the job came to be where it is.
+#: How many refusals a history may hold, of the 40 entries that it keeps: a rogue agent that invents
+#: attempts must not push out the job's own steps.
 REFUSALS_KEPT = 10
 
-#: Verbs that end an attempt over its holder's head.
+#: Verbs by which somebody other than its holder ends an attempt.
 _BY_OTHERS = frozenset({Verb.EXPIRE, Verb.CANCEL})
 
-#: Verbs by which the holder alone sends a job back to the queue; a time-out may be the sweep's.
+#: Verbs by which only the holder sends a job back to the queue; TIME_OUT may be the sweep's too.
 _BY_HOLDER = frozenset({Verb.FAIL, Verb.RELEASE})
 
 
 class Write(StrEnum):
-    """What an agent may write for an attempt; the label of the counter of refused writes."""
+    """What an agent writes for an attempt: the labels of the counter of refused writes."""
 
     START = "start"
     HEARTBEAT = "heartbeat"
@@ -36,11 +36,10 @@ class Write(StrEnum):
 
 
 def is_late(job: Job, lease: Lease, write: Write) -> bool:
-    """Whether the write is of an attempt that is over.
+    """Whether the write is late: by an attempt that is over.
 
-    The holder's own word said again is none (a result whose answer was lost, a heartbeat that
-    crossed its result or the word that it gives the job back), but output after the end is lost,
-    so it is.
+    What the holder repeats is not late: a result whose answer was lost, or a heartbeat that crossed
+    its own result or release. But output after the end is, because it is lost.
     """
     if not lease.covers(job):
         return write is Write.OUTPUT or not _was_let_go(job, lease)
@@ -48,7 +47,7 @@ def is_late(job: Job, lease: Lease, write: Write) -> bool:
 
 
 def _was_let_go(job: Job, lease: Lease) -> bool:
-    """Whether the attempt ended as its holder told, and the job went on without it."""
+    """Whether the holder itself ended this attempt by sending the job back to the queue."""
     told = [
         line["verb"]
         for line in job.history
@@ -59,13 +58,15 @@ def _was_let_go(job: Job, lease: Lease) -> bool:
 
 
 def ended_by_holder(job: Job) -> bool:
-    """Whether whoever held the ended job last has ended it, and not the sweep or a person."""
+    """Whether the job was ended by its last holder, not by an expiry or a person's cancel. A
+    time-out counts as the holder's, also when the sweep found it.
+    """
     moves = (line["verb"] for line in reversed(job.history) if line["verb"] != Verb.REFUSE)
     return job.is_terminal and next(moves, None) not in _BY_OTHERS
 
 
 def entry(job: Job, lease: Lease, write: Write, now: datetime) -> Mapping[str, Any] | None:
-    """The line for the history; None when it says so already, or says enough of the kind."""
+    """The history's line about a refusal; None when the history has it, or too many, already."""
     told = [line for line in job.history if line["verb"] == Verb.REFUSE]
     line = {
         "at": now,
@@ -83,7 +84,7 @@ def entry(job: Job, lease: Lease, write: Write, now: datetime) -> Mapping[str, A
 
 
 def _attempt(job: Job, lease: Lease) -> int:
-    """The attempt that was meant: for who names none, the last that the worker held."""
+    """The attempt that the write is for; if the lease names none, the last that the worker held."""
     if lease.attempt is not None:
         return lease.attempt
     held = [line["attempt"] for line in job.history if line["worker"] == lease.worker_id]

@@ -1,4 +1,4 @@
-"""Whether a job that did not succeed runs again: one decision, taken in one place."""
+"""Whether a job runs again after an attempt without success, decided in this one place."""
 
 from __future__ import annotations
 

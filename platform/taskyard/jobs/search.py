@@ -1,4 +1,4 @@
-"""The search language's values: what ``jobs.search_terms`` reads and the store translates."""
+"""Searches as values: ``jobs.search_terms`` parses them, the store makes queries of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from enum import StrEnum
 
 from taskyard.jobs.states import JobStatus
 
-#: What ``#`` stands for in ``error:``, so that "exit code 1" and "exit code 2" are one error; the
-#: point that ends a sentence is none of it.
+#: A number, for which ``#`` stands in ``error:``, so that "exit code 1" and "exit code 2" are one
+#: error; a full stop at the end of a sentence is not part of it.
 NUMBER = r"[0-9][0-9a-f]*(?:\.[0-9a-f]+)*"
 
 
 class Field(StrEnum):
-    """What a term may be about, as it is written."""
+    """The fields that a term may be about, as they are written."""
 
     STATUS = "status"
     WORKER = "worker"
@@ -40,7 +40,7 @@ class Field(StrEnum):
 
 
 class Comparison(StrEnum):
-    """How a term compares, as it is written."""
+    """The comparisons of a term, as they are written."""
 
     IS = ":"
     ABOVE = ">"
@@ -65,17 +65,17 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """All conditions must hold; none finds everything."""
+    """Finds the jobs for which all conditions hold; without conditions, every job."""
 
     conditions: tuple[Condition, ...] = ()
 
     def __and__(self, other: Search) -> Search:
-        """What both find."""
+        """The search for jobs that both find."""
         return Search(conditions=self.conditions + other.conditions)
 
     @property
     def statuses(self) -> frozenset[JobStatus]:
-        """The states that it may find."""
+        """The states of jobs that it may find."""
         possible = frozenset(JobStatus)
         for condition in self.conditions:
             if condition.field is Field.STATUS:
@@ -98,5 +98,5 @@ def created(comparison: Comparison, at: datetime) -> Search:
 
 
 def equal(name: Field, *values: str) -> Search:
-    """Jobs with one of these values."""
+    """Jobs whose field has one of these values."""
     return Search(conditions=(Condition(field=name, values=values),))

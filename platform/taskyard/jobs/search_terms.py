@@ -1,6 +1,6 @@
-"""The search language, read: ``status:failed worker:w1 -label:gpu pytest created>-1h``.
+"""Parse the search language: ``status:failed worker:w1 -label:gpu pytest created>-1h``.
 
-Terms are separated by spaces, and all must hold; ``docs/search.md`` has them.
+Terms are separated by spaces, and all must hold; ``docs/search.md`` describes them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from taskyard.errors import BadSearch
 from taskyard.jobs.search import Comparison, Condition, Field, Search, Value
 from taskyard.jobs.states import LIVE, TERMINAL, JobStatus
 
-#: Bounds of one search: longer ones are no search of a person.
+#: Bounds of one search: no person writes a longer one.
 CHARACTERS = 1000
 TERMS = 20
 VALUES = 20
 
-#: Numbers that one error may have: each is a part of a pattern, which may be only so large.
+#: How many ``#`` one error may have: each makes the pattern longer, whose size is bounded.
 NUMBERS = 200
 
 _VALUE = r'(?:"(?:[^"\\]|\\.)*"|[^\s",]+)'
@@ -29,7 +29,7 @@ _TERM = re.compile(
 )
 _PREFIX = re.compile(r"-?([A-Za-z]+)(?:>=|<=|:|>|<)")
 
-#: What MongoDB holds as a whole number is below this.
+#: MongoDB's whole numbers are below this.
 _INT64 = 2**63
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -43,7 +43,7 @@ _COMPARABLE = _WHOLE | _INSTANTS | _DURATIONS
 
 
 def parse(text: str, *, now: datetime) -> Search:
-    """The search that ``text`` says; ``-1h`` is an hour before ``now``.
+    """The search that ``text`` describes; ``-1h`` is an hour before ``now``.
 
     Raises BadSearch, which names the term and its position.
     """
@@ -122,7 +122,7 @@ def _field(match: re.Match[str]) -> Field:
 def _times(
     match: re.Match[str], name: Field, comparison: Comparison, written: list[str], now: datetime
 ) -> Iterator[Condition]:
-    """One comparison; a day after ``:`` is from its beginning to its end."""
+    """The comparison with an instant; for a day after ``:`` two, with its beginning and end."""
     if len(written) != 1:
         raise _wrong(match, "takes one instant")
     word, negated = written[0], bool(match["minus"])
@@ -135,14 +135,14 @@ def _times(
     if negated:
         raise _wrong(match, "a whole day cannot be negated; compare with > or <")
     yield Condition(field=name, values=(at,), comparison=Comparison.FROM)
-    # Behind the last day that there is comes nothing, and no instant to compare with.
+    # After the last day that a date can hold there is no instant to compare with.
     if at.date() < date.max:
         day_after = at + timedelta(days=1)
         yield Condition(field=name, values=(day_after,), comparison=Comparison.BELOW)
 
 
 def _instant(match: re.Match[str], word: str, now: datetime) -> datetime:
-    """``-1h``, a date, a date and time (UTC unless it says else), or epoch milliseconds."""
+    """``-1h``, a date, a date and time (UTC unless it says otherwise), or epoch milliseconds."""
     try:
         if word.startswith("-"):
             return now - timedelta(milliseconds=_milliseconds(word[1:]))

@@ -16,13 +16,13 @@ class JobStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-#: States from which nothing follows.
+#: States that a job never leaves.
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 #: States in which a worker holds the job under a lease.
 HELD = frozenset({JobStatus.ASSIGNED, JobStatus.RUNNING})
 
-#: States that the scheduler still has to do with.
+#: States of jobs that the scheduler still has to deal with.
 LIVE = frozenset({JobStatus.QUEUED}) | HELD
 
 
@@ -47,8 +47,8 @@ _COMPLETED, _FAILED, _CANCELLED = JobStatus.COMPLETED, JobStatus.FAILED, JobStat
 _UNSUCCESSFUL = frozenset({(_R, _FAILED), (_R, _Q), (_R, _CANCELLED)})
 _GIVEN_BACK = frozenset({(_A, _Q)})
 
-#: Every road there is: verb -> (state it starts from, state it ends in). No write leaves them.
-#: An ASSIGNED job with a cancel does not exist: it is cancelled at once.
+#: All steps that there are: verb -> (state before, state after). No write can take another.
+#: There is no ASSIGNED job with a cancel request: such a job is cancelled at once.
 ROADS: dict[Verb, frozenset[tuple[JobStatus, JobStatus]]] = {
     Verb.ASSIGN: frozenset({(_Q, _A)}),
     Verb.START: frozenset({(_A, _R)}),
@@ -59,6 +59,6 @@ ROADS: dict[Verb, frozenset[tuple[JobStatus, JobStatus]]] = {
     Verb.EXPIRE: _UNSUCCESSFUL | _GIVEN_BACK,
     Verb.RELEASE: frozenset({(_R, _Q), (_R, _CANCELLED)}) | _GIVEN_BACK,
     Verb.CANCEL: frozenset({(_Q, _CANCELLED), (_A, _CANCELLED), (_R, _R)}),
-    # A note in the history and nothing else: the one thing that is written on an ended job.
+    # Only a note in the history: the one thing that is still written on an ended job.
     Verb.REFUSE: frozenset((status, status) for status in JobStatus),
 }

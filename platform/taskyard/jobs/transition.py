@@ -1,4 +1,4 @@
-"""What a verb decides, as values: its moment, how an attempt ended, and one guarded write."""
+"""The values of a verb's decision: its moment, how an attempt ended, and one guarded write."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import ROADS, JobStatus, Verb
 
-#: Entries of a job's history that are kept, the newest: a dozen attempts, and few enough that the
-#: document stays under 8 KB.
+#: How many history entries of a job are kept, the newest: enough for a dozen attempts, and few
+#: enough that the document stays under 8 KB.
 HISTORY_KEPT = 40
 
-#: Most of what is told of an error that is kept: it may be a log, or quote what a stranger sent.
+#: The longest error message that is kept: it may be a log, or quote what a stranger sent.
 DETAIL_CHARACTERS = 2000
 
 
@@ -44,10 +44,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
-    """One guarded write: matches the job and ``guard``, or does nothing."""
+    """One guarded write: it changes the job only if that matches ``guard``."""
 
     verb: Verb
-    #: The job as it was decided upon.
+    #: The job as it was read for the decision.
     job: Job
     guard: Mapping[str, Any]
     changes: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Transition:
 
     @property
     def job_id(self) -> str:
-        """Of the job that it moves."""
+        """The id of the job that it moves."""
         return self.job.job_id
 
     @property
@@ -65,13 +65,13 @@ class Transition:
         return JobStatus(self.entry["to"])
 
     def moved(self) -> Job:
-        """The job as the write leaves it, if it was won and nobody else wrote meanwhile."""
+        """The job after the write, if the guard matched and nobody else wrote meanwhile."""
         history = (*self.job.history, self.entry)[-HISTORY_KEPT:]
         return changed(self.job, {**self.changes, "history": history}, self.cleared)
 
 
 def shortened(detail: str) -> str:
-    """What is kept of it: its beginning, and that there was more."""
+    """The message as it is kept: if it is too long, its beginning and an ellipsis."""
     if len(detail) <= DETAIL_CHARACTERS:
         return detail
     return detail[: DETAIL_CHARACTERS - 1] + "…"
@@ -87,9 +87,10 @@ def step(
     guard: Mapping[str, Any] | None = None,
     cleared: tuple[str, ...] = (),
 ) -> Transition:
-    """The guard is the job as it was decided upon: state, attempt, lease, cancel request.
+    """Make a transition. Its guard is the job's state, attempt, lease and cancel request as they
+    were read, and ``guard``.
 
-    Raises Conflict where no road leads.
+    Raises Conflict when ``verb`` does not lead from the job's state to ``to``.
     """
     if (job.status, to) not in ROADS[verb]:
         raise Conflict(f"{job.job_id} is {job.status}: {verb} does not lead to {to} from there.")
