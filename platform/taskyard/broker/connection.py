@@ -75,7 +75,7 @@ class Clients:
         return authoritative(client[address.database])
 
     def forget_parent(self) -> None:
-        """Drop the parent's clients, unclosed, in a forked child. Its lock may be held."""
+        """Forget the parent's clients in a forked child, unclosed, and its lock: it may be held."""
         self._lock = threading.Lock()
         self._clients = {}
 

@@ -84,7 +84,7 @@ class Inspection:
     def dead_letters(
         self, *, queue: str | None = None, limit: int = 50, after: str | None = None
     ) -> list[DeadLetter]:
-        """Return dead letters, the last published first; ``after`` is the last id of a page."""
+        """Return dead letters, the last published first; ``after`` is the id that ended a page."""
         wanted: Document = {"queue": queue} if queue else {}
         if after is not None:
             identity = _identity(after)

@@ -36,7 +36,7 @@ RENEWALS_PER_LEASE = 3
 KEEP_SECONDS = 3.0
 KEEPS_PER_EXPIRY = 5
 
-#: How many times a queue that expires too soon for ``KEEP_SECONDS`` is kept before it would.
+#: How many times a queue that expires too soon for ``KEEP_SECONDS`` is kept alive in that time.
 LEAST_KEEPS_PER_EXPIRY = 3
 
 #: How long answers are gathered before the next write: a write costs as much as eight answers.
@@ -167,8 +167,8 @@ class Leases:
                 time.sleep(GATHER_SECONDS)
             now = time.monotonic()
             if now >= renew_at:
-                # Tried again at once: before the lease ends there is time for more than the regular
-                # renewals.
+                # A failed renewal is tried again at once: before the lease ends there is time for
+                # more than the regular ones.
                 renewed = self._guarded(self._renew)
                 renew_at = now + (self._renew_every if renewed else 0)
             for keeper in [one for one in self._keepers.values() if now >= one.due_at]:
@@ -186,8 +186,8 @@ class Leases:
             return
 
     def _guarded(self, act: Callable[[], None]) -> bool:
-        """Run it and return whether it succeeded; the thread goes on after any error. What is to
-        be written or renewed is tried again with the next round.
+        """Run ``act`` and return whether it succeeded; the thread goes on after any error. What is
+        to be written or renewed is tried again with the next round; a posted command is not.
         """
         try:
             act()

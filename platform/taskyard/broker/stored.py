@@ -47,7 +47,7 @@ ORDER = [("priority", 1), ("visibleAt", 1), ("_id", 1)]
 
 
 def later(ms: int) -> Document:
-    """Return the instant so far from now, at most in a hundred years."""
+    """Return the instant ``ms`` from now, at most in a hundred years."""
     return {"$add": ["$$NOW", min(ms, MOST_MS)]}
 
 

@@ -173,8 +173,8 @@ class Transport:
 
 
 def _direct(url: str) -> httpx2.BaseTransport | None:
-    """Return a transport past every proxy if the URL is on loopback: for a proxy that is its own
-    machine, and it would get the token. None for a URL elsewhere, to which the environment may
+    """Return a transport past every proxy if the URL is on loopback: a proxy would connect to its
+    own machine, and would get the token. None for a URL elsewhere, for which the environment may
     name a proxy.
     """
     scheme, _, host = url.partition("://")
