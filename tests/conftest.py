@@ -1,4 +1,4 @@
-"""What tests share: one real mongod for the run, an empty database for each test."""
+"""Fixtures for all tests: one real mongod for the run, an empty database for each test."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.replica_set import ReplicaSet
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A real server of our own. Where it cannot start, the tests fail; they never skip."""
+    """A real embedded server. If it cannot start, the tests fail; they are never skipped."""
     with EmbeddedServer(tmp_path_factory.mktemp("mongod")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
-    """One set of three for the run. Whoever takes a member away gives it back."""
+    """One replica set of three for the run. A test that stops a member must start it again."""
     with ReplicaSet(tmp_path_factory.mktemp("set")) as started:
         yield started
 
@@ -51,7 +51,7 @@ def settings(mongod: EmbeddedServer, tmp_path: Path) -> Settings:
 
 
 class TestClock(clock_module.Clock):
-    """The server's clock, which a test may put forward."""
+    """The server's clock, which a test can move forward."""
 
     __test__ = False
     ahead = timedelta()
@@ -60,7 +60,7 @@ class TestClock(clock_module.Clock):
         return clock_module.to_milliseconds(super().now() + self.ahead)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self.ahead += timedelta(seconds=seconds)
 
 
@@ -71,20 +71,20 @@ def clock(_connected: Store) -> TestClock:
 
 @pytest.fixture
 def store(_connected: Store, settings: Settings, clock: TestClock) -> Iterator[Store]:
-    """The real store over an empty database."""
+    """The real store with an empty database."""
     for name in _connected.database.list_collection_names():
         _connected.database[name].delete_many({})
     built = store_client.build(
         _connected.client, settings, feed_uri=settings.mongodb_uri, clock=clock
     )
     yield dataclasses.replace(built, feed=_connected.feed)
-    # What was counted belongs to this test and not to the next one's database.
+    # Counts of this test must not be written to the database of the next one.
     built.counters.flush()
 
 
 @pytest.fixture
 def announced() -> list[Transition]:
-    """The assignments that agents were told of."""
+    """The assignments that the platform announced to agents."""
     return []
 
 
@@ -98,7 +98,7 @@ def platform(store: Store, settings: Settings, announced: list[Transition]) -> P
 
 @pytest.fixture
 def with_settings(platform: Platform) -> Callable[..., Platform]:
-    """The platform with other settings."""
+    """A function that returns the platform with other settings."""
 
     def change(**values: Any) -> Platform:
         return dataclasses.replace(
@@ -110,7 +110,7 @@ def with_settings(platform: Platform) -> Callable[..., Platform]:
 
 @pytest.fixture
 def tick(platform: Platform) -> Callable[[str], None]:
-    """Runs one of the scheduler's ticks now."""
+    """A function that runs one of the scheduler's ticks now."""
 
     def run(name: str) -> None:
         ticks.run(platform, name)
@@ -120,7 +120,7 @@ def tick(platform: Platform) -> Callable[[str], None]:
 
 @pytest.fixture
 def let_pass(clock: TestClock, tick: Callable[[str], None]) -> Callable[[float], None]:
-    """Lets time pass with the sweep running every two seconds, as beat has it."""
+    """A function that lets time pass and runs the time-out sweep every 2 s, as beat does."""
 
     def run(seconds: float) -> None:
         for _ in range(int(seconds // 2)):
@@ -135,7 +135,7 @@ Racing = Callable[[Callable[[], Any], int], list[Any]]
 
 @pytest.fixture
 def racing() -> Racing:
-    """Runs one function in many threads at once and gives all results."""
+    """A function that calls another in many threads at once and returns all results."""
 
     def race(act: Callable[[], Any], count: int) -> list[Any]:
         results: list[Any] = []

@@ -1,4 +1,4 @@
-"""Jobs and workers for tests: only rows that the platform itself could have written."""
+"""Jobs and workers for tests, only such as the platform itself could have written."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from taskyard.workers.model import Requirement, Worker
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
 
-#: Ids ascend in the order of making. With random ones, jobs of one millisecond would be claimed in
-#: any order, and tests of the order would fail once in a few hundred runs.
+#: Ids ascend in the order in which jobs are made. With random ids, jobs of the same millisecond are
+#: claimed in any order, and tests of that order fail once in a few hundred runs.
 _number = itertools.count()
 
 
 def queued_job(**fields: Any) -> Job:
-    """A job as ``submit`` records it."""
+    """Return a QUEUED job as ``submit`` records it."""
     now = fields.pop("now", NOW)
     labels = tuple(fields.pop("labels", ()))
     cpu, ram_mb = fields.pop("required_cpu", 1), fields.pop("required_ram_mb", 256)
@@ -47,7 +47,7 @@ def queued_job(**fields: Any) -> Job:
 
 
 def after(job: Job, transition: Transition) -> Job:
-    """The job as the store leaves it after the transition."""
+    """Return the job as the store has it after the transition."""
     document = {**to_document(job), **transition.changes}
     for name in transition.cleared:
         document.pop(name, None)
@@ -56,7 +56,7 @@ def after(job: Job, transition: Transition) -> Job:
 
 
 def assigned_job(worker_id: str = "w1", **fields: Any) -> Job:
-    """A job that was given to a Celery agent and not started."""
+    """Return a job that is assigned to a Celery agent, which has not started it."""
     job = queued_job(**fields)
     at = Moment(now=job.created_at)
     return after(
@@ -68,7 +68,7 @@ def assigned_job(worker_id: str = "w1", **fields: Any) -> Job:
 
 
 def running_job(worker_id: str = "w1", kind: str = "celery", **fields: Any) -> Job:
-    """A job that runs on a worker."""
+    """Return a job that runs on a worker."""
     if kind == "celery":
         job = assigned_job(worker_id, **fields)
         at = Moment(now=job.created_at)
@@ -88,7 +88,7 @@ def running_job(worker_id: str = "w1", kind: str = "celery", **fields: Any) -> J
 
 
 def job_in(status: JobStatus, left: Mapping[str, Any] | None = None, **fields: Any) -> Job:
-    """A job in ``status``, brought there by the verbs that lead to it; ``left`` at its end."""
+    """Return a job that verbs have brought to ``status``; its result stores the fields ``left``."""
     if status is JobStatus.QUEUED:
         return queued_job(**fields)
     if status is JobStatus.ASSIGNED:
@@ -116,7 +116,7 @@ def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
 
 
 def worker(worker_id: str = "w1", **fields: Any) -> Worker:
-    """A healthy worker of 4 CPUs and 8 GB that heartbeat just now."""
+    """Return a healthy worker with 4 CPUs and 8 GB, whose last heartbeat is ``NOW``."""
     values: dict[str, Any] = {
         "worker_id": worker_id,
         "hostname": f"{worker_id}.example",

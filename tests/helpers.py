@@ -1,4 +1,4 @@
-"""Small helpers that every part's tests share."""
+"""Small helpers for the tests of all packages."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def eventually(check: Callable[[], T | None], timeout_seconds: float = 10) -> T:
 
 
 def waiting_step() -> None:
-    """The one pause between two looks at a condition."""
+    """Pause between two checks of a condition."""
     time.sleep(0.02)  # waiting for a condition
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
+    """Return a loopback port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A real set of three mongods on loopback, whose primary can be stepped down, killed or stopped."""
+"""A real replica set on loopback, whose primary can be stepped down, killed or stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers import eventually, free_port
 
 NAME = "failover"
 
-#: MongoDB's defaults are 10 s; a laptop's three processes need not wait for that.
+#: MongoDB's defaults are 10 s; three processes on one host need not wait that long.
 ELECTION_TIMEOUT_MS = 2000
 HEARTBEAT_TIMEOUT_SECONDS = 2
 
@@ -23,7 +23,7 @@ _READY_SECONDS = 60.0
 
 
 class Member:
-    """One mongod of the set, which keeps its port and its data through restarts."""
+    """One mongod of the set; it keeps its port and its data when it is restarted."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -32,7 +32,7 @@ class Member:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or start it again after a kill."""
+        """Start the mongod, also after a kill."""
         (self._folder / "db").mkdir(parents=True, exist_ok=True)
         options = {
             "dbpath": self._folder / "db",
@@ -62,21 +62,21 @@ class Member:
         )
 
     def signal(self, number: int) -> None:
-        """SIGKILL, SIGSTOP or SIGCONT."""
+        """Send SIGKILL, SIGSTOP or SIGCONT; after SIGKILL, wait until the process has ended."""
         assert self.process is not None
         self.process.send_signal(number)
         if number == signal.SIGKILL:
             self.process.wait()
 
     def stop(self) -> None:
-        """End it for good, even when it is stopped."""
+        """Kill the process, even if SIGSTOP holds it."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
 
 class ReplicaSet:
-    """Three members with majority writes, as in production."""
+    """A replica set of three members by default, as in production."""
 
     def __init__(self, folder: Path, *, size: int = 3) -> None:
         self.members = [Member(folder / f"member{number}") for number in range(size)]
@@ -103,7 +103,7 @@ class ReplicaSet:
             member.stop()
 
     def primary(self) -> Member | None:
-        """The member that takes writes now, or None."""
+        """Return the member that accepts writes now, or None."""
         for member in self.members:
             hello = _ask(member, "hello")
             if hello and hello.get("isWritablePrimary"):
@@ -111,40 +111,40 @@ class ReplicaSet:
         return None
 
     def await_primary(self) -> Member:
-        """The primary, as soon as there is one."""
+        """Wait for a primary and return it."""
         return eventually(self.primary, _READY_SECONDS)
 
     def step_down(self) -> Member:
-        """Have the primary step down; returns the one that was."""
+        """Make the primary step down; return that member."""
         was = self.await_primary()
         _ask(was, "replSetStepDown", 5, secondaryCatchUpPeriodSecs=2, force=True)
         return was
 
     def put_off_elections(self, seconds: int) -> None:
-        """Have no other member become primary for so long."""
+        """Keep all other members from becoming primary for so many seconds."""
         primary = self.await_primary()
         for member in self.members:
             if member is not primary:
                 assert _ask(member, "replSetFreeze", seconds)
 
     def hold_back(self, held: bool = True) -> None:
-        """Have no other member take over what the primary writes, or take it over again."""
+        """Stop replication to all other members, or with ``held=False`` let it go on."""
         primary, mode = self.await_primary(), "alwaysOn" if held else "off"
         for member in self.members:
             if member is not primary:
                 assert _ask(member, "configureFailPoint", "stopReplProducer", mode=mode)
 
     def client(self, **options: Any) -> MongoClient[dict[str, Any]]:
-        """A client of the whole set."""
+        """Return a client of the whole set."""
         return MongoClient(self.uri, tz_aware=True, **options)
 
 
 def fail_command(
     client: MongoClient[dict[str, Any]], *, commands: list[str], times: int, **data: Any
 ) -> None:
-    """Have the primary's next ``times`` of these commands fail as ``data`` says.
+    """Make the next ``times`` of these commands fail on the primary, in the way of ``data``.
 
-    Always give ``appName`` in ``data``: the count is used up by whichever client comes first.
+    Always give ``appName`` in ``data``: without it, commands of any client use up the count.
     """
     client.admin.command(
         "configureFailPoint",
@@ -155,12 +155,12 @@ def fail_command(
 
 
 def heal_commands(client: MongoClient[dict[str, Any]]) -> None:
-    """Let commands succeed again."""
+    """Make commands succeed again."""
     client.admin.command("configureFailPoint", "failCommand", mode="off")
 
 
 def _ask(member: Member, command: str, value: Any = 1, **more: Any) -> dict[str, Any] | None:
-    """What a member answers by itself, or None while it does not."""
+    """Return the answer of one member to a command; None if it does not answer or refuses."""
     try:
         with MongoClient[dict[str, Any]](
             member.address,

@@ -1,4 +1,4 @@
-"""The application on a port, in this process, for what needs a real connection."""
+"""Serves the application on a port of this process, for tests that need real connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskyard.context import Platform
 
 @contextmanager
 def served(platform: Platform) -> Iterator[str]:
-    """The address of the application while the block runs."""
+    """Serve the application while the block runs; yields its address."""
     server = make_server("127.0.0.1", 0, create_app(platform), threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""A runner over the real store and real processes, without Celery around it."""
+"""An agent's runner with the real store and real processes, but without Celery."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.helpers import eventually
 
 
 class Bench:
-    """One agent's runner, and the scheduler's part of giving it jobs."""
+    """The runner of one agent, and functions that give it jobs as the scheduler would."""
 
     def __init__(
         self, platform: Platform, folder: Path, *, cpu_count: float = 8, **settings: Any
@@ -49,7 +49,7 @@ class Bench:
         )
 
     def assign(self, command: str, **fields: Any) -> Lease:
-        """A job that is assigned to this agent."""
+        """Submit a job and assign it to this agent; return its lease."""
         now = self.store.clock.now()
         job = factories.queued_job(command=command, now=now, **fields)
         self.store.jobs.submit([job])
@@ -71,14 +71,14 @@ class Bench:
         return lease
 
     def take(self, *commands: str, **fields: Any) -> list[Lease]:
-        """Jobs that are RUNNING under this agent, all given to its runner at once."""
+        """Start jobs and give them all to the runner at once; return their leases."""
         started = [self.reporter.start(self.assign(command, **fields)) for command in commands]
         jobs = [job for job in started if job is not None]
         self.runner.take(jobs)
         return [lease_of(job) for job in jobs]
 
     def run(self, command: str, **fields: Any) -> Job:
-        """Run a job to its end."""
+        """Run a job to its end, and return it."""
         return self.ended(self.offer(command, **fields))
 
     def ended(self, lease: Lease, timeout_seconds: float = 20) -> Job:
@@ -101,18 +101,18 @@ class Bench:
 
 
 def until(path: Path) -> str:
-    """What a job waits with until there is such a file."""
+    """Return a command that waits until this file exists."""
     return f"until [ -e {path} ]; do sleep .02; done"
 
 
 def keepers() -> list[psutil.Process]:
-    """The keepers of this process's runners."""
+    """Return the keeper processes of this process's runners."""
 
     def is_keeper(process: psutil.Process) -> bool:
         try:
             return "taskyard.agent.keeper" in process.cmdline()
         except psutil.NoSuchProcess:
-            # It has ended, and was waited for meanwhile, or is not yet: a zombie.
+            # The process has ended: it was reaped meanwhile, or is a zombie.
             return False
 
     return [child for child in psutil.Process().children() if is_keeper(child)]
@@ -120,7 +120,7 @@ def keepers() -> list[psutil.Process]:
 
 @pytest.fixture
 def no_thread_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host on which jobs have left no thread since the agent began."""
+    """Make every start of a thread fail, as on a host where jobs have used up all threads."""
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

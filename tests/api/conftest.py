@@ -1,4 +1,4 @@
-"""A client for the application over a real store, one per role."""
+"""Test clients for the application with a real store, one for each role."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from taskyard.context import Platform
 
 
 class As(Protocol):
-    """Makes a client with a token of the role, bound to a worker or not."""
+    """A function that returns a client with a token of a role, which may be bound to a worker."""
 
     def __call__(self, role: str, worker_id: str | None = None, /) -> FlaskClient: ...
 
 
 @pytest.fixture
 def as_role(platform: Platform) -> As:
-    """A client whose every request carries a token of the role."""
+    """A function that returns a client of a role, with its token in every request."""
     app = create_app(platform)
 
     def make(role: str, worker_id: str | None = None) -> FlaskClient:
@@ -33,7 +33,7 @@ def as_role(platform: Platform) -> As:
 
 @pytest.fixture
 def api(as_role: As) -> FlaskClient:
-    """An operator's client."""
+    """A client with an operator's token."""
     return as_role("operator")
 
 

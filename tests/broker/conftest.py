@@ -1,4 +1,4 @@
-"""Brokers and workers for the tests of a module."""
+"""Brokers with workers that all tests of a module share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OpenSite = Callable[..., Site]
 def open_site(
     mongod: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OpenSite]:
-    """Makes brokers that end with the module."""
+    """A function that returns a new broker, which is closed at the end of the module."""
     opened: list[Site] = []
 
     def make(**transport_options: Any) -> Site:
@@ -33,7 +33,7 @@ def open_site(
 
 @pytest.fixture(scope="module")
 def site(open_site: OpenSite) -> Site:
-    """One broker for the tests of a module."""
+    """One broker for all tests of a module."""
     return open_site()
 
 

@@ -1,4 +1,4 @@
-"""One platform with jobs on it, and one browser, for all tests of the pages."""
+"""One platform with jobs, and one browser, for all tests of the pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture
 def dead_letter(scene: Scene) -> str:
-    """A message for a task that no worker knows; returns its arguments, which are hostile."""
+    """Send a message for a task that no worker knows; return its arguments, which are hostile."""
     arguments = json.dumps([HOSTILE])
     sent = scene.up.run(
         *("celery", "-A", "taskyard.celery_app", "call", "nobody.knows", "--queue", "scheduler"),
@@ -49,13 +49,13 @@ Opens = Callable[..., Page]
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the browser's console said that was an error."""
+    """Errors from the browser's console and uncaught errors of its scripts."""
     return []
 
 
 @pytest.fixture
 def opens(browser: Browser, scene: Scene, complaints: list[str]) -> Iterator[Opens]:
-    """Opens pages, each in a browser profile of its own; none of them may complain."""
+    """A function that opens pages, each in a new profile; ``complaints`` fail the test."""
     contexts: list[BrowserContext] = []
 
     def open_page(path: str = "/", token: str | None = scene.token, **options: object) -> Page:
@@ -84,5 +84,5 @@ def opens(browser: Browser, scene: Scene, complaints: list[str]) -> Iterator[Ope
 
 @pytest.fixture
 def page(opens: Opens) -> Page:
-    """The list of jobs, of an operator."""
+    """The list of jobs, opened by an operator."""
     return opens("/")

@@ -1,4 +1,4 @@
-"""The platform's parts over the real three-node set of the run."""
+"""The platform on the real replica set of three, and a way to make its commands fail."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from taskyard.store.connection import server_time
 from tests.conftest import TestClock
 from tests.replica_set import ReplicaSet, fail_command, heal_commands
 
-#: The one application whose commands are made to fail.
+#: The appname of the application whose commands are made to fail.
 APP = "under-test"
 DATABASE = "failover"
 
-#: Makes the next commands of the application under test fail.
+#: A function that makes the next commands of the application under test fail.
 Fail = Callable[..., None]
 
 
 @pytest.fixture
 def admin(replica_set: ReplicaSet) -> Iterator[MongoClient[dict[str, Any]]]:
-    """A client of the tests' own: no fail point is for it."""
+    """A client for the tests themselves, which no fail point affects."""
     with replica_set.client(appname="admin", w="majority") as client:
         yield client
 
@@ -69,7 +69,7 @@ def store(
     clock: TestClock,
     admin: MongoClient[dict[str, Any]],
 ) -> Store:
-    """The store as the application under test has it, over an empty database."""
+    """The store of the application under test, with an empty database."""
     for name in admin[DATABASE].list_collection_names():
         admin[DATABASE][name].delete_many({})
     built = store_client.build(

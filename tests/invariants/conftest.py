@@ -1,4 +1,4 @@
-"""The state machine's world: time and identifiers that are the same in every replay."""
+"""Time and ids for the state machine that are the same in every replay of an example."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ START = datetime(2026, 11, 24, 8, 0, 0, tzinfo=UTC)
 
 
 class FrozenClock(TestClock):
-    """Time passes when the machine says so, and not otherwise."""
+    """A clock that moves only when the state machine advances it."""
 
     def now(self) -> Any:
         return clock_module.to_milliseconds(START + self.ahead)
 
 
 class Numbers:
-    """Identifiers in the order in which they are asked for, as ``secrets`` gives random ones."""
+    """Stands in for ``secrets``, with ascending numbers in place of random ids."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with a new example."""
+        """Begin again at 1, for a new example."""
         self._next = itertools.count(1)
 
     def token_hex(self, size: int) -> str:
@@ -43,7 +43,7 @@ def clock() -> TestClock:
 
 @pytest.fixture
 def numbers(monkeypatch: pytest.MonkeyPatch) -> Numbers:
-    """What jobs and leases are called; equal examples give equal names, so equal orders."""
+    """Number the ids of jobs and leases, so that equal examples have equal ids, in equal order."""
     made = Numbers()
     monkeypatch.setattr(ids, "secrets", made)
     return made

@@ -1,4 +1,4 @@
-"""The platform as a user has it: ``taskyard up`` as a process of its own."""
+"""The platform as a user runs it: ``taskyard up`` in its own process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Up:
         return self
 
     def run(self, *command: str, timeout_seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """A command of this user beside it."""
+        """Run a command as the same user, with the same environment."""
         return subprocess.run(
             command,
             cwd=self.home,
@@ -73,7 +73,7 @@ class Up:
         return self.run("taskyard", *arguments)
 
     def everything(self) -> list[psutil.Process]:
-        """All its processes, down to those of jobs."""
+        """Return all processes of the platform, down to those of jobs."""
         mine = psutil.Process(self.process.pid)
         return [mine, *mine.children(recursive=True)]
 
@@ -87,7 +87,7 @@ class Up:
 
 
 def user_environment(home: Path, **more: str) -> dict[str, str]:
-    """The environment of a user with an empty home folder."""
+    """Return the environment of a user with ``home`` as home folder and without our settings."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -98,7 +98,7 @@ def user_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def alive(processes: list[psutil.Process]) -> list[str]:
-    """What still runs of them."""
+    """Return the command lines of those processes that still run."""
     found = []
     for process in processes:
         try:
@@ -111,7 +111,7 @@ def alive(processes: list[psutil.Process]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One platform for the tests of a module."""
+    """One platform for all tests of a module."""
     started = Up(tmp_path_factory.mktemp("home"))
     try:
         yield started.await_ready()
@@ -121,7 +121,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture
 def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Starts platforms that are stopped at the end of the test."""
+    """A function that starts a platform, which is stopped at the end of the test."""
     started: list[Up] = []
 
     def start(*arguments: str, home: Path | None = None, **env: str) -> Up:
@@ -137,7 +137,7 @@ def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 
 @pytest.fixture
 def celery(up: Up) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs Celery's own command in the checkout, against the platform."""
+    """A function that runs Celery's own command in the checkout, against the platform."""
 
     def run(*arguments: str, env: Mapping[str, str] | None = None) -> object:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""One suite, two servers: mongomock for what it can do, the real one for everything."""
+"""Stores on two servers: the tests that mongomock can run use it and the real mongod."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.conftest import TestClock
 
 @pytest.fixture(params=["mongomock", "mongod"])
 def any_store(request: pytest.FixtureRequest) -> Store:
-    """A store on each of the two."""
+    """A store on mongomock, then one on the real mongod."""
     if request.param == "mongod":
         real: Store = request.getfixturevalue("store")
         return real
     enable_gridfs_integration()  # type: ignore[no-untyped-call] # mongomock publishes no types
     fake: Any = mongomock.MongoClient(tz_aware=True)
     clock = TestClock(lambda: datetime(2026, 11, 24, tzinfo=UTC))
-    # Writes ask for no sessions, so that all but these may run on it: renewals and bulk
-    # assignments (update pipelines, bulk writes), files (GridFS) and the feed (change streams).
+    # mongomock has no sessions, and our writes need none. What it cannot run: renewals and bulk
+    # assignments (update pipelines, bulk writes), files (GridFS), the feed (change streams).
     return store_client.build(fake, Settings(), feed_uri="", clock=clock)
 
 
 def stored(store: Store, job: Job) -> Job:
-    """The job, submitted and read back."""
+    """Submit the job and return it as it is read back."""
     store.jobs.submit([job])
     return store.jobs.get(job.job_id)

@@ -1,4 +1,4 @@
-"""The web process as it is deployed: a real gunicorn over the real server."""
+"""The web process as it is deployed: a real gunicorn with the real mongod."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ DATABASE = "system"
 
 @dataclass
 class Web:
-    """A running gunicorn."""
+    """A running gunicorn with one worker process."""
 
     url: str
     process: subprocess.Popen[bytes]
 
     def worker(self) -> psutil.Process:
-        """The process that serves requests."""
+        """Return the process that serves requests."""
         (child,) = psutil.Process(self.process.pid).children()
         return child
 
 
 @pytest.fixture
 def start_web(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Callable[..., Web]]:
-    """Starts gunicorn with these settings on an empty database."""
+    """A function that starts gunicorn with these settings and an empty database."""
     started: list[Web] = []
 
     def start(**settings: str) -> Web:

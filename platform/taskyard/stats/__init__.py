@@ -1,1 +1,1 @@
-"""What is known of many jobs at once. Pure: no I/O, no clock reads."""
+"""Statistics over many jobs, and alarms. Pure: no I/O, no clock reads."""

@@ -1,4 +1,4 @@
-"""What is wrong now, in plain words."""
+"""Alarms: what is wrong with the platform now, in words for an operator."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from taskyard.jobs.search_terms import quoted
 from taskyard.workers.model import Worker
 from taskyard.workers.places import could_never
 
-#: A queue whose oldest job waits longer than this needs somebody to look.
+#: There is an alarm when the oldest queued job waits longer than this.
 LONG_WAIT = timedelta(hours=1)
 
-#: Intervals without a tick, or a sign of life, after which beat or the scheduler is down.
+#: After so many intervals without a tick or a sign of life, beat or the scheduler counts as down.
 SILENT_INTERVALS = 3
 
 
 class AlarmKind(StrEnum):
-    """What can be wrong."""
+    """The kinds of alarms."""
 
     NO_WORKER = "no_worker"
     NO_LABEL = "no_label"
@@ -32,7 +32,7 @@ class AlarmKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """One thing that is wrong, and the search for the jobs that it holds up, if there are any."""
+    """Something that is wrong, and a search for jobs that wait because of it, if any do."""
 
     kind: AlarmKind
     message: str
@@ -41,23 +41,23 @@ class Alarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What alarms are judged by."""
+    """The state of the platform from which alarms are derived."""
 
     now: datetime
     workers: Sequence[Worker]
     offline_after: timedelta
-    #: One queued job of each requirement.
+    #: One queued job for each distinct requirement.
     waiting: Sequence[Job]
     oldest_queued_at: datetime | None
     scheduler_seen_at: datetime | None
     ticks: Mapping[str, datetime]
-    #: How often a scheduler shows life, and the ticks that are due.
+    #: How often a scheduler shows life, and how often each tick is due.
     life_seconds: float
     tick_seconds: Mapping[str, float]
 
 
 def judge(facts: Facts) -> list[Alarm]:
-    """All alarms, the most fundamental first."""
+    """Return all alarms: those of the scheduler first, then of workers, then of the queue."""
     return [*_scheduler(facts), *_workers(facts), *_queue(facts)]
 
 
@@ -108,7 +108,7 @@ def _queue(facts: Facts) -> Iterator[Alarm]:
 
 
 def is_silent(at: datetime | None, now: datetime, interval_seconds: float) -> bool:
-    """Whether what should be heard of once in each interval was not for several."""
+    """Return whether ``at``, the last sign of life, is more than ``SILENT_INTERVALS`` ago."""
     return at is None or (now - at).total_seconds() > SILENT_INTERVALS * interval_seconds
 
 

@@ -1,4 +1,4 @@
-"""Errors that differ in numbers alone are one error."""
+"""The commonest errors of jobs; messages that differ only in numbers count as one error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class SeenError:
-    """An error as it stands on jobs: how often, and on which job last."""
+    """An error message, the number of jobs that have it, and the latest of them."""
 
     message: str
     jobs: int
@@ -23,7 +23,7 @@ class SeenError:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonError:
-    """An error with ``#`` for its numbers, how often it was seen, and how its jobs are found."""
+    """A message with ``#`` for numbers, the number of its jobs, and the search that finds them."""
 
     message: str
     jobs: int
@@ -32,7 +32,7 @@ class CommonError:
 
 
 def group(seen: Iterable[SeenError], *, limit: int) -> list[CommonError]:
-    """The commonest first; ``seen`` has the newest first."""
+    """Return the commonest errors, most frequent first; ``seen`` must have the newest first."""
     groups: dict[str, list[SeenError]] = {}
     for error in seen:
         groups.setdefault(fingerprint(error.message), []).append(error)
@@ -49,5 +49,5 @@ def group(seen: Iterable[SeenError], *, limit: int) -> list[CommonError]:
 
 
 def fingerprint(message: str) -> str:
-    """The message with ``#`` for each number, as ``error:`` of a search understands it."""
+    """Return the shortened message with ``#`` for numbers, as ``error:`` in a search matches it."""
     return re.sub(NUMBER, "#", message[:_LONGEST])

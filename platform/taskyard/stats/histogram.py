@@ -1,4 +1,4 @@
-"""Durations counted in buckets, so that percentiles of any span follow from its parts."""
+"""Histograms of durations; they can be added, so percentiles of a span follow from its parts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-#: Buckets to a doubling: a percentile is at most 9 % off.
+#: Buckets for each doubling of a duration: with four, a percentile is at most 9 % off.
 BUCKETS = 4
 
-#: Counts by bucket: bucket b is from 2^(b/4) to 2^((b+1)/4) milliseconds.
+#: Number of durations by bucket: bucket b is from 2^(b/4) to 2^((b+1)/4) milliseconds.
 Histogram = Mapping[int, int]
 
 
@@ -26,12 +26,12 @@ class Percentiles:
 
 
 def bucket(milliseconds: float) -> int:
-    """The bucket of a duration; the store counts by the same formula."""
+    """Return the bucket of a duration; the store counts with the same formula."""
     return math.floor(BUCKETS * math.log2(max(1, milliseconds)))
 
 
 def merged(parts: Iterable[Histogram]) -> Histogram:
-    """All counts together."""
+    """Return the sum of histograms."""
     total: Counter[int] = Counter()
     for part in parts:
         total.update(part)
@@ -39,7 +39,7 @@ def merged(parts: Iterable[Histogram]) -> Histogram:
 
 
 def percentiles(histogram: Histogram) -> Percentiles | None:
-    """The percentiles; None of nothing."""
+    """Return the percentiles; None for an empty histogram."""
     if not any(histogram.values()):
         return None
     buckets = sorted(histogram)

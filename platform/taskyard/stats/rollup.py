@@ -1,4 +1,4 @@
-"""What happened in one span of time: counts, durations, and what was seen of queue and workers."""
+"""Rollups: counts and durations of jobs in a span of time, and samples of queue and workers."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollup:
-    """One span from ``at`` on. Jobs count where they ended, submissions where they were made."""
+    """The span that begins at ``at``: the jobs submitted in it, and those that ended in it."""
 
     at: datetime
     submitted: int = 0
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
-    #: From the queue to the start, and from the start to the end, of the attempt that ended it.
+    #: Times in the queue, and times from start to end, of the attempts with which jobs ended.
     wait: Histogram = field(default_factory=dict)
     run: Histogram = field(default_factory=dict)
-    #: How often queue and workers were looked at, and the sums of what was seen.
+    #: How often queue and workers were sampled, and the sums of the samples.
     samples: int = 0
     held: int = 0
     used_cpu: float = 0
     total_cpu: float = 0
-    #: The most that was seen.
+    #: The maxima of the samples.
     queued: int = 0
     oldest_wait_ms: int = 0
 
     @property
     def ended(self) -> int:
-        """Jobs that ended, in whatever state."""
+        """The number of jobs that ended, in any state."""
         return self.completed + self.failed + self.cancelled
 
     @property
     def utilisation(self) -> float | None:
-        """The part of the CPUs on offer that was in use; None while there were none."""
+        """The share of the workers' CPUs that was in use; None if there were no CPUs."""
         return self.used_cpu / self.total_cpu if self.total_cpu else None
 
 
 def floor(at: datetime, step: timedelta) -> datetime:
-    """The beginning of the span that ``at`` is in."""
+    """Return the beginning of the step that ``at`` is in."""
     return at - (at - _EPOCH) % step
 
 
 def merge(at: datetime, parts: Iterable[Rollup]) -> Rollup:
-    """One span of several."""
+    """Return one rollup of several, which begins at ``at``."""
     rollups = list(parts)
     return Rollup(
         at=at,
@@ -76,7 +76,7 @@ def merge(at: datetime, parts: Iterable[Rollup]) -> Rollup:
 def series(
     rollups: Sequence[Rollup], *, begin: datetime, end: datetime, step: timedelta
 ) -> list[Rollup]:
-    """Equal spans from ``begin`` to ``end``; one of which nothing is known is empty."""
+    """Return a rollup for each step from ``begin`` to ``end``; empty where there are no data."""
     spans: dict[datetime, list[Rollup]] = {}
     for rollup in rollups:
         spans.setdefault(floor(rollup.at, step), []).append(rollup)

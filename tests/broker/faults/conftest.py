@@ -1,4 +1,4 @@
-"""The broker's verbs over a real set whose commands are made to fail."""
+"""A database for the broker on the real replica set, and a way to make its commands fail."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pymongo.database import Database
 
 from tests.replica_set import ReplicaSet, fail_command, heal_commands
 
-#: The client whose commands are made to fail.
+#: The appname of the client whose commands are made to fail.
 APP = "broker-under-test"
 DATABASE = "broker_verbs"
 
 Document = dict[str, Any]
 
-#: Makes the next commands of the client under test fail.
+#: A function that makes the next commands of the client under test fail.
 Fail = Callable[..., None]
 
 
 @pytest.fixture
 def admin(replica_set: ReplicaSet) -> Iterator[MongoClient[Document]]:
-    """A client of the tests' own: no fail point is for it."""
+    """A client for the tests themselves, which no fail point affects."""
     with replica_set.client(appname="admin", w="majority") as client:
         yield client
 
@@ -40,7 +40,7 @@ def fail(replica_set: ReplicaSet, admin: MongoClient[Document]) -> Iterator[Fail
 
 @pytest.fixture(scope="module")
 def database(replica_set: ReplicaSet) -> Iterator[Database[Document]]:
-    """As the broker has it, with less patience: faults that stay are given up on sooner."""
+    """The broker's database, with shorter time-outs, so that lasting faults end a test sooner."""
     with replica_set.client(
         appname=APP, w="majority", timeoutMS=1000, heartbeatFrequencyMS=500
     ) as client:

@@ -1,4 +1,4 @@
-// Server-sent events over fetch. Unlike EventSource this tells the status of each answer and handles
+// Server-sent events over fetch. Unlike EventSource this tells the status of each answer and reads
 // many events in one go. It ends with the event "end", and reconnects by itself until then.
 const AGAIN_MS = 1000;
 const BREATH_MS = 12;
