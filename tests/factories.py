@@ -109,7 +109,7 @@ def job_in(status: JobStatus, left: Mapping[str, Any] | None = None, **fields: A
 
 
 def stored(platform: Platform, status: JobStatus, **fields: Any) -> Job:
-    """A job in ``status`` that is there."""
+    """Store a job in ``status`` and return it."""
     job = job_in(status, now=platform.store.clock.now(), **fields)
     platform.store.jobs.submit([job])
     return job

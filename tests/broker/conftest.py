@@ -39,13 +39,13 @@ def site(open_site: OpenSite) -> Site:
 
 @pytest.fixture
 def connection(site: Site) -> Iterator[Connection]:
-    """One connection to it."""
+    """A connection to the broker of this module."""
     with site.app.connection_for_read() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def workers(site: Site) -> list[Worker]:
-    """One worker of each kind of pool."""
+    """Two workers of this module, one with processes and one with threads."""
     started = [site.start("-E"), site.start("-E", pool="threads")]
     return [worker.await_ready() for worker in started]

@@ -20,7 +20,7 @@ from taskyard.api import errors
 from taskyard.context import Platform
 from taskyard.errors import NoRoom, UnreadableRequest
 
-#: What becomes of a file that is received where no temporary folder takes it.
+#: Errors of the host when its temporary folder is full, missing or read-only.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EROFS})
 
 
@@ -88,7 +88,7 @@ class _Form(FormDataParser):
     """Werkzeug's form parser, but an unreadable form is an error instead of an empty form."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
-        """The form. Raises UnreadableRequest, NoRoom."""
+        """Return the form. Raises UnreadableRequest, NoRoom."""
         self.silent = False
         try:
             return super().parse(*args, **kwargs)

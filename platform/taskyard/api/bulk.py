@@ -54,7 +54,7 @@ class BulkAnswer(schemas.ApiSchema):
 @blueprint.arguments(BulkRequest)
 @blueprint.response(200, BulkAnswer)
 def act(body: dict[str, Any]) -> Any:
-    """Cancel or retry all jobs that match, one batch of them a request.
+    """Cancel or retry all jobs that match, one batch with each request.
 
     With ``dryRun`` the jobs are only counted. To act on all, send the request with the ``asOf`` of
     the dry run, then again with the ``next`` of each answer as ``after``, until ``next`` is null.

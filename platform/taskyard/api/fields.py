@@ -24,7 +24,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Text(ma.fields.String):
-    """A string without what cannot be stored."""
+    """Text without characters that cannot be stored: NUL and lone surrogates."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, *args, **kwargs)
@@ -34,8 +34,8 @@ class Text(ma.fields.String):
 
 
 class Printed(ma.fields.String):
-    """Text that a command printed; none is refused. Lone surrogates, which come from agents that
-    cut text between the two halves of a character, become U+FFFD.
+    """Text that a command printed: no character is refused. Lone surrogates, which come from agents
+    that cut text between the two halves of a character, become U+FFFD.
     """
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:

@@ -95,7 +95,11 @@ def create() -> Any:
 @blueprint.arguments(job_schemas.ListQuery, location="query")
 @blueprint.response(200, job_schemas.JobPage)
 def list_jobs(query: dict[str, Any]) -> Any:
-    """Jobs, newest first. A page looks at a bounded number for what no index answers."""
+    """List jobs in pages, newest first.
+
+    For conditions that no index answers, a page looks at a limited number of jobs: then it may have
+    fewer than ``limit``, and ``lookedBackTo`` says how far back it looked.
+    """
     after = paging.decode(query.get("after"))
     page = platform().store.queries.page(_search(query), limit=query["limit"], after=after)
     shown = representations.jobs(page.jobs)
@@ -112,7 +116,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @blueprint.arguments(job_schemas.JobQuery, location="query")
 @blueprint.response(200, job_schemas.JobCounts)
 def counts(query: dict[str, Any]) -> Any:
-    """How many jobs of each state match; ``more`` names those that have more than was counted."""
+    """Count matching jobs by status; of the states in ``more`` not all jobs were counted."""
     tally = platform().store.queries.tally(_search(query))
     return {"counts": tally.counts, "more": sorted(tally.more), "total": tally.total}
 
@@ -167,7 +171,7 @@ def retry(body: dict[str, Any]) -> Any:
 
 
 def _search(query: dict[str, Any]) -> Search:
-    """What a query asks for, in the search language and by its parameters; all must hold."""
+    """Return the conditions of a query, ``q`` and the other parameters, as one search."""
     search = search_terms.parse(query.get("q", ""), now=platform().store.clock.now())
     if "status" in query:
         search &= in_states(query["status"])

@@ -22,7 +22,7 @@ let following = false;
 let needle = "";
 let matches = [];
 let current = -1;
-// The line that the address names, or -1.
+// The line that the page's address names (#L12), counted from 0, or -1.
 const named = () => Number(/^#L(\d+)$/.exec(location.hash)?.[1] ?? 0) - 1;
 let chosen = named();
 let wanted = chosen;
