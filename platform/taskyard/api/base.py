@@ -17,6 +17,7 @@ from werkzeug.formparser import FormDataParser
 
 from taskyard import events
 from taskyard.api import errors
+from taskyard.api.schemas import ApiSchema
 from taskyard.context import Platform
 from taskyard.errors import NoRoom, UnreadableRequest
 
@@ -24,7 +25,7 @@ from taskyard.errors import NoRoom, UnreadableRequest
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EROFS})
 
 
-class ProblemSchema(ma.Schema):
+class ProblemSchema(ApiSchema):
     """An RFC 9457 problem document; ``error`` is for clients of the earlier system."""
 
     type = ma.fields.String(required=True)
@@ -33,7 +34,7 @@ class ProblemSchema(ma.Schema):
     detail = ma.fields.String(required=True)
     error = ma.fields.String(required=True)
     errors = ma.fields.List(ma.fields.Dict())
-    requestId = ma.fields.String()  # noqa: N815 - the API's own spelling
+    request_id = ma.fields.String()
 
 
 class ProblemApi(flask_smorest.Api):  # type: ignore[misc] # flask-smorest publishes no types
@@ -51,6 +52,9 @@ class ProblemApi(flask_smorest.Api):  # type: ignore[misc] # flask-smorest publi
             # All shared responses are errors.
             if content := response["content"].pop("application/json", None):
                 response["content"]["application/problem+json"] = content
+        # smorest's pagination: our pages have a token in the body instead.
+        described["components"].pop("headers", None)
+        described["components"]["schemas"].pop("PaginationMetadata", None)
         described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         described["security"] = [{"token": []}]
         return current_app.response_class(json.dumps(described), mimetype="application/json")

@@ -21,7 +21,12 @@ from taskyard.jobs.search import Field, Search, equal
 #: Epoch milliseconds of the end of the year 9999.
 _LATEST_MS = 253_402_300_799_999
 
-blueprint = Blueprint("bulk", __name__, url_prefix="/api/jobs", description="Jobs")
+blueprint = Blueprint(
+    "bulk",
+    __name__,
+    url_prefix="/api/jobs",
+    description="Act on many jobs, and read many results, in one request",
+)
 
 
 class BulkRequest(schemas.ApiSchema):

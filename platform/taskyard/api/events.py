@@ -22,7 +22,9 @@ HEARTBEAT_SECONDS = 15.0
 #: How often a stream checks its caller's token; it ends when the token was revoked.
 ADMITTED_SECONDS = 10.0
 
-blueprint = Blueprint("events", __name__, url_prefix="/api/jobs", description="Events")
+blueprint = Blueprint(
+    "events", __name__, url_prefix="/api/jobs", description="Follow a job with server-sent events"
+)
 
 _ID = re.compile(r"(\d{1,6})\.([a-z0-9]{1,32})\.(-?\d{1,16})")
 

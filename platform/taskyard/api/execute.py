@@ -18,7 +18,9 @@ from taskyard.errors import Conflict
 from taskyard.follow import follow
 from taskyard.store.failures import is_unavailable
 
-blueprint = Blueprint("execute", __name__, url_prefix="/api", description="Execution")
+blueprint = Blueprint(
+    "execute", __name__, url_prefix="/api", description="Run commands on a ZIP in one request"
+)
 
 
 @blueprint.before_request

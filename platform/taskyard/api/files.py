@@ -21,7 +21,9 @@ from taskyard.archive import ArchiveLimits
 from taskyard.operations import DOWNLOAD_PATH
 from taskyard.store.files import StoredFile
 
-blueprint = Blueprint("files", __name__, url_prefix="/api/files", description="Files")
+blueprint = Blueprint(
+    "files", __name__, url_prefix="/api/files", description="Uploads, and what jobs left"
+)
 
 #: How a ZIP begins: with its first file, or with the end record if it is empty.
 _ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")

@@ -130,7 +130,7 @@ class Job(ApiSchema):
     last_streamed_at = f.Instant(allow_none=True)
 
 
-class HistoryEntry(ma.Schema):
+class HistoryEntry(ApiSchema):
     """One transition of a job."""
 
     at = f.Instant(required=True)

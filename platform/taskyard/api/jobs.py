@@ -21,7 +21,12 @@ from taskyard.store.output import Chunk
 
 _KEY_CHARACTERS = 255
 
-blueprint = Blueprint("jobs", __name__, url_prefix="/api/jobs", description="Jobs")
+blueprint = Blueprint(
+    "jobs",
+    __name__,
+    url_prefix="/api/jobs",
+    description="Submit, list, read, cancel and retry jobs",
+)
 
 _KEY_DOC = {
     "in": "header",

@@ -13,7 +13,9 @@ from taskyard.overview import SPANS, Overview, overview
 from taskyard.stats.histogram import Histogram, percentiles
 from taskyard.stats.rollup import Rollup
 
-blueprint = Blueprint("overview", __name__, url_prefix="/api", description="Overview")
+blueprint = Blueprint(
+    "overview", __name__, url_prefix="/api", description="Figures of the platform"
+)
 
 
 class OverviewQuery(schemas.ApiSchema):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import marshmallow as ma
@@ -21,6 +22,12 @@ class ApiSchema(ma.Schema):
         """Schema options."""
 
         unknown = ma.RAISE
+
+    def __init_subclass__(cls) -> None:
+        """Have the docstring describe the schema in the OpenAPI document too."""
+        super().__init_subclass__()
+        described = {"description": inspect.getdoc(cls)}
+        cls.Meta = type("Meta", (cls.Meta,), described)  # type: ignore[assignment,misc] # a class
 
     def on_bind_field(self, field_name: str, field_obj: ma.fields.Field[Any]) -> None:
         """Give the field its camelCase name, unless it has a name of its own."""

@@ -19,7 +19,12 @@ PASSES = 50
 #: The most dead letters that one request acts on.
 AT_ONCE = 200
 
-blueprint = Blueprint("system", __name__, url_prefix="/api", description="System")
+blueprint = Blueprint(
+    "system",
+    __name__,
+    url_prefix="/api",
+    description="Ticks, passes, and the broker's queues and dead letters",
+)
 
 
 class Tick(schemas.ApiSchema):

@@ -19,7 +19,12 @@ from taskyard.errors import Gone
 from taskyard.jobs.model import Job, Lease
 from taskyard.operations import DOWNLOAD_PATH
 
-blueprint = Blueprint("workers", __name__, url_prefix="/api", description="Workers")
+blueprint = Blueprint(
+    "workers",
+    __name__,
+    url_prefix="/api",
+    description="The workers, and the routes of agents over HTTP",
+)
 
 #: Made once, as ``Blueprint.arguments`` does for other routes.
 _WORKER_NAME = worker_schemas.WorkerName()
