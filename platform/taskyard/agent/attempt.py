@@ -20,7 +20,7 @@ from taskyard.jobs.transition import Outcome
 FENCE_SECONDS = 1.0
 
 #: How long the pipes are read after the last process of a job has ended. Whoever still holds them
-#: then (a process that a job handed one to) does not write the job's output any more.
+#: then (a process outside the job that was handed one) does not write the job's output any more.
 DRAIN_SECONDS = 1.0
 
 
@@ -87,8 +87,9 @@ class Attempt:
         return not (self.is_at_first_line or os.access(self.workspace.folder, os.X_OK))
 
     def stop(self, outcome: Outcome, now: float, grace_seconds: float) -> None:
-        """Begin to end it: SIGTERM to all its processes, SIGKILL after a grace. The first reason
-        stays.
+        """Begin to end the attempt: SIGTERM to all its processes, and SIGKILL after a grace.
+
+        The first reason stays.
         """
         if self.stopping is None and self.drained_by is None:
             self.stopping = outcome

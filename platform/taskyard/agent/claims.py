@@ -1,9 +1,10 @@
 """Claims of jobs by this agent, so that no place waits for a scheduler's pass or a message.
 
-While it is free it claims the jobs that are offered to it, while it is busy the next ones of the
-queue. Claims follow the order of a pass and the same judge (``workers.places``), so a worker that
-is drained, cooling down or reserved for a larger job claims nothing that a pass would not give it.
-For jobs that end within milliseconds, a claim for each place would take longer than the jobs: then
+A free agent claims the jobs that are offered to it; a busy one claims the next jobs of the queue.
+Claims follow the order of a pass and the same judge (``workers.places``): a worker that is drained
+or cooling down claims nothing, and one that is reserved for a larger job claims nothing else.
+
+For jobs that end within milliseconds, a claim for each place would take longer than the jobs. Then
 as many more jobs are claimed ahead as end while a claim is on its way.
 """
 

@@ -1,4 +1,4 @@
-"""Ends jobs: has their results written after the last line, or gives back what did not begin."""
+"""Ends jobs: has a result written after the last line, or gives back a job that did not begin."""
 
 from __future__ import annotations
 

@@ -188,8 +188,9 @@ class Keeper:
             tree.send(signal.SIGKILL, tree.with_descendants(nobodys))
 
     def _has_grace(self, line: Line) -> bool:
-        """Whether a line was asked to end and has processes left, which may use the grace even
-        though its shell has ended.
+        """Whether a line was asked to end and has processes left.
+
+        These may use the grace, even though the shell has ended.
         """
         return line.asked and bool(self._alive(line))
 

@@ -100,8 +100,9 @@ class Lookout:
         return self._store.live.first(shapes, HEAD, to_run=True)
 
     def _unknown(self, worker: Worker, known: Collection[str]) -> list[Job]:
-        """Return the worker's jobs that its runner does not know: those that a pass has just
-        assigned, and those that an earlier boot of this agent still holds.
+        """Return the jobs that are the worker's but that its runner does not know.
+
+        A pass has just assigned them, or an earlier boot of this agent still holds them.
         """
         used = self._store.live.usage([worker.worker_id]).get(worker.worker_id, NOTHING)
         unknown = set(used.job_ids).difference(known)

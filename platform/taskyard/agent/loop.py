@@ -68,7 +68,7 @@ class Loop:
     def _run(self, tend: Action, nap: Callable[[], float | None]) -> None:
         while not self._stopped.is_set():
             for key, _ in self._selector.select(self._patience(nap())):
-                # An earlier action may have closed it, and its number may be that of another now.
+                # An earlier action may have closed it, and its number may be in use again.
                 if self._selector.get_map().get(key.fd) is key:
                     _guarded(key.data)
             while not self._commands.empty():

@@ -53,8 +53,9 @@ class Ends(Protocol):
         """
 
     def failed(self, key: str, reason: str, *, is_full: bool = False) -> None:
-        """The line could not be started (``is_full``: because the host is full), or its keeper
-        died and it was killed.
+        """The line could not be started, or its keeper died and it was killed.
+
+        With ``is_full`` it could not be started because the host is full.
         """
 
     def lapsed(self, key: str) -> None:
@@ -192,8 +193,9 @@ class Processes:
                 self._ends.lapsed(key)
 
     def _expect_answer(self) -> None:
-        """Count that the keeper was asked once more; kill one that has not answered for long, so
-        that it is replaced.
+        """Count that the keeper was asked once more.
+
+        A keeper that has not answered for long is killed, so that it is replaced.
         """
         # Answers may be waiting here, if it was the agent that was stopped.
         self._hear()

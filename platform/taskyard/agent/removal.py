@@ -1,8 +1,8 @@
 """Removes the folder of a job, whatever the job made of it.
 
-Each folder in it is moved to its top before it is read. So the deepest tree needs no recursion and
-no long paths, a link that somebody puts there meanwhile is not followed, and a file system that is
-mounted there is left alone, because it cannot be moved.
+Each folder below is moved to the top of the job's folder before it is read. So the deepest tree
+needs no recursion and no long paths, a link that somebody puts there meanwhile is not followed, and
+a file system that is mounted there is left alone, because it cannot be moved.
 """
 
 from __future__ import annotations

@@ -28,12 +28,11 @@ _ENDS = (Verb.COMPLETE, Verb.FAIL, Verb.TIME_OUT)
 
 
 class Reporter:
-    """Writes for the runner; a method returns None if nothing was written: the attempt is over, or
-    the reporter was closed.
+    """Writes for the runner; None means that the attempt is over, or that the write was given up.
 
     While MongoDB does not answer, it tries again: a running job goes on, and its output and result
     are delivered afterwards. If the answer to a write was lost, the next try is refused because of
-    that write; the job is then read back, as a majority has it, to tell.
+    that write; the job is then read back, as a majority has it, to find that out.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -146,8 +145,9 @@ class Reporter:
         return self._persist(lease, kind, write)
 
     def _persist(self, lease: Lease, kind: Write, write: Callable[[], T]) -> T | None:
-        """Write until that succeeds, is refused, or the reporter is closed; note a refusal on the
-        job.
+        """Write until that succeeds, is refused, or the reporter is closed.
+
+        A refusal is noted on the job.
         """
         try:
             return self.insist(write)

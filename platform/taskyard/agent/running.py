@@ -28,7 +28,7 @@ from taskyard.jobs.transition import Outcome
 class Running:
     """Runs the lines of jobs, and ends the jobs with their last ones."""
 
-    #: Is told of each line that another job may follow. Set later, because it needs this object.
+    #: Notified of each line that another job may follow; set later, because it needs this object.
     starts: Starts
 
     def __init__(
@@ -79,8 +79,9 @@ class Running:
             attempt.stop(held.stop_with, time.monotonic(), self._kill_grace_seconds)
 
     def spawn(self, held: Held, attempt: Attempt, *, after: str = "") -> bool:
-        """Ask for the job's next line, now or when the line of ``after`` is over; return whether
-        the keeper was asked.
+        """Ask the keeper for the job's next line; return whether it could be asked.
+
+        The line begins now, or when the line of ``after`` is over.
         """
         try:
             self.processes.spawn(

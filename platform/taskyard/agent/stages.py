@@ -52,7 +52,7 @@ class Stages:
         return fence(time.monotonic(), left.total_seconds())
 
     def lay_out(self, job: Job, fetch: Fetch | None = None) -> Attempt:
-        """Give a running job its workspace, with its input in it if there is a ``fetch``."""
+        """Lay out an attempt of a running job: a workspace, with the input if that is fetched."""
         workspace = self.reporter.insist(lambda: self._workspace(job, fetch))
         env = clean_environment(self._inherited, workspace, job.env, job.job_id, job.attempts)
         return Attempt(
@@ -67,7 +67,7 @@ class Stages:
     # --- instead of running
 
     def release(self, lease: Lease, reason: str, rest: str) -> None:
-        """Give back a job that was not spawned; for ``rest``, if given, this host cools down."""
+        """Give back a job that was not spawned; with ``rest``, this host cools down for that."""
         if rest:
             # Before the job is free again: else it would come back here at once.
             self.reporter.insist(lambda: self._cool_down(lease.worker_id, rest))

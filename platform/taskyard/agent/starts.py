@@ -93,7 +93,7 @@ class Starts:
                 self._endings.send_back(held, reason)
 
     def withdraw(self, held: Held, reason: str) -> None:
-        """Have a follower not begin, unless it has begun by now."""
+        """Keep a follower from beginning, unless it has begun by now."""
         held.unwanted = reason
         self._leads.pop(held.key, None)
         self._running.processes.withdraw(held.key)

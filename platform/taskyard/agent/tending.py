@@ -1,4 +1,4 @@
-"""Does what falls due with time for the jobs held: timeouts, signals, output to store, ends."""
+"""Does what falls due while jobs are held: timeouts, signals, output to store, ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tending:
         send_away: Callable[[Sequence[Held]], None],
         settings: Settings,
     ) -> None:
-        """``held`` are all jobs of the runner; ``send_away`` gives back the overdue."""
+        """``held`` are all jobs of the runner; ``send_away`` gives jobs back."""
         self._running = running
         self._pump = pump
         self._endings = endings
@@ -77,7 +77,7 @@ class Tending:
             self._send_away(self._turns.overdue(now))
 
     def _tend_guarded(self, held: Held, attempt: Attempt, now: float) -> None:
-        """Tend one attempt; a defect that shows ends this attempt, not the others."""
+        """Tend one attempt; an unexpected error ends this attempt and not the others."""
         try:
             self._tend_one(held, attempt, now)
         except Exception as error:

@@ -23,11 +23,11 @@ from taskyard.errors import ConfigurationError
 
 
 def root_of(worker_id: str, platform_id: str, *, below: Path | None = None) -> Path:
-    """Return the folder for an agent's workspaces: ``below`` the configured folder, or else below
-    the system's temporary folder, per user.
+    """Return the folder for an agent's workspaces, ``below`` the configured folder.
 
-    Two platforms on one host may both have an agent of that id: each has a folder of its own, and
-    clears its own leftovers. Raises ConfigurationError.
+    Without that it is below the system's temporary folder, per user. Two platforms on one host may
+    both have an agent of that id: each has a folder of its own, and clears its own leftovers.
+    Raises ConfigurationError.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", worker_id)
     digest = hashlib.sha256(platform_id.encode()).hexdigest()[:8]
@@ -100,7 +100,7 @@ class Workspace:
                     return False
         except OSError:
             return False
-        # Finds what was written within one tick of the clock and hidden, too.
+        # This also finds what was written within one tick of the clock, with the times set back.
         return bool(self.fresh) and all(_is_empty(base + name) for name in _FOLDERS)
 
     def under(self, base: Path) -> Workspace:
@@ -175,9 +175,7 @@ class WorkspaceRoot:
                 self._spares.popleft()[0].remove()
 
     def clean_leftovers(self) -> None:
-        """Remove the workspaces that earlier boots of this agent left, and nothing else that is
-        there.
-        """
+        """Remove the workspaces that earlier boots of this agent left, and nothing else."""
         for entry in list(self._root.iterdir()):
             if _NAME.fullmatch(entry.name):
                 Workspace(base=entry).remove()

@@ -14,8 +14,9 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Return Celery's ``beat_schedule``: one message for all ticks of the same interval, because
-    a message costs an idle platform more than a tick does.
+    """Return Celery's ``beat_schedule``: one message for all ticks of the same interval.
+
+    A message costs an idle platform more than a tick does.
     """
     by_interval: dict[float, list[str]] = {}
     for name in TICKS:

@@ -21,8 +21,9 @@ GoOn = Callable[[Sequence[str], int, float], None]
 def run_in_turns(
     platform: Platform, names: Sequence[str], *, until: int | None, go_on: GoOn
 ) -> None:
-    """Run these ticks. Those that have more to do go on with a message of their own, so that other
-    ticks have their turn in between, until beat sends the next one anyway.
+    """Run these ticks, and have those that have more to do go on with a message of their own.
+
+    So other ticks have their turn in between. It ends when beat sends the next one anyway.
     """
     interval = platform.settings.retention_tick_seconds
     now = round(platform.store.clock.now().timestamp() * 1000)

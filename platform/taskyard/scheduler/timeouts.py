@@ -66,8 +66,10 @@ def outage_gap(settings: Settings) -> timedelta:
 
 
 def outage_hold(settings: Settings) -> timedelta:
-    """Return how long nothing is expired after an outage: one full lease, and before it the time in
-    which other processes may not have noticed that the database's clock was set.
+    """Return how long nothing is expired after an outage: a bit more than one full lease.
+
+    The addition is the time in which other processes may not have noticed that the database's clock
+    was set.
     """
     lease = max(settings.lease_seconds, settings.http_lease_seconds)
     return timedelta(seconds=RESYNC_SECONDS + lease)

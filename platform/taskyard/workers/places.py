@@ -91,7 +91,7 @@ def places(
 
 
 def room_on(available: Iterable[Place], needed: Requirement, *, at_most: int) -> int:
-    """Return how many jobs of this requirement could be placed on all places together."""
+    """Return how many jobs of this requirement fit on these places, up to ``at_most``."""
     room = 0
     for spot in available:
         if not could_never(spot.worker, needed):
