@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 def is_address(bind: str) -> bool:
-    """Whether gunicorn could listen there; given nothing, it would run and listen nowhere."""
+    """Whether gunicorn could listen on ``bind``; with an empty one it would listen nowhere."""
     if bind.startswith(("unix:", "fd://")):
         return True
     try:
@@ -19,7 +19,7 @@ def is_address(bind: str) -> bool:
 
 
 def is_loopback(bind: str) -> bool:
-    """Whether ``host:port`` (or a Unix socket) can be reached from this machine alone."""
+    """Whether ``host:port`` (or a Unix socket) can be reached only from this machine."""
     if bind.startswith("unix:"):
         return True
     try:

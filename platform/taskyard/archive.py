@@ -1,6 +1,6 @@
-"""ZIP archives of strangers: checked, and unpacked by hand.
+"""Check and unpack ZIP archives that strangers made.
 
-Nothing that an archive says of itself is believed while it is unpacked: bytes are counted as
+Nothing that an archive says about itself is trusted while it is unpacked: bytes are counted as
 they are written (``docs/security.md``).
 """
 
@@ -26,19 +26,20 @@ _PIECE_BYTES = 256 * 1024
 _NAME_BYTES = 255
 _DEPTH = 64
 
-#: Of a whole path in it: with the workspace's own before it, far less than a system takes.
+#: Longest path in an archive: with the workspace's path before it, far less than a system allows.
 _PATH_BYTES = 1000
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
-#: More than this many times its packed size is a bomb, once it matters at all.
+#: What unpacks to more than this many times its packed size is a bomb, if it is also larger than
+#: ``_BOMB_MATTERS_BYTES``.
 BOMB_RATIO = 200
 _BOMB_MATTERS_BYTES = 10 * 1024 * 1024
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED = 0x1
 
-#: A central directory entry takes at least this much: bounds their number before any is read.
+#: The least size of a central directory entry: bounds their number before any is read.
 _ENTRY_BYTES = 46
 
 _UNREADABLE = (
@@ -71,13 +72,13 @@ class ArchiveLimits:
 
 
 def check(source: BinaryIO, limits: ArchiveLimits) -> None:
-    """See that an archive can be read and may be unpacked. Raises BadArchive."""
+    """Check that an archive can be read and may be unpacked. Raises BadArchive."""
     with _opened(source, limits) as archive:
         _entries(archive, limits)
 
 
 def check_readable(source: BinaryIO, limits: ArchiveLimits) -> None:
-    """See that it is a ZIP archive, empty or not: one that is kept and never unpacked here.
+    """Check that ``source`` is a ZIP archive, empty or not; for one that is never unpacked here.
 
     Raises BadArchive.
     """
@@ -103,7 +104,7 @@ def extract(source: BinaryIO, destination: Path, limits: ArchiveLimits) -> None:
 
 @contextmanager
 def _opened(source: BinaryIO, limits: ArchiveLimits) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever zipfile stumbles over becomes a BadArchive."""
+    """The open archive; whatever error zipfile raises about it becomes a BadArchive."""
     try:
         _check_directory_size(source, limits)
         with zipfile.ZipFile(source) as archive:
@@ -126,9 +127,9 @@ def _check_directory_size(source: BinaryIO, limits: ArchiveLimits) -> None:
 
 
 def _entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
-    """All entries, each seen to be harmless. Raises BadArchive that names the first that is not."""
+    """All entries, each checked to be harmless. Raises BadArchive that names one that is not."""
     entries = archive.infolist()
-    # zipfile looks at the last character of a name, which has to be there.
+    # zipfile reads the last character of a name, so no name may be empty.
     if not all(entry.filename for entry in entries):
         raise BadArchive("an entry has no name", readable=False)
     if not any(not entry.is_dir() for entry in entries):
@@ -152,7 +153,7 @@ def _entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.Zi
 
 def _unsafe(entry: zipfile.ZipInfo) -> str | None:
     """Why this entry must not be unpacked, or None."""
-    # zipfile cuts names at a NUL and turns backslashes round on some systems: look at the original.
+    # zipfile cuts names at a NUL and replaces backslashes on some systems: check the original.
     name = entry.orig_filename
     parts = PurePosixPath(name).parts
     kind = stat.S_IFMT(entry.external_attr >> 16)
@@ -160,7 +161,7 @@ def _unsafe(entry: zipfile.ZipInfo) -> str | None:
         return "has a forbidden character in its name"
     if name.startswith("/") or _DRIVE.match(name):
         return "is an absolute path"
-    # The folder itself, as ``./``, is named by some that pack it.
+    # Some programs pack the folder itself as an entry, ``./``.
     if ".." in name.split("/") or not (parts or name.endswith("/")):
         return "leads outside its folder"
     too_long = any(len(os.fsencode(part)) > _NAME_BYTES for part in parts)
@@ -176,7 +177,7 @@ def _unsafe(entry: zipfile.ZipInfo) -> str | None:
 
 
 def _clash(entry: zipfile.ZipInfo, files: set[str], folders: set[str]) -> str | None:
-    """Why this entry cannot stand beside those before it, or None; remembers it."""
+    """Why this entry collides with one before it, or None; adds it to ``files`` and ``folders``."""
     path = PurePosixPath(entry.filename)
     above = {str(parent) for parent in path.parents} - {"."}
     if str(path) in files or above & files:
@@ -190,7 +191,7 @@ def _clash(entry: zipfile.ZipInfo, files: set[str], folders: set[str]) -> str | 
 
 
 def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room: int) -> int:
-    """Write one file, counting what is really written; only the owner's bits are kept."""
+    """Write one file, counting what is really written; of its mode only the owner's x is kept."""
     mode = 0o755 if (entry.external_attr >> 16) & stat.S_IXUSR else 0o644
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     written = 0
@@ -204,12 +205,12 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, room:
 
 
 def _pieces(packed: IO[bytes]) -> Iterator[bytes]:
-    """What is in an entry. Raises BadArchive."""
+    """The content of an entry, piece by piece. Raises BadArchive."""
     try:
         while piece := packed.read(_PIECE_BYTES):
             yield piece
     except OSError as error:
-        # bz2 says so of data that is none; an error with a number is the system's.
+        # bz2 raises an OSError without number for invalid data; with one it is the system's.
         if error.errno is not None:
             raise
         raise BadArchive(f"not a readable ZIP archive: {error}", readable=False) from None

@@ -1,5 +1,5 @@
-"""One act on all jobs that a search finds: counted first, then batch by batch, each job by its
-own guarded verb.
+"""One action on all jobs that a search finds: they are counted first, then changed batch by batch,
+each job by its own guarded verb.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from taskyard.jobs.states import LIVE, TERMINAL
 from taskyard.store.queries import Count
 from taskyard.store.searches import Position
 
-#: Jobs that one batch acts on: a batch is one request, and each cancel waits for a majority.
+#: How many jobs one batch acts on: a batch is one request, and each cancel waits for a majority.
 BATCH = 200
 
 CANCELS_AT_ONCE = 16
 
-#: What another web took for the database's time may be ahead of ours by less than this.
+#: How far another web process's measurement of the database's time may be ahead of ours.
 _CLOCKS_DIFFER = timedelta(seconds=5)
 
 
@@ -42,9 +42,9 @@ _STATES = {Action.CANCEL: LIVE, Action.RETRY: TERMINAL}
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be done to which jobs.
+    """An action, and the jobs that it is meant for.
 
-    ``as_of`` bounds them: what is created later is not meant, so that neither the jobs a retry
+    Only jobs that were created before ``as_of`` are meant, so that neither the jobs that a retry
     makes nor those that arrive meanwhile are acted on.
     """
 
@@ -56,23 +56,23 @@ class Task:
 
     @property
     def meant(self) -> Search:
-        """The jobs that the action may be done to."""
+        """The search for the jobs that the action is meant for and may be done to."""
         return self.search & in_states(_STATES[self.action]) & created(Comparison.BELOW, self.as_of)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one batch did; the next one begins at ``next``, or there is none."""
+    """What one batch did; the next batch begins behind ``next``, or there is none."""
 
-    #: Jobs that were cancelled, or the new ones that retry.
+    #: Jobs that were cancelled, or the new jobs of a retry.
     job_ids: Sequence[str] = field(default_factory=list)
-    #: Jobs that ended, went, or were asked to stop before their turn came.
+    #: How many jobs ended, were removed, or were asked to stop before their turn came.
     skipped: int = 0
     next: Position | None = None
 
 
 def bound(given: datetime | None, *, now: datetime, field: str) -> datetime:
-    """The instant that bounds a task: the dry run's, or now. Raises InvalidRequest."""
+    """The instant that bounds a task: the dry run's, or now. Raises InvalidRequest if in future."""
     if given is not None and given > now + _CLOCKS_DIFFER:
         raise InvalidRequest("What is yet to be created is never meant.", field=field)
     return given or now
@@ -84,7 +84,7 @@ def count(platform: Platform, task: Task) -> Count:
 
 
 def act(platform: Platform, task: Task, *, after: Position | None = None) -> Batch:
-    """Do the next batch. The same batch again does nothing twice."""
+    """Do the next batch; repeating a batch does nothing twice."""
     page = platform.store.queries.page(task.meant, limit=BATCH, after=after)
     do = _cancel if task.action is Action.CANCEL else _retry
     job_ids = do(platform, task, page.jobs)
@@ -103,15 +103,15 @@ def _cancel(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
             return False
         return True
 
-    # Each waits until a majority has it, and those that wait together wait once.
+    # Each cancel waits for a majority; in parallel, they wait together.
     with ThreadPoolExecutor(CANCELS_AT_ONCE) as threads:
         done = list(threads.map(cancel, jobs))
     return [job.job_id for job, is_done in zip(jobs, done, strict=True) if is_done]
 
 
 def _retry(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
-    """The new jobs' ids follow from the old ones and ``as_of``: a batch that is sent again, since
-    its answer was lost, makes no second job.
+    """Submit retries. A new id is derived from the old one and ``as_of``, so that a batch that is
+    sent again because its answer was lost makes no second job.
     """
     ended = platform.store.queries.in_full([job.job_id for job in jobs])
     fresh = [

@@ -19,15 +19,17 @@ from taskyard.settings import CELERYCONFIG, load
 
 
 def _settings_module() -> str:
-    """The checkout's file when started there; one of another project is not ours."""
+    """The module with Celery's settings: the checkout's ``celeryconfig.py`` if that is what Python
+    finds under this name, and never another project's.
+    """
     found = importlib.util.find_spec("celeryconfig")
     ours = found and found.origin and Path(found.origin).resolve() == CELERYCONFIG
     return "celeryconfig" if ours else "taskyard.celery_settings"
 
 
 class _Quiet(Celery):  # type: ignore[misc] # Celery publishes no types
-    """Its programs show no banner, as with ``-q``: on a disk that is full, or to a reader that
-    has gone, they would end with it.
+    """An app whose programs print no banner, as with ``-q``: on a full disk, or to a reader that
+    has gone, printing it would end them.
     """
 
     @cached_property
@@ -46,7 +48,7 @@ class _Quiet(Celery):  # type: ignore[misc] # Celery publishes no types
 
 
 app = _Quiet("taskyard", include=["taskyard.tasks"])
-# Celery does not look for a file of that name by itself.
+# Celery does not load a ``celeryconfig`` by itself.
 app.config_from_object(_settings_module())
 app.steps["worker"].update([AgentStep, SchedulerStep])
 app.platform = wiring.platform

@@ -1,4 +1,4 @@
-"""Names of queues, shared by whoever sends and whoever consumes."""
+"""Names of queues, shared by senders and consumers."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ SCHEDULER_QUEUE = "scheduler"
 
 
 def queue_of(worker_id: str) -> str:
-    """The queue that one agent alone consumes."""
+    """The queue that only this agent consumes."""
     return f"agent.{worker_id}"

@@ -1,4 +1,4 @@
-"""Celery's configuration as the platform needs it; ``celeryconfig.py`` re-exports it to edit.
+"""Celery's configuration as the platform needs it; edit ``celeryconfig.py``, which re-exports it.
 
 Names are Celery's own. Task results are ignored: the job document is the truth.
 """
@@ -23,18 +23,18 @@ except _TaskyardError as error:
     print(f"taskyard: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 
-# A semicolon is the driver's to read: in a password, or between options. To kombu it begins the
-# URL of another broker.
+# For the driver a semicolon may be part of a password, or separate options. For kombu it would
+# begin the URL of another broker.
 _address, _mark, _options = _uri.partition("?")
 broker_url = f"{_BROKER_SCHEME}+{_address.replace(';', '%3B')}{_mark}{_options.replace(';', '&')}"
 broker_connection_retry_on_startup = True
-# An outage is over when it is over: nobody has to start a process again.
+# However long an outage takes, nobody has to restart a process after it.
 broker_connection_max_retries = None
 broker_transport_options: dict[str, Any] = {
     "database": _loaded.database,
-    # A tick that was under way when its scheduler died is run by another after this long.
+    # A tick whose scheduler died while it ran is delivered to another after this long.
     "lease_seconds": 15,
-    # All are hints or ticks: whoever publishes one does not wait for an election to end.
+    # All messages are hints or ticks: a publisher does not wait for an election to end.
     "publish_seconds": 5,
 }
 result_backend = f"taskyard.results:JobBackend+{_uri}"
@@ -55,16 +55,16 @@ task_routes = {
     "celery.backend_cleanup": {"queue": SCHEDULER_QUEUE},
 }
 
-# One process holds everything: a job is an operating-system process of its own, and a tick is
-# short. A pool of processes would keep neither the agent's runner nor a connection.
+# No pool: a job is an operating-system process of its own, and a tick is short. The processes of a
+# pool would have neither the agent's runner nor its connections.
 worker_pool = "solo"
 worker_prefetch_multiplier = 1
-# Remote control's queues are kept by their workers a few times in so long: five minutes instead
-# of Celery's ten seconds, or an idle worker would write for them every three.
+# A worker renews its queues of remote control a few times in this period: five minutes instead of
+# Celery's ten seconds, or an idle worker would write for them every three seconds.
 control_queue_expires = 300
 # Standard error is where events go; Celery must not wrap it into log records of its own.
 worker_redirect_stdouts = False
 
-# It keeps its table in memory: no shelve file.
+# Our scheduler keeps its table in memory, without a shelve file.
 beat_scheduler = "taskyard.scheduler.beat:Scheduler"
 beat_schedule = _beat_schedule(_loaded)

@@ -1,4 +1,4 @@
-"""Time is the database's: a clock that follows the MongoDB server, not this host."""
+"""The platform's time: a clock that follows the MongoDB server, not this host."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-#: How long one measurement is relied on. The server's clock may be set at any time: for so long a
-#: process may go by the clock as it was, and the sweep waits for it (decision 8). What the
-#: driver's monitors hear anyway confirms a measurement for nothing, so few are made.
+#: How long one measurement is relied on. When the server's clock is set, a process may go by the
+#: old clock for this long, and the sweep waits for that (decision 8). The driver's monitors hear
+#: the server's time anyway and confirm a measurement at no cost, so few are made.
 RESYNC_SECONDS = 5.0
 
-#: A report that is off by less than this, beside the time that it took, tells of no other clock.
+#: A reported time that is off by less than this, beside the time that the report took, still
+#: confirms the measurement.
 TOLERANCE = timedelta(milliseconds=20)
 
-#: An instant of ours that is so far ahead of the server's clock is from before that was set back.
+#: A stored instant that is this far ahead of the server's clock is from before that was set back.
 SET_BACK_MS = 60_000
 
-#: Pause after a measurement that failed: each may take its time while there is no primary.
+#: Pause after a measurement that failed: without a primary, each may take its full timeout.
 RETRY_SECONDS = 1.0
 
 
 def _elapsed() -> Callable[[], float]:
-    """Seconds that pass while the host sleeps too, where the system counts those (Linux)."""
+    """A monotonic clock in seconds, which also counts while the host sleeps if the system has one
+    that does (Linux).
+    """
     counted = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic if counted is None else partial(time.clock_gettime, counted)
 
 
 class Clock:
-    """Instants of the server's clock, measured now and then and carried by a monotonic one.
+    """The server's clock, measured now and then and carried forward by a monotonic one.
 
     The host's wall clock is never read, so a host that is five minutes off changes nothing.
     """
@@ -41,14 +44,14 @@ class Clock:
         self._read = read_server_time
         self._monotonic = monotonic or _elapsed()
         self._measuring = threading.Lock()
-        #: The server's instant and the monotonic one it belongs to; replaced as one.
+        #: The server's instant and the monotonic one that it belongs to; replaced together.
         self._base: tuple[datetime, float] | None = None
         self._measure_again_at = float("-inf")
 
     def now(self) -> datetime:
         """The server's time, to the millisecond that BSON keeps.
 
-        While one thread measures, the others go on with the measurement before it.
+        While one thread measures, the others use the measurement before.
         """
         due = self._base is None or self._monotonic() >= self._measure_again_at
         if due and self._measuring.acquire(blocking=self._base is None):
@@ -60,9 +63,10 @@ class Clock:
         return to_milliseconds(_carried(self._base, self._monotonic()))
 
     def heard(self, server: datetime, took_seconds: float) -> None:
-        """Somebody has just asked the server for its time anyway.
+        """Use a server time that a monitor of the driver has just read anyway.
 
-        What is known is confirmed if it can be right; small differences are those of the ways.
+        It confirms the measurement if the difference can be due to the time that the reading took,
+        within ``TOLERANCE``; else it replaces the measurement.
         """
         base, now = self._base, self._monotonic()
         if base is None or self._measure_again_at == float("-inf"):

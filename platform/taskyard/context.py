@@ -15,7 +15,7 @@ from taskyard.settings import Settings
 from taskyard.store.client import Store
 from taskyard.store.failures import is_unavailable
 
-#: Sends the hint of an assignment to the worker's own queue.
+#: Sends a hint for each assignment to its worker's own queue.
 Announce = Callable[[Sequence[Transition]], None]
 
 
@@ -26,7 +26,7 @@ class Platform:
     settings: Settings
     store: Store
     announce: Announce
-    #: Does soon what whoever asks need not wait for.
+    #: Has an act done soon, for which the caller need not wait.
     soon: Callable[[Act], None] = at_once
     offers: Offers = field(default_factory=Offers)
 
@@ -37,7 +37,7 @@ class Platform:
     def run_pass(self, trigger: str) -> PassReport:
         """Run a pass at once and tell the agents what it assigned.
 
-        A message is a hint: one that cannot be sent costs the agent a heartbeat, never a job.
+        A message is a hint: when it cannot be sent, the agent finds the job at its next heartbeat.
         """
         report = assignment.tick(self.store, self.settings, trigger=trigger)
         if report.assigned:
@@ -48,7 +48,7 @@ class Platform:
         return report
 
     def nudge(self, trigger: str) -> None:
-        """Have a pass run soon; whoever asks has done its own work already."""
+        """Have a pass run soon; the caller's own work is done already, whatever comes of it."""
         self.soon(lambda: self._try_pass(trigger))
 
     def _try_pass(self, trigger: str) -> None:

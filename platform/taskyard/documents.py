@@ -26,15 +26,15 @@ def camel(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is known of all records of one class."""
+    """What this module knows about a class of records."""
 
-    #: Each stored name with its field, and the other way round.
+    #: From stored name to field, and the other way round.
     names: Mapping[str, str]
     stored: Mapping[str, str]
     defaults: Mapping[str, Any]
     made: Mapping[str, Callable[[], Any]]
     required: frozenset[str]
-    #: What a record does once its fields are set.
+    #: Called once the fields of a record are set.
     finish: Callable[[Any], None]
 
 
@@ -48,7 +48,7 @@ def _kind(record: type[Any]) -> _Kind:
 
 
 def _known(record: type[Any]) -> _Kind:
-    """The first field is the identity."""
+    """Describe a class of records; its first field is the identity, ``_id``."""
     first, *others = [field.name for field in fields(record)]
     names = {"_id": first} | {camel(name): name for name in others}
     defaults = {f.name: f.default for f in fields(record) if f.default is not MISSING}
@@ -64,9 +64,9 @@ def _known(record: type[Any]) -> _Kind:
 
 
 def to_record(record: type[Record], document: Mapping[str, Any]) -> Record:
-    """Build ``record`` from a stored document; fields it does not know are left out.
+    """Build ``record`` from a stored document; unknown fields are left out.
 
-    Raises TypeError where one is missing.
+    Raises TypeError when a required field is missing.
     """
     kind = _kind(record)
     values = _defaults(kind)
@@ -85,21 +85,21 @@ def to_document(record: Any) -> dict[str, Any]:
 
 
 def made(record: type[Record], **values: Any) -> Record:
-    """A new ``record``: what its constructor does, without setting its fields one by one.
+    """A new ``record``, as its constructor makes it, but without setting fields one by one.
 
-    Raises TypeError where one is missing.
+    Raises TypeError when a required field is missing.
     """
     kind = _kind(record)
     return _complete(record, kind, {**_defaults(kind), **values})
 
 
 def with_values(record: Record, **values: Any) -> Record:
-    """``record`` with some fields as given: what ``replace`` does, without building all anew."""
+    """A copy of ``record`` with some fields changed, at less cost than ``replace``."""
     return _built(type(record), _kind(type(record)), {**vars(record), **values})
 
 
 def changed(record: Record, changes: Mapping[str, Any], cleared: Iterable[str]) -> Record:
-    """``record`` with some stored fields set anew, and some gone."""
+    """A copy of ``record`` with some fields changed and others None, by their stored names."""
     kind = _kind(type(record))
     gone = {kind.names[stored]: None for stored in cleared if stored in kind.names}
     return _built(type(record), kind, {**vars(record), **_values(kind, changes), **gone})

@@ -7,17 +7,17 @@ TaskyardError
 ├── NoRoom                      web's host cannot take in what is sent     507, exit 1
 ├── ServerUnreachable           Taskyard's API does not answer                  exit 4
 ├── RequestFailed               the API refused what the client asked      by its status
-├── InvalidRequest              can be read and makes no sense             422, exit 2
+├── InvalidRequest              can be read, but makes no sense            422, exit 2
 │   ├── UnreadableRequest       cannot be read at all                      400, exit 2
-│   ├── BadSearch               a search that has no such term             422, exit 2
-│   ├── BadArchive              a ZIP that is none, or is unsafe           400 or 422, exit 2
+│   ├── BadSearch               a search with an invalid term              422, exit 2
+│   ├── BadArchive              a file that is no ZIP, or an unsafe one    400 or 422, exit 2
 │   └── TooLarge                over a documented bound                    413, exit 2
 ├── NotFound                    no such job, worker, file or token         404, exit 6
 ├── Forbidden                   the caller may not do that                 403, exit 5
 ├── Unauthenticated             no token, or none that we know             401, exit 5
 ├── Conflict                    the state does not allow it                409, exit 7
 │   └── StaleAttempt            the attempt or its lease is over           409, exit 7
-└── Gone                        it was there and will not come back        410, exit 6
+└── Gone                        it was there, and will not come back       410, exit 6
 
 ``api/errors.py`` maps ``status`` and ``errors`` to a problem document, ``cli`` maps
 ``exit_code`` to the process: nothing else turns an error into an answer.
@@ -67,7 +67,7 @@ class ServerUnreachable(TaskyardError):
 
 
 class RequestFailed(TaskyardError):
-    """What the API answered to a client instead of what it was asked for."""
+    """The API's answer to a client whose request failed."""
 
     def __init__(self, status: int, detail: str, *, request_id: str = "") -> None:
         super().__init__(detail)
@@ -77,7 +77,7 @@ class RequestFailed(TaskyardError):
 
 
 class InvalidRequest(TaskyardError):
-    """A request that can be read and makes no sense; names the field."""
+    """A request that can be read, but makes no sense; ``field`` names the part at fault."""
 
     status = 422
     exit_code = 2
@@ -93,7 +93,7 @@ class InvalidRequest(TaskyardError):
 
 
 class UnreadableRequest(InvalidRequest):
-    """A request whose form cannot be read."""
+    """A request that cannot be parsed."""
 
     status = 400
 
@@ -122,7 +122,7 @@ class TooLarge(InvalidRequest):
 
 
 class NotFound(TaskyardError):
-    """There is no such thing."""
+    """There is no job, worker, file or token of this id."""
 
     status = 404
     exit_code = 6
@@ -132,7 +132,7 @@ class NotFound(TaskyardError):
 
 
 class Forbidden(TaskyardError):
-    """The caller is known and may not do that."""
+    """The caller is known, but may not do that."""
 
     status = 403
     exit_code = 5
@@ -160,13 +160,13 @@ class StaleAttempt(Conflict):
 
 
 class Gone(TaskyardError):
-    """It was there and will not come back by itself."""
+    """What was asked for was there, and will not come back by itself."""
 
     status = 410
     exit_code = 6
 
 
-#: What a client's process ends with for an answer of the API.
+#: The exit code of a client's process by the status of the API's answer.
 _EXIT_CODES = {
     400: InvalidRequest.exit_code,
     401: Unauthenticated.exit_code,
@@ -176,7 +176,7 @@ _EXIT_CODES = {
     410: Gone.exit_code,
     413: InvalidRequest.exit_code,
     422: InvalidRequest.exit_code,
-    # A proxy's words for an API that does not answer.
+    # What a proxy answers for an API that does not.
     **dict.fromkeys((502, 504), ServerUnreachable.exit_code),
     503: StoreUnavailable.exit_code,
 }

@@ -1,4 +1,4 @@
-"""What happened, as facts: a stable name and fields; ``logs`` alone turns them into lines."""
+"""Events: what happened, as a stable name and facts; only ``logs`` turns them into lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from taskyard import logs
 
 
 def emit(event: str, **facts: object) -> None:
-    """Tell that ``event`` (``part.verb_in_past_tense``) happened, with its facts.
+    """Log that ``event`` (``part.verb_in_past_tense``) happened, with its facts.
 
     No secrets, no command text and no output belong in the facts.
     """
@@ -14,10 +14,10 @@ def emit(event: str, **facts: object) -> None:
 
 
 def warn(event: str, **facts: object) -> None:
-    """Tell of an event that an operator may have to act on."""
+    """Log an event that an operator may have to act on."""
     logs.write("warning", event, facts)
 
 
 def error(event: str, cause: BaseException, **facts: object) -> None:
-    """Tell of a defect, with its traceback."""
+    """Log a defect, with its traceback."""
     logs.write("error", event, facts, cause)

@@ -1,4 +1,4 @@
-"""Follow a job: its output and its state as they come, for SSE, direct execution and waiting."""
+"""Follow a job's output and state as they come, for SSE, direct execution and waiting."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from taskyard.store.failures import is_unavailable
 from taskyard.store.output import LIVE, Chunk
 from taskyard.waiting import explain
 
-#: How often a follower looks when nothing wakes it: the change stream is a hint only.
+#: How often a follower looks when nothing wakes it: the change stream is only a hint.
 LOOK_SECONDS = 1.0
 
-#: Chunks that one look reads: about a MB, also of a job that prints much.
+#: How many chunks one look reads, at most: about a MB.
 _CHUNKS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """How far a follower has read: attempt, generation of its text, and sequence."""
+    """How far a follower has read: attempt, generation of its output, and sequence number."""
 
     attempt: int = 0
     generation: str = LIVE
@@ -32,24 +32,24 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One thing that a follower sees; all but ``job`` may be absent, then nothing is new."""
+    """One step of following a job; without a chunk or a flag nothing is new."""
 
     job: Job
     chunk: Chunk | None = None
     place: Place
-    #: The text read so far is replaced by what follows.
+    #: The output read so far is replaced by what follows.
     reset: bool = False
-    #: State, attempt or reason are other than before.
+    #: State, attempt, cancel request or waiting reason differ from before.
     changed: bool = False
     waiting_reason: str | None = None
     ended: bool = False
 
 
 def follow(platform: Platform, job_id: str, start: Place | None = None) -> Iterator[Seen]:
-    """Everything stored so far, then everything new, until the job has ended.
+    """Yield everything stored so far, then everything new, until the job has ended.
 
-    Yields now and then while nothing is new, and waits for a database that goes away meanwhile.
-    Raises NotFound.
+    Yields now and then while nothing is new, and while MongoDB is unavailable once the job was
+    read. Raises NotFound.
     """
     reader = _Reader(start)
     job: Job | None = None
@@ -64,7 +64,7 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
             except Exception as error:
                 if job is None or not is_unavailable(error):
                     raise
-                # The job goes on without us.
+                # The job itself goes on meanwhile.
                 yield Seen(job=job, place=reader.place)
                 woken.wait(LOOK_SECONDS)
                 continue
@@ -86,7 +86,7 @@ def follow(platform: Platform, job_id: str, start: Place | None = None) -> Itera
 
 
 def replay(platform: Platform, job: Job, attempt: int, start: Place | None) -> Iterator[Seen]:
-    """All that an attempt printed which is over, behind ``start``, and then the job as it is."""
+    """Yield what an attempt that is over printed, behind ``start``, and then the job as it is."""
     place = Place(attempt=attempt)
     if start is not None and start.attempt == attempt:
         place = start
@@ -114,11 +114,11 @@ def wait_until_all_ended(platform: Platform, job_ids: Sequence[str], seconds: fl
     deadline = time.monotonic() + seconds
     live = list(job_ids)
     while live and time.monotonic() < deadline:
-        # One stands for all: what was submitted last is mostly over last.
+        # Wait for the last one alone: what was submitted last mostly ends last.
         last = live[-1]
         with platform.store.feed.waiting_for_end(last) as woken:
             while True:
-                # Before the look, so that an end that comes after it is not slept through.
+                # Cleared before the look, so that an end that comes after it still wakes us.
                 woken.clear()
                 live = platform.store.live.among(live)
                 if not live or live[-1] != last:
@@ -131,11 +131,11 @@ def wait_until_all_ended(platform: Platform, job_ids: Sequence[str], seconds: fl
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """A job and what it had printed behind a place, read once for all who are there."""
+    """A job and its output behind a place, read once for all followers that are there."""
 
     job: Job
     chunks: Sequence[Chunk]
-    #: There is more output behind these chunks; nothing else is known yet.
+    #: There may be more output behind these chunks; the waiting reason was not looked up yet.
     more: bool
     waiting_reason: str | None = None
 
@@ -157,24 +157,26 @@ def _place_of(job: Job) -> tuple[int, str]:
 
 
 class _Reader:
-    """Reads a job's output on from where it was, however often it is interrupted."""
+    """Goes on in a job's output from where a follower was, however often it was interrupted."""
 
     def __init__(self, start: Place | None) -> None:
         self.place = start or Place()
-        #: The text so far, also what was given out before an interruption: then it is not known.
+        #: The text given out so far, by stream; None while part of it was given out before an
+        #: interruption and is not known.
         self._told: dict[str, _Text] | None = {} if start is None else None
-        #: Characters of each stream that were given out of another text, which begins alike.
+        #: How many characters of each stream to skip: another generation, which begins alike, was
+        #: given out so far.
         self._skip: dict[str, int] = {}
         self._reset = False
 
     def is_replaced_in(self, job: Job) -> bool:
-        """Whether the attempt's text is another by now."""
+        """Whether the same attempt has another generation of output by now."""
         same_attempt = job.output_attempt == self.place.attempt
         return same_attempt and job.output_generation != self.place.generation
 
     def turn_to(self, job: Job, text: Iterator[Chunk]) -> None:
-        """Read on in another text of the attempt: behind what it has in common with what was
-        given out, if that is all of it; else from its start.
+        """Go on in another generation of the attempt's output, ``text``: behind what was given out,
+        if the new text begins with all of it; else from its start.
         """
         told = self._told
         goes_on = told is not None and _begins_with(text, told)
@@ -183,7 +185,7 @@ class _Reader:
         self._begin(job)
 
     def take(self, look: _Look) -> Iterator[Seen]:
-        """What is new of the job's output; another attempt begins anew."""
+        """Yield what is new in a look; the output of another attempt begins from its start."""
         job = look.job
         if _place_of(job) != (self.place.attempt, self.place.generation):
             self._skip = {}
@@ -207,24 +209,24 @@ class _Reader:
 
 
 class _Text:
-    """What was given out of one stream: how much, and what it amounts to."""
+    """The text that was given out of one stream, as a length and a digest."""
 
     def __init__(self) -> None:
         self.length = 0
         self._digest = blake2b()
 
     def add(self, text: str) -> None:
-        """Text that followed."""
+        """Append text."""
         self.length += len(text)
         self._digest.update(text.encode())
 
     def is_like(self, other: _Text) -> bool:
-        """Whether it is the same text."""
+        """Whether both are the same text."""
         return self._digest.digest() == other._digest.digest()
 
 
 def _begins_with(text: Iterator[Chunk], told: Mapping[str, _Text]) -> bool:
-    """Whether the text begins, in each stream, with all that was told."""
+    """Whether the text begins, in each stream, with all that was given out."""
     found = {stream: _Text() for stream in told}
     for chunk in text:
         if one := found.get(chunk.stream):
