@@ -1,6 +1,6 @@
 """Gunicorn's configuration: ``gunicorn -c python:taskyard.gunicorn_config taskyard.wsgi:app``.
 
-Refuses an address that others can reach while nobody would be asked for a token.
+Refuses an address that other machines can reach while tokens are off or none exists.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ except TaskyardError as error:
 
 bind = _loaded.bind
 worker_class = "taskyard.gunicorn_worker.LingeringWorker"
-# One process: its threads wait (long polls, streams, MongoDB), they do not compute. They are made
-# when they are needed; each that follows a job holds one, and costs about 0.1 MB.
+# One process: its threads wait (long polls, streams, MongoDB), they do not compute. They start when
+# they are needed; each client that follows a job holds one, which costs about 0.1 MB.
 workers = 1
 threads = 400
 keepalive = 30
 # Streams and long polls hold their connection: a stop does not wait for them.
 graceful_timeout = 2
 timeout = 60
-# Its worker's sign of life, not in the temporary folder: web starts though that is full.
+# The worker's sign of life is not in the temporary folder, so web starts though that is full.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-# The most that gunicorn takes: a long search of letters that are not ASCII is more than its 4,094.
+# The most that gunicorn allows: its default of 4,094 is too short for a long search in non-ASCII.
 limit_request_line = 8190
 accesslog = None
 control_socket_disable = True
@@ -41,8 +41,8 @@ preload_app = False
 
 
 def on_starting(server: Any) -> None:
-    """Refuse to listen where strangers could act (the master, before it forks). It is asked where
-    that is: its own options and ``GUNICORN_CMD_ARGS`` go before what is said here.
+    """Refuse to listen where strangers could act; called in the master before it forks. The
+    addresses are the server's: its own options and ``GUNICORN_CMD_ARGS`` override this module.
     """
     logs.wait_for_no_reader()
     try:
@@ -54,7 +54,9 @@ def on_starting(server: Any) -> None:
 
 
 def _require_tokens(addresses: Sequence[str]) -> None:
-    """Raises ConfigurationError, StoreUnavailable."""
+    """Require that tokens exist if an address is not loopback. Raises ConfigurationError,
+    StoreUnavailable.
+    """
     from taskyard.store.client import connect
 
     store = connect(_loaded)

@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker, but for the pause between two requests of one connection."""
+"""Gunicorn's threaded worker, whose threads wait a moment for a connection's next request."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-#: A client that asks one thing after the other has sent the next within this time. More would
-#: keep threads from others for little.
+#: A client that sends one request after another sends the next within this time. To wait longer
+#: would keep threads from other connections for little gain.
 LINGER_MS = 5
 
 
 class LingeringWorker(ThreadWorker):  # type: ignore[misc] # gunicorn publishes no types
-    """Answers what follows closely on the same thread.
+    """Answers a request that follows closely on the same thread.
 
-    Gunicorn gives each connection back to its main thread after each request, and that hands it
+    Gunicorn itself gives a connection back to its main thread after each request, which hands it
     to a thread again: two changes of thread and three system calls more, a quarter of what a
     request costs gunicorn.
     """
 
     def handle(self, conn: Any) -> Any:
-        """Handle requests of one connection until it pauses; what gunicorn does from there."""
+        """Handle requests of one connection until it pauses; gunicorn goes on from there."""
         while True:
             outcome = super().handle(conn)
             if outcome is not True or not self.alive or not _follows(conn.sock):

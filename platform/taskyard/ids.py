@@ -1,4 +1,4 @@
-"""Identifiers: ``job-<epoch ms>-<random>``; leases are random alone."""
+"""Identifiers: ``job-<epoch ms>-<random>``; those of leases are random only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Log lines: one place renders events, as text on a terminal and as JSON elsewhere.
 
-A job has several lines, so a line must cost next to nothing: no library between, one write each.
+A job has several lines, so a line must cost next to nothing: no logging library, one write each.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ Render = Callable[[str, str, Mapping[str, object], str], str]
 
 _LEVELS = logging.getLevelNamesMapping()
 
-#: What can stand in a line of text as it is.
+#: Text that can stand in a line without quotes.
 _PLAIN = re.compile(r"[^\s='\"\x00-\x1f\x7f-\x9f]+")
 
 _COLOURS = {"info": "32", "warning": "33", "error": "31"}
 
-#: A pipe that takes anything takes a page, and a character is at most four bytes.
+#: A pipe that takes anything takes ``PIPE_BUF`` bytes, and a character is at most four.
 _SURE_CHARACTERS = select.PIPE_BUF // 4
 
-#: How long a reader may be late.
+#: How long to wait for a reader that is late.
 _PATIENCE_MS = 200
 
 _encode = json.JSONEncoder(default=repr).encode
 
 
 def configure(level: str = "INFO", line_format: str = "") -> None:
-    """Send events to stderr, one line each: ``json`` or ``text``, as fits stderr if neither."""
+    """Send events to stderr, one line each: ``json`` or ``text``; if neither is given, text on a
+    terminal and JSON elsewhere.
+    """
     global _threshold, _render
     on_terminal = sys.stderr.isatty()
     _threshold = _LEVELS.get(level.upper(), logging.INFO)
@@ -49,9 +51,10 @@ def configure(level: str = "INFO", line_format: str = "") -> None:
 
 
 def wait_for_no_reader() -> None:
-    """Have lines that are not ours (Celery's, gunicorn's) lost too where nobody reads them.
+    """Let lines that are not ours (Celery's, gunicorn's) be lost too where nobody reads them,
+    instead of blocking their writer.
 
-    What is open is opened anew for this process: others that have it too go on as they were.
+    The pipe or terminal is opened anew, so that only this process writes to it without blocking.
     """
     for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
         # What cannot be opened again (a socket, a reader that has gone) stays as it is.
@@ -67,15 +70,15 @@ def wait_for_no_reader() -> None:
 def write(
     level: str, event: str, facts: Mapping[str, object], cause: BaseException | None = None
 ) -> None:
-    """Write the line of an event, if its level is of interest."""
+    """Write the line of an event, unless its level is below the configured one."""
     if _LEVELS[level.upper()] < _threshold:
         return
     trace = "".join(traceback.format_exception(cause)).rstrip() if cause else ""
     line = _render(level, event, facts, trace) + "\n"
     # A log on a full disk, or whose reader has gone, must not undo what was done.
     with contextlib.suppress(OSError, ValueError):
-        # One write, so that the lines of several threads stay whole; only what is longer than a
-        # pipe takes for sure is in pieces.
+        # One write, so that the lines of several threads stay whole; only a line that is longer
+        # than a pipe surely takes is written in pieces.
         for start in range(0, len(line), _SURE_CHARACTERS):
             if not _is_read():
                 return
@@ -85,7 +88,7 @@ def write(
 
 def _is_read() -> bool:
     """Whether stderr takes more now. A terminal that somebody has stopped (Ctrl-S), or a pipe that
-    nobody reads, would stop whoever writes: the line is lost instead.
+    nobody reads, would block the writer: the line is lost instead.
     """
     global _patience_ms
     try:
@@ -95,7 +98,7 @@ def _is_read() -> bool:
     poll = select.poll()
     poll.register(end, select.POLLOUT)
     taken = bool(poll.poll(_patience_ms))
-    # Who reads late is waited for, who does not read is not waited for again.
+    # A late reader is waited for; after a time-out, none is until stderr takes something again.
     _patience_ms = _PATIENCE_MS if taken else 0
     return taken
 
@@ -123,7 +126,7 @@ def _as_coloured_text(level: str, event: str, facts: Mapping[str, object], trace
 
 
 def _shown(fact: object) -> str:
-    """A fact as it is, or quoted where it would be taken for more than one or steer a terminal."""
+    """A fact as it is, or quoted if it could pass for several facts or control a terminal."""
     text = fact if isinstance(fact, str) else repr(fact)
     return text if _PLAIN.fullmatch(text) else repr(text)
 

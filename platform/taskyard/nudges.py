@@ -1,4 +1,4 @@
-"""Passes that somebody asks for: by one thread of a process, and one for all that ask at once."""
+"""Passes on request: one thread of a process runs them, one pass for all requests at a time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from taskyard import events
 
 Act = Callable[[], None]
 
-#: Agents take most of what is submitted by themselves within this time, and so do not need a pass.
+#: Within this time, agents claim most of the submitted jobs by themselves and need no pass.
 DELAY_SECONDS = 0.02
 
-#: At most this part of the time is spent on passes that were asked for.
+#: The largest part of the time that is spent on requested passes.
 _BUSY_PART = 0.1
 
-#: Longest pause after one: what took long may have waited for MongoDB.
+#: Longest pause after a pass: a pass that took long may only have waited for MongoDB.
 _MOST_SECONDS = 2.0
 
 
 def at_once(act: Act) -> None:
-    """Do it now, in the thread that asks."""
+    """Do the act now, in the caller's thread."""
     act()
 
 
@@ -31,7 +31,7 @@ def pause_after(took_seconds: float) -> float:
 
 
 class Nudges:
-    """Does the last thing that was asked of it, soon; whoever asks does not wait for it."""
+    """Does the act that was requested last, soon and on a thread of its own; no caller waits."""
 
     def __init__(self) -> None:
         self._act: Act | None = None
@@ -40,11 +40,11 @@ class Nudges:
         self._thread: threading.Thread | None = None
 
     def __call__(self, act: Act) -> None:
-        """Ask for it. The acts of one process are all alike: one stands for those before it."""
+        """Request an act. The acts of a process are all alike: the last stands for those before."""
         self._act = act
         self._asked.set()
         with self._lock:
-            # A process that was forked has the object and not the thread.
+            # A forked process has this object, but not its thread.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="nudges", daemon=True)
                 self._thread.start()

@@ -1,4 +1,4 @@
-"""What people and apps do: submit, cancel and retry jobs, drain workers; for API and listing."""
+"""What people and apps do: submit, cancel and retry jobs, drain workers; for API and pages."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def submit(
 ) -> Sequence[str]:
     """Record jobs durably and have them placed; returns their ids.
 
-    ``key`` with the same ``body`` gives the same ids again. Raises InvalidRequest that names the
-    field (and with ``in_list`` the job), with nothing recorded.
+    The same ``key`` with the same ``body`` gives the same ids again. Raises InvalidRequest, which
+    names the field (and with ``in_list`` the job); then nothing was recorded.
     """
     files = [
         _file(platform, request, host, within=f"jobs.{number}." if in_list else "")
@@ -55,9 +55,9 @@ def submit(
 
 
 def cancel(platform: Platform, job_id: str, *, by: str, reason: str | None) -> Job:
-    """Cancel a job, or ask its agent to; asked again, it stays as it was asked for first.
+    """Cancel a job, or ask its agent to; a second request leaves the first as it is.
 
-    Raises NotFound, Conflict for one that has ended.
+    Raises NotFound, Conflict for a job that has ended.
     """
     if platform.store.jobs.get(job_id).cancel_requested:
         asked = platform.store.jobs.confirmed(job_id)
@@ -78,15 +78,15 @@ def retry(
     edits: Mapping[str, Any] | None = None,
     key: str | None = None,
 ) -> Job:
-    """Submit an ended job anew, with its inputs in full but for ``edits``; with the same ``key``
-    again it is the same job.
+    """Submit an ended job anew, with all its inputs except ``edits``; the same ``key`` gives the
+    same new job again.
 
     Raises NotFound, Conflict, and InvalidRequest for a key of another request.
     """
     job = ended(platform, job_id)
     new_id = ids.new("job", platform.store.clock.now())
     if key:
-        # No body of a create is this.
+        # No create request has this body.
         wanted = f"retry {job_id}".encode()
         (new_id,) = platform.store.idempotency.ids_for(by, key, wanted, [new_id])
     fresh = anew(platform, job, job_id=new_id, by=by, **(edits or {}))
@@ -96,7 +96,7 @@ def retry(
 
 
 def ended(platform: Platform, job_id: str) -> Job:
-    """The job, which may run again. Raises NotFound, Conflict for one that has not ended."""
+    """The job, which may be retried. Raises NotFound, Conflict for one that has not ended."""
     job = platform.store.jobs.get(job_id)
     if not job.is_terminal:
         raise Conflict(f"{job_id} has not ended ({job.status}); only ended jobs are retried.")
@@ -104,13 +104,13 @@ def ended(platform: Platform, job_id: str) -> Job:
 
 
 def anew(platform: Platform, job: Job, *, job_id: str, by: str, **edits: Any) -> Job:
-    """A job with the inputs of an ended one but for ``edits``, not submitted yet."""
+    """A new job with the inputs of an ended one except ``edits``, not submitted yet."""
     inputs = {name: getattr(job, name) for name in INPUTS} | edits | {"retry_of": job.job_id}
     return _new_job(job_id, inputs, now=platform.store.clock.now(), by=by)
 
 
 def drain(platform: Platform, worker_id: str, *, draining: bool) -> None:
-    """Give a worker nothing new; or else again whatever it may have, and at once.
+    """Stop giving a worker new jobs, or resume, and then have a pass run soon.
 
     Raises NotFound, Gone.
     """
@@ -122,7 +122,7 @@ def drain(platform: Platform, worker_id: str, *, draining: bool) -> None:
 def _file(
     platform: Platform, request: Mapping[str, Any], host: str, *, within: str
 ) -> StoredFile | None:
-    """The job's file, if it is one of ours. Raises InvalidRequest."""
+    """The job's file, if it is one of ours. Raises InvalidRequest if missing or no archive."""
     file_id = request.get("file_id") or _own_file(request.get("file_url"), host)
     if file_id is None:
         return None
@@ -136,7 +136,7 @@ def _file(
 
 
 def _input(request: Mapping[str, Any], file: StoredFile | None) -> dict[str, Any]:
-    """Where the job's file is, when it is one of ours."""
+    """The fields of a job's file, if it is stored here."""
     if file is None:
         return {}
     filename = request.get("filename") or file.filename
@@ -144,8 +144,8 @@ def _input(request: Mapping[str, Any], file: StoredFile | None) -> dict[str, Any
 
 
 def _by_content(body: bytes, files: Iterable[StoredFile | None]) -> bytes:
-    """The body with its files' contents in place of their ids: one that was uploaded anew, since
-    its answer was lost, is the same file.
+    """The body with digests of its files in place of their ids: a file that was uploaded again
+    because the answer was lost counts as the same file.
     """
     contents = {file.file_id.encode(): file.sha256.encode() for file in files if file}
     if not contents:
@@ -154,7 +154,7 @@ def _by_content(body: bytes, files: Iterable[StoredFile | None]) -> bytes:
 
 
 def _own_file(url: str | None, host: str) -> str | None:
-    """The id of a file of ours that an address names, or None."""
+    """The id of the file that a URL names, if it is stored here, or None."""
     if not url:
         return None
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""How the platform fares: over a span of time from the stored statistics, and now."""
+"""How the platform is doing: over a span of time, from the stored statistics, and now."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from taskyard.store.queries import Tally
 from taskyard.store.stats import ERRORS_LOOKED_AT
 from taskyard.workers.model import NOTHING, Usage, Worker
 
-#: Errors that are shown.
+#: How many errors are shown.
 ERRORS = 10
 
-#: Requirements of queued jobs that are looked at for one that no worker meets.
+#: How many shapes of queued jobs are checked for one that no worker meets.
 SHAPES = 100
 
 
@@ -58,10 +58,10 @@ class Overview:
     workers: Mapping[str, int]
     used_cpu: float
     total_cpu: float
-    #: Since when the longest waiting job is queued; of a very long queue as it was last looked at.
+    #: When the job that waits longest was queued; of a very long queue, as last sampled.
     oldest_queued_at: datetime | None
     errors: Sequence[CommonError]
-    #: Failed jobs that were looked at for them, at most.
+    #: How many failed jobs were searched for errors, at most.
     errors_looked_at: int
     alarms: Sequence[Alarm]
 
@@ -72,7 +72,7 @@ class Overview:
 
     @property
     def failure_rate(self) -> float | None:
-        """The part of what ended by itself that failed; None of nothing."""
+        """The share of failed jobs among those that completed or failed; None if there are none."""
         by_itself = self.total.completed + self.total.failed
         return self.total.failed / by_itself if by_itself else None
 
@@ -82,7 +82,8 @@ def overview(
 ) -> Overview:
     """The figures; each read is bounded, however many jobs are stored.
 
-    Of the states that are not ``counted`` no job is: long states take most of the time.
+    Jobs are counted in the ``counted`` states and in QUEUED only: to count states with many jobs
+    takes most of the time.
     """
     store, now = platform.store, platform.store.clock.now()
     begin = now - span.length
@@ -110,10 +111,12 @@ def overview(
 
 
 def _oldest(platform: Platform, jobs: Tally, now: datetime) -> datetime | None:
-    """Looked up while the queue is short; a long one was last looked at by the tick."""
+    """When the job that waits longest was queued: looked up while the queue is short; for a long
+    queue, from the last sample of the statistics tick.
+    """
     if JobStatus.QUEUED not in jobs.more:
         return platform.store.live.oldest_queued() if jobs.counts["QUEUED"] else None
-    # By minutes, whatever is shown: the longest wait of a whole hour may be over by now.
+    # By minutes, whatever steps are shown: the longest wait of a whole hour may be over by now.
     kept = platform.store.stats.read(MINUTE, floor(now - 5 * MINUTE, MINUTE), now)
     sampled = [rollup for rollup in kept if rollup.samples]
     if not sampled:

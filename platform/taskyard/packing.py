@@ -1,4 +1,4 @@
-"""What a job left, or a folder to send: packed into a ZIP within bounds."""
+"""Pack what a job left, or a folder to send, into a ZIP within bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 _PIECE_BYTES = 256 * 1024
 
-#: What Python makes of bytes that are no UTF-8.
+#: Characters that Python makes of bytes that are not UTF-8.
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 
 
@@ -22,7 +22,8 @@ _NOT_TEXT = re.compile("[\udc80-\udcff]")
 class PackReport:
     """What was packed; ``cut`` when not everything fitted or could be read.
 
-    ``left_out`` names what of a whole folder is no file in it.
+    ``left_out`` names what was skipped in a ``whole`` folder: special files, and links to anything
+    but a file inside it.
     """
 
     entries: int
@@ -35,9 +36,9 @@ def pack(
 ) -> PackReport:
     """Pack the regular files below ``folder``, in order, up to the caps.
 
-    Links are not followed; what vanishes meanwhile is left out, and what cannot be read is cut.
-    The ``whole`` folder is with its empty folders and with what links name inside it; what cannot
-    be read raises OSError.
+    Links are not followed, a file that vanishes meanwhile is left out, and one that cannot be read
+    counts as cut. With ``whole``, empty folders are packed too, as are links to files inside
+    ``folder``, and what cannot be read raises OSError.
     """
     entries = taken = 0
     names: set[str] = set()
@@ -51,7 +52,7 @@ def pack(
                 break
             if whole and _is_itself(path, target):
                 continue
-            # What is text may look like bytes that are none.
+            # A name that is text may equal one that stands for other bytes (``_readable``).
             while name in names:
                 name += "~"
             names.add(name)
@@ -72,24 +73,25 @@ def pack(
 
 
 class _NotKept(Exception):
-    """The file is larger than what is left, or cannot be read."""
+    """The file is larger than the room that is left, or cannot be read."""
 
 
 def _is_gone(error: OSError) -> bool:
-    """Whether it has vanished meanwhile, or something else is in its place: a link, a socket."""
+    """Whether a file has vanished meanwhile, or has a link or a socket in its place."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
 def _regular_files(
     folder: Path, failed: Callable[[OSError], None], *, whole: bool
 ) -> Iterator[tuple[Path, str]]:
-    """The regular files below, in a stable order, each with its name in the archive; of the
-    ``whole`` folder all that is to be kept, or told of. ``failed`` is told of unread folders.
+    """The regular files below ``folder`` in a stable order, each with its name in the archive; with
+    ``whole`` also links, special files and empty folders. ``failed`` gets the error of each folder
+    that cannot be read.
     """
-    # A job may have put one in the place of its folder.
+    # A job may have put a link in the place of its folder.
     if not whole and folder.is_symlink():
         return
-    # Not by ``os.walk``, which calls itself for each level in Python 3.11.
+    # Not by ``os.walk``, which calls itself for each level of folders in Python 3.11.
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -114,7 +116,7 @@ def _is_wanted(entry: os.DirEntry[str], *, whole: bool) -> bool:
 
 
 def _readable(path: Path) -> str:
-    """A path as text: bytes that are no UTF-8 become ``%E9``."""
+    """A path as text: a byte that is not UTF-8 becomes, say, ``%E9``."""
     text = os.fsencode(path).decode("utf-8", "surrogateescape")
     return _NOT_TEXT.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
 
@@ -133,19 +135,21 @@ def _named_by(path: Path, folder: Path) -> Path:
 
 
 def _is_itself(path: Path, target: BinaryIO) -> bool:
-    """Whether this is the archive, which grows as it is read: it may be made inside the folder."""
+    """Whether this is the archive itself: it may be inside the folder, and grows as it is read."""
     return os.path.samestat(path.lstat(), os.fstat(target.fileno()))
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: bool) -> int | None:
-    """Add one file; returns its bytes, or None for what is no regular file. Raises _NotKept."""
+    """Add a file, or with ``whole`` a folder; returns its size, or None for anything else and for a
+    file that has vanished. Raises _NotKept.
+    """
     if whole and not stat.S_ISREG(kind := path.lstat().st_mode):
         if not stat.S_ISDIR(kind):
             return None
         archive.mkdir(name)
         return 0
     try:
-        # A FIFO would block without NONBLOCK, and a link is not what the job left.
+        # Without O_NONBLOCK a FIFO would block. The target of a link is not what the job left.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if whole:
@@ -162,11 +166,11 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str, room: int, *, whole: b
         entry = zipfile.ZipInfo(name)
         entry.compress_type = zipfile.ZIP_DEFLATED
         entry.external_attr = stat.S_IMODE(status.st_mode) << 16
-        # Tells zipfile which form of entry is needed; what is written counts in the end.
+        # Tells zipfile which form of entry is needed; the size that is written replaces it.
         entry.file_size = status.st_size
         taken = 0
         with archive.open(entry, "w") as target:
-            # It may grow while it is read.
+            # The file may grow while it is read.
             while taken < room and (piece := source.read(min(_PIECE_BYTES, room - taken))):
                 target.write(piece)
                 taken += len(piece)

@@ -1,4 +1,4 @@
-"""The result backend: for a job's id it answers from the job itself, at no extra write."""
+"""Celery's result backend: for a job's id it answers from the job itself, without extra writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATES = {
 
 
 class JobFailed(Exception):
-    """A job that ended without success, as ``AsyncResult(jobId).get()`` raises it."""
+    """The error that ``AsyncResult(jobId).get()`` raises for a job that ended without success."""
 
 
 class JobBackend(MongoBackend):  # type: ignore[misc] # Celery publishes no types

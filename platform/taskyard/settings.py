@@ -34,11 +34,11 @@ PASSED_TO_JOBS = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR
 
 DAY_SECONDS = 24 * 3600
 
-#: Most of each unit: more is a mistake, and much more is nothing that can be stored.
+#: The largest value of each unit: more is a mistake, and much more could not be stored.
 _MOST = {"_seconds": 366 * DAY_SECONDS, "_days": 36_500, "_bytes": 2**53}
 _MOST |= dict.fromkeys(("_jobs", "_count", "_mb", "_entries"), 2**31)
 
-#: Numbers that may be 0: it means none, at once, or as much as there is.
+#: Numbers that may be 0, which means none, at once, or as much as there is.
 _MAY_BE_ZERO = frozenset(
     {"cooldown_seconds", "reserve_after_seconds", "output_flush_seconds"}
     | {"kill_grace_seconds", "drain_grace_seconds", "finish_grace_seconds"}
@@ -46,7 +46,7 @@ _MAY_BE_ZERO = frozenset(
     | {"max_jobs", "cpu_count", "ram_total_mb"}
 )
 
-#: What MongoDB takes on every system as a database's name, and no more than a URI can hold plain.
+#: Names of databases that MongoDB accepts on every system and a URI can hold without escapes.
 _DATABASE = re.compile(r"(?!(?:admin|config|local)\Z)[A-Za-z0-9_-]{1,63}")
 
 
@@ -54,12 +54,12 @@ _DATABASE = re.compile(r"(?!(?:admin|config|local)\Z)[A-Za-z0-9_-]{1,63}")
 class Settings:
     """All settings with their defaults."""
 
-    #: Holds a password: it is in no log and no error.
+    #: May hold a password, so it appears in no log and no error.
     mongodb_uri: str = field(default="", repr=False)
     database: str = "taskyard"
     #: Address the web process listens on; anything but loopback needs tokens.
     bind: str = "127.0.0.1:8000"
-    #: Tokens are asked for unless this is off, which only a loopback address may be.
+    #: Whether requests need a token; it may be off on a loopback address only.
     auth: bool = True
     data_dir: Path = field(default_factory=lambda: _own_data_dir())
 
@@ -121,8 +121,8 @@ class Settings:
 
 
 def _own_data_dir() -> Path:
-    """Where this user's data is. One without a home needs no such folder where MONGODB_URI is set,
-    and is told of one that cannot be used where it is not.
+    """The folder of this user's data. A user without a home does not need it where MONGODB_URI is
+    set; otherwise the error says that this path cannot be used.
     """
     try:
         return Path(platformdirs.user_data_dir("taskyard"))
@@ -133,7 +133,7 @@ def _own_data_dir() -> Path:
 def load() -> Settings:
     """Read the settings from the process's environment.
 
-    Raises ConfigurationError that names the variable.
+    Raises ConfigurationError, which names the variable.
     """
     values: dict[str, Any] = {"mongodb_uri": os.environ.get("MONGODB_URI", "")}
     for setting in fields(Settings):
@@ -154,7 +154,7 @@ def load() -> Settings:
 def check(settings: Settings) -> Settings:
     """Return ``settings`` if they can work together.
 
-    Raises ConfigurationError that names the setting.
+    Raises ConfigurationError, which names the setting.
     """
     for setting in fields(Settings):
         if setting.type in ("float", "int"):
@@ -210,7 +210,7 @@ def check(settings: Settings) -> Settings:
 
 
 def _check_number(name: str, value: float) -> None:
-    """Raises ConfigurationError for a number that no such setting may have."""
+    """Raises ConfigurationError for a number that this setting may not have."""
     low = "at least 0" if name in _MAY_BE_ZERO else "greater than 0"
     high = next((most for unit, most in _MOST.items() if name.endswith(unit)), None)
     too_low = value < 0 or (value == 0 and name not in _MAY_BE_ZERO)
@@ -239,7 +239,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-#: How each type of setting is read, and what it is called.
+#: How each type of setting is read, and what an error calls it.
 _READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "bool": (_truth, "on or off"),
     "str": (str, "text"),

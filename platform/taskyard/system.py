@@ -1,4 +1,4 @@
-"""How the parts behind web stand, and what an operator does to dead letters."""
+"""The state of scheduler, broker and database, and what an operator does with dead letters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def state(platform: Platform, *, passes: int) -> dict[str, Any]:
 
 
 def inspection(platform: Platform) -> Inspection:
-    """The platform's messages are in the platform's database."""
+    """A view of the broker's messages, which are in the platform's database."""
     return Inspection(platform.store.database)
 
 

@@ -14,7 +14,7 @@ from taskyard.scheduler import ticks
 
 @app.task(name="taskyard.tick")
 def tick(*names: str, until: int | None = None) -> None:
-    """Run these of the scheduler's ticks; ``until`` is of one that goes on (epoch ms)."""
+    """Run the scheduler's ticks of these names; ``until`` (epoch ms) is set when they go on."""
     ticks.run_in_turns(wiring.platform(), names, until=until, go_on=_go_on)
 
 

@@ -1,4 +1,4 @@
-"""Why jobs wait, from one look at the workers; by the rules that place them."""
+"""Why jobs wait, from one look at the workers, by the rules that place jobs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from taskyard.workers.explanation import Sight, Waiting
 
 
 def explain(here: Platform, job: Job) -> Waiting | None:
-    """Why the job waits, by each worker, and how many are ahead of it; None unless it is queued."""
+    """Why the job waits, by each worker, and how many jobs are ahead; None unless it is queued."""
     if job.status is not JobStatus.QUEUED:
         return None
     return _look(here).explain(job, ahead=here.store.live.ahead_of(job))
 
 
 def reasons(here: Platform, jobs: Sequence[Job]) -> dict[str, str]:
-    """Why each of ``jobs`` that is queued waits, in a sentence, by job id.
+    """Why each queued job among ``jobs`` waits, in a sentence, by job id.
 
-    What is ahead of each is not in it: counting that is a query for every job.
+    The sentence leaves out how many jobs are ahead: to count them takes a query for every job.
     """
     queued = [job for job in jobs if job.status is JobStatus.QUEUED]
     if not queued:
@@ -48,9 +48,9 @@ def _look(here: Platform) -> Sight:
 
 
 def _kind(job: Job, reserving: Collection[str | None]) -> Hashable:
-    """Jobs of one kind wait for one reason: all that a worker is judged by is the same of them.
+    """Jobs of the same kind wait for the same reason: the rules see no difference between them.
 
-    A page of queued jobs is mostly one or two kinds, and each look at all workers costs.
+    A page of queued jobs mostly has one or two kinds, and each look at all workers costs.
     """
     kept_for = job.job_id if job.job_id in reserving else None
     return job.shape, job.is_suspect, job.lost_on, kept_for

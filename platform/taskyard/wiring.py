@@ -13,9 +13,9 @@ from taskyard.jobs.transition import Transition
 from taskyard.nudges import Nudges
 from taskyard.store.client import connect
 
-#: How long one pass tells agents of its jobs. Each hint waits for a majority; meanwhile a scheduler
-#: runs no tick, and a sweep that comes late holds itself back. An agent finds with its next
-#: heartbeat what it was not told of.
+#: How long one pass sends hints to agents. Each hint waits for a majority; meanwhile a scheduler
+#: runs no tick, and a sweep that comes late holds itself back. An agent finds jobs without a hint
+#: at its next heartbeat.
 ANNOUNCE_SECONDS = 1.0
 
 
@@ -27,8 +27,8 @@ def platform() -> Platform:
 
 
 def announce(assigned: Sequence[Transition]) -> None:
-    """Tell agents of their jobs, each on its own queue, for so long and no longer; a hint expires
-    with the job's start deadline.
+    """Send agents hints of their jobs, each on its own queue, for ``ANNOUNCE_SECONDS`` at most; a
+    hint expires with the job's start deadline.
     """
     from taskyard.celery_app import app
 
@@ -43,7 +43,7 @@ def announce(assigned: Sequence[Transition]) -> None:
                 queue=queue_of(lease["assignedAgentId"]),
                 expiration=expires,
                 producer=producer,
-                # A hint: whoever waits for this pass does not wait for that.
+                # Only a hint: what waits for this pass must not wait for retries.
                 retry=False,
             )
             if time.monotonic() >= ends:

@@ -1,4 +1,4 @@
-"""What HTTP agents do: register, heartbeat, take a job, stream, report. Any language can.
+"""What HTTP agents of any language do: register, heartbeat, take a job, stream output, report.
 
 Fencing by attempt and lease is for agents that send them; for the others the worker alone is the
 guard, and a registration is a new boot (``docs/lifecycle.md``).
@@ -25,13 +25,13 @@ from taskyard.scheduler import polling
 from taskyard.store.output import Chunk, cut, pieces
 from taskyard.workers.model import Worker
 
-#: Lost jobs of one heartbeat that are noted; an agent that lost more has told enough.
+#: How many lost jobs of one heartbeat are noted; of an agent that lost more, these are enough.
 LOST_NOTED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """What a heartbeat is answered: the jobs to stop, and those that are another's by now."""
+    """The answer to a heartbeat: jobs to stop, and jobs that the worker does not hold any more."""
 
     worker: Worker
     cancel: Sequence[str]
@@ -45,13 +45,13 @@ class Result:
     exit_code: int
     stdout: str | None = None
     stderr: str | None = None
-    #: Stores the result archive, if there is one; returns its stored fields. Called once it is seen
-    #: that the result is to be recorded.
+    #: Stores the result archive, if there is one; returns its stored fields. Called only when the
+    #: result is to be recorded.
     store_archive: Callable[[], Mapping[str, Any]] = dict
 
 
 def register(platform: Platform, worker_id: str, facts: Mapping[str, Any]) -> Worker:
-    """Begin a new boot of the worker, and place what waits."""
+    """Begin a new boot of the worker, and have waiting jobs placed."""
     boot = {"kind": "http", "bootId": secrets.token_hex(8)}
     now = platform.store.clock.now()
     worker = platform.store.workers.register(worker_id, {**facts, **boot}, now=now)
@@ -62,7 +62,7 @@ def register(platform: Platform, worker_id: str, facts: Mapping[str, Any]) -> Wo
 def heartbeat(
     platform: Platform, worker_id: str, facts: Mapping[str, Any], job_ids: Sequence[str]
 ) -> Beat:
-    """Note that the worker lives and renew its jobs; an unknown worker is added.
+    """Note that the worker is alive and renew its leases; an unknown worker is registered.
 
     Raises Gone for a deleted worker.
     """
@@ -101,7 +101,9 @@ def stream(platform: Platform, lease: Lease, *, stream: str, data: str, seq: int
 
 
 def cancel_requested(platform: Platform, lease: Lease) -> bool:
-    """Whether the asker is to stop: asked to, deleted, or the job is another's by now."""
+    """Whether the agent has to stop the job: a cancel was requested, its worker was deleted, or it
+    does not hold the job any more.
+    """
     job = platform.store.jobs.get(lease.job_id)
     known = bool(lease.worker_id or lease.attempt or lease.lease_id)
     named = _named(lease, job)
@@ -121,7 +123,7 @@ def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
     """
     job = platform.store.jobs.get(lease.job_id)
     if _recorded(job, lease):
-        # Who is told so sends it no more: not before a majority has it.
+        # An agent that is told so never sends it again: a majority must have it first.
         job = platform.store.jobs.confirmed(lease.job_id) or job
         if _recorded(job, lease):
             return job
@@ -131,7 +133,7 @@ def submit_result(platform: Platform, lease: Lease, result: Result) -> Job:
 
 
 def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
-    """The worker failed, not the command: it cools down, and this one job is tried again.
+    """The worker failed, not the command: the worker cools down, and the job is tried again.
 
     Raises NotFound, Forbidden, StaleAttempt.
     """
@@ -170,7 +172,7 @@ def _finish(platform: Platform, lease: Lease, outcome: Outcome) -> Job:
 
 
 def _running(platform: Platform, lease: Lease) -> Job:
-    """The job, if the asker's attempt is the one that runs."""
+    """The job, if it runs under this lease. Raises NotFound, StaleAttempt."""
     _note_fencing(platform, lease)
     job = platform.store.jobs.get(lease.job_id)
     if job.status is not JobStatus.RUNNING or not _named(lease, job).covers(job):
@@ -179,17 +181,17 @@ def _running(platform: Platform, lease: Lease) -> Job:
 
 
 def _named(lease: Lease, job: Job) -> Lease:
-    """The lease of an asker who need not say which worker it is: then it is the holder."""
+    """The lease with a worker: a request that names none is taken for the holder's."""
     return replace(lease, worker_id=lease.worker_id or job.assigned_agent_id or "")
 
 
 def _recorded(job: Job, lease: Lease) -> bool:
-    """Whether this attempt's result is there already."""
+    """Whether this attempt's result was recorded before."""
     return refusal.ended_by_holder(job) and lease.covers(job)
 
 
 def _require_holder(platform: Platform, job: Job, lease: Lease) -> None:
-    """A stale attempt is told so; anybody else who does not hold the job may not write."""
+    """Raises StaleAttempt for an attempt or lease that is over, Forbidden for another worker."""
     _note_fencing(platform, lease)
     if lease.attempt not in (None, job.attempts) or lease.lease_id not in (None, job.lease_id):
         raise StaleAttempt(job.job_id)
@@ -201,7 +203,7 @@ def _require_holder(platform: Platform, job: Job, lease: Lease) -> None:
 
 @contextmanager
 def _noted(platform: Platform, lease: Lease, write: Write) -> Iterator[None]:
-    """Note what is refused inside, and let the refusal go its way."""
+    """Note a write that is refused inside, and raise the refusal again."""
     try:
         yield
     except (Forbidden, StaleAttempt):
@@ -219,7 +221,7 @@ def _note_fencing(platform: Platform, lease: Lease) -> None:
 
 
 def _show_life(platform: Platform, job: Job) -> bool:
-    """Renew the job of an HTTP agent; False, and no renewal, for that of a deleted worker."""
+    """Renew the lease of an HTTP agent's job; False, without renewal, if its worker is deleted."""
     if job.agent_kind != "http":
         return True
     worker = platform.store.workers.find(job.assigned_agent_id or "")
@@ -231,9 +233,10 @@ def _show_life(platform: Platform, job: Job) -> bool:
 
 
 def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, Any]:
-    """Write the whole text as a new generation, which becomes the output by the finishing write.
+    """Write the result's whole text as a new generation; returns the fields by which the finishing
+    write makes it the job's output.
 
-    A stream that the result does not have keeps what was streamed of it.
+    A stream that the result leaves out keeps what was streamed of it.
     """
     given = {"stdout": result.stdout, "stderr": result.stderr}
     if all(text is None for text in given.values()):
