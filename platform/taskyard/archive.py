@@ -127,7 +127,7 @@ def _check_directory_size(source: BinaryIO, limits: ArchiveLimits) -> None:
 
 
 def _entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
-    """All entries, each checked to be harmless. Raises BadArchive that names one that is not."""
+    """All entries, checked to be harmless. Raises BadArchive, naming the first that is not."""
     entries = archive.infolist()
     # zipfile reads the last character of a name, so no name may be empty.
     if not all(entry.filename for entry in entries):

@@ -72,7 +72,7 @@ class Batch:
 
 
 def bound(given: datetime | None, *, now: datetime, field: str) -> datetime:
-    """The instant that bounds a task: the dry run's, or now. Raises InvalidRequest if in future."""
+    """The instant that bounds a task: the dry run's, or now. Raises InvalidRequest if later."""
     if given is not None and given > now + _CLOCKS_DIFFER:
         raise InvalidRequest("What is yet to be created is never meant.", field=field)
     return given or now

@@ -26,7 +26,7 @@ class Platform:
     settings: Settings
     store: Store
     announce: Announce
-    #: Has an act done soon, for which the caller need not wait.
+    #: Does an act soon; the caller need not wait for it.
     soon: Callable[[Act], None] = at_once
     offers: Offers = field(default_factory=Offers)
 

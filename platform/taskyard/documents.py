@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 
-#: Characters of no text that is stored: NUL, which neither a command nor a name may have, and lone
+#: Characters that no stored text has: NUL, which neither a command nor a name may have, and lone
 #: surrogates, which MongoDB cannot hold.
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 

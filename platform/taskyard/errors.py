@@ -4,7 +4,7 @@ TaskyardError
 ├── ConfigurationError          a setting that cannot work                 exit 2
 │   └── EmbeddedServerError     our own mongod could not be started        exit 3
 ├── StoreUnavailable            MongoDB does not answer                    503, exit 4
-├── NoRoom                      web's host cannot take in what is sent     507, exit 1
+├── NoRoom                      web's host has no room for what is sent    507, exit 1
 ├── ServerUnreachable           Taskyard's API does not answer                  exit 4
 ├── RequestFailed               the API refused what the client asked      by its status
 ├── InvalidRequest              can be read, but makes no sense            422, exit 2

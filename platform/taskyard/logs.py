@@ -98,7 +98,7 @@ def _is_read() -> bool:
     poll = select.poll()
     poll.register(end, select.POLLOUT)
     taken = bool(poll.poll(_patience_ms))
-    # A late reader is waited for; after a time-out, none is until stderr takes something again.
+    # A late reader is waited for once; after that, not until stderr has taken something again.
     _patience_ms = _PATIENCE_MS if taken else 0
     return taken
 

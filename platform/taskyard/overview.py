@@ -82,7 +82,7 @@ def overview(
 ) -> Overview:
     """The figures; each read is bounded, however many jobs are stored.
 
-    Jobs are counted in the ``counted`` states and in QUEUED only: to count states with many jobs
+    Jobs are counted in the ``counted`` states and in QUEUED only: counting states with many jobs
     takes most of the time.
     """
     store, now = platform.store, platform.store.clock.now()

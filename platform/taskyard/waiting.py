@@ -21,7 +21,7 @@ def explain(here: Platform, job: Job) -> Waiting | None:
 def reasons(here: Platform, jobs: Sequence[Job]) -> dict[str, str]:
     """Why each queued job among ``jobs`` waits, in a sentence, by job id.
 
-    The sentence leaves out how many jobs are ahead: to count them takes a query for every job.
+    The sentence leaves out how many jobs are ahead: counting them takes a query for every job.
     """
     queued = [job for job in jobs if job.status is JobStatus.QUEUED]
     if not queued:

@@ -1,4 +1,4 @@
-"""A job: what was asked for, where it stands, and who holds it."""
+"""A job: its inputs, its state, and the lease under which a worker holds it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def ended_by_holder(job: Job) -> bool:
 
 
 def entry(job: Job, lease: Lease, write: Write, now: datetime) -> Mapping[str, Any] | None:
-    """The history's line about a refusal; None when the history has it, or too many, already."""
+    """The history line about a refusal; None if it is there, or ``REFUSALS_KEPT`` lines are."""
     told = [line for line in job.history if line["verb"] == Verb.REFUSE]
     line = {
         "at": now,

@@ -20,7 +20,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryDecision:
-    """Run again or not, with the words for the history."""
+    """Whether the job runs again, with the reason for its history."""
 
     again: bool
     reason: str

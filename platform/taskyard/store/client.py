@@ -95,7 +95,7 @@ class Store:
 
     @property
     def identity(self) -> str:
-        """Which platform this is: its database on its members."""
+        """Identifies this platform: the members of its replica set and the name of its database."""
         seeds = self.client.topology_description.server_descriptions()
         return f"{sorted(seeds)}/{self.database.name}"
 
@@ -193,8 +193,8 @@ def build(
 ) -> Store:
     """The Store over an open client."""
     codec: CodecOptions[Document] = CodecOptions(tz_aware=True)
-    # As the broker's, whatever the URI says: with `journal=false` each would wait for the next
-    # flush of the journal instead of asking for one.
+    # The same write concern as the broker's, whatever the URI says: with `journal=false` each write
+    # would wait for the next flush of the journal instead of asking for one.
     database = client.get_database(
         settings.database, codec_options=codec, write_concern=WriteConcern("majority")
     )

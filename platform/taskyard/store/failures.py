@@ -86,7 +86,7 @@ def unconfirmed() -> StoreUnavailable:
 
 
 def first_sentence(error: PyMongoError | ValueError | OSError) -> str:
-    """What the driver says, without the whole topologies that it appends."""
+    """The driver's message without the topology that it appends, at most 300 characters."""
     return str(error).split(", Timeout:")[0].split(", full error")[0][:300]
 
 

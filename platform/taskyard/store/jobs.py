@@ -48,7 +48,7 @@ _LAST_LINES = 5
 
 
 class JobStore:
-    """Verbs on jobs. There is no ``set_status``."""
+    """Verbs on jobs. There is no ``set_status``: only a Transition moves a job."""
 
     def __init__(self, database: Database[dict[str, Any]], counters: CounterStore) -> None:
         self._jobs = database["jobs"]
@@ -159,8 +159,8 @@ class JobStore:
         return list(won)
 
     def delete(self, job_ids: Sequence[str]) -> int:
-        """Remove the ended ones of these jobs; returns how many. Retention removes their output and
-        result files before.
+        """Remove those of these jobs that have ended; returns how many. Their output and result
+        files go before (retention).
         """
         states = [str(status) for status in TERMINAL]
         ended = {"_id": {"$in": list(job_ids)}, "status": {"$in": states}}

@@ -69,8 +69,8 @@ class JobQueries:
     def page(self, search: Search, *, limit: int, after: Position | None = None) -> Page:
         """One page of jobs, newest first."""
         chosen = plan(search, after=after)
-        # Read before the look, which ends there: the next page begins behind what this one has
-        # looked at, whatever comes or leaves meanwhile.
+        # The position where this page's look ends is read first: so the next page begins exactly
+        # behind it, whichever jobs come or go meanwhile.
         reached = self._reached(chosen) if chosen.is_bounded else None
         if reached:
             chosen = chosen.above(reached)

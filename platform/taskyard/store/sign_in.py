@@ -20,7 +20,7 @@ class SignInCodes:
         self._codes = database["sign_in_codes"]
 
     def create(self, *, role: str, now: datetime) -> str:
-        """A new code for somebody of ``role``."""
+        """Create a code that signs in with ``role``."""
         code = secrets.token_urlsafe(24)
         self._codes.insert_one({"_id": _hash(code), "role": role, "expireAt": now + VALID_FOR})
         return code

@@ -28,7 +28,7 @@ _KNOWN_MOST = 1000
 
 
 class Role(StrEnum):
-    """What a token may do: viewer reads; operator also acts; agent has the worker half."""
+    """What a token may do: viewer reads; operator also acts; agent does what HTTP agents do."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"

@@ -22,8 +22,8 @@ def resolve_uri(settings: Settings) -> str:
     if uri.startswith("mongodb+srv://"):
         return uri  # to check more of it, names would have to be resolved
     try:
-        # The driver would pass over an option that it does not know; the broker's, which is given
-        # options by name, could then not be made.
+        # The driver would ignore an option that it does not know, but the broker's client, which is
+        # given options by name, could not be made with it.
         parse_uri(uri, warn=False)
     except (PyMongoError, ValueError, OSError) as error:
         raise ConfigurationError(f"MONGODB_URI cannot be used: {first_sentence(error)}") from None
