@@ -120,3 +120,17 @@ def test_messages_live_no_longer_than_their_queue_says(connection: Connection, s
     with Consumer(connection, [queue], on_message=got.append), pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.2)
     assert not got
+
+
+@pytest.mark.parametrize("name", ["x-expires", "x-message-ttl"])
+@pytest.mark.parametrize("value", ["60000", True])
+def test_a_time_that_is_no_number_is_refused_by_its_name(
+    site: Site, name: str, value: object
+) -> None:
+    """It may come from the environment, and other brokers pass over it."""
+    queue = Queue("of no number", queue_arguments={name: value})
+    with (
+        site.app.connection_for_write() as connection,
+        pytest.raises(ValueError, match=f"of no number.*{name}"),
+    ):
+        queue(connection.default_channel).declare()

@@ -76,8 +76,8 @@ class Declaring(virtual.Channel):
         """
         arguments = declared.get("arguments") or {}
         options = QueueOptions(
-            arguments.get("x-expires"),
-            arguments.get("x-message-ttl"),
+            _milliseconds(queue, "x-expires", arguments),
+            _milliseconds(queue, "x-message-ttl", arguments),
             bool(declared.get("auto_delete")),
         )
         if not passively:
@@ -205,3 +205,11 @@ class Declaring(virtual.Channel):
     def let_go(self, queue: str) -> None:
         """Let the queue expire: it is no longer consumed here."""
         self.broker.leases.keep((id(self), queue), None)
+
+
+def _milliseconds(queue: str, name: str, arguments: Raw) -> int | None:
+    """What the argument says, if it is there. Raises ValueError for what is no number."""
+    value: int | None = arguments.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise ValueError(f"queue {queue!r}: {name} must be a number, not {value!r}")
+    return value
