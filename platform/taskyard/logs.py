@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 #: Level, event, its facts and its traceback, as a line.
 Render = Callable[[str, str, Mapping[str, object], str], str]
@@ -35,6 +36,12 @@ _SURE_CHARACTERS = select.PIPE_BUF // 4
 _PATIENCE_MS = 200
 
 _encode = json.JSONEncoder(default=repr).encode
+
+
+if sys.stderr is None:
+    # Python gives none where it was closed by whoever started us; Celery would end with that.
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as we live
+    sys.__stderr__ = sys.stderr  # type: ignore[misc] # where Celery logs
 
 
 def configure(level: str = "INFO", line_format: str = "") -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,9 @@ COMMANDS = {
     "agent": [*CELERY, "worker", "-n", "agent@test"],
 }
 
-Start = Callable[[str, int], "subprocess.Popen[bytes]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+CLOSED = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def start(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Start]:
     """Starts a process of the platform that writes its log to that file."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(name: str, log: int) -> subprocess.Popen[bytes]:
+    def begin(name: str, log: int, *, by: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         program, *arguments = COMMANDS[name]
         env = {
             "MONGODB_URI": mongod.uri,
@@ -41,7 +43,7 @@ def start(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Start]:
             "PYTHONUNBUFFERED": "1",
         }
         process = subprocess.Popen(
-            [BIN / program, *arguments],
+            [*by, BIN / program, *arguments],
             cwd=ROOT,
             env=user_environment(tmp_path, **env),
             stdout=log,
@@ -100,6 +102,14 @@ def test_it_starts_and_ends_though_no_line_can_be_written(
     process = start(name, full if is_full else writer)
     os.close(writer)
     os.close(full)
+    eventually(lambda: _heeds_sigterm(process), 60)
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_it_starts_and_ends_without_stdout_and_stderr(start: Start, name: str) -> None:
+    process = start(name, subprocess.DEVNULL, by=CLOSED)
     eventually(lambda: _heeds_sigterm(process), 60)
     process.terminate()
     process.wait(60)
