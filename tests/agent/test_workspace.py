@@ -39,6 +39,14 @@ def test_a_host_without_a_temporary_folder_is_told_what_to_set(
         root_of("one@host", "a:1/x")
 
 
+def test_a_folder_that_is_a_link_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    root = root_of("agent@host", "platform", below=tmp_path / "link")
+    with pytest.raises(ConfigurationError, match=r"link is a link.*TASKYARD_WORKSPACE_DIR"):
+        WorkspaceRoot(root)
+
+
 @pytest.mark.parametrize(
     "left", ["work/f", "home/f", "tmp/f", "f", "venv/bin/f", "venv/bin/pip", "venv/pyvenv.cfg"]
 )

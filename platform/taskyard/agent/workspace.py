@@ -217,6 +217,11 @@ def _require_ours(root: Path) -> None:
     """Raise ConfigurationError for a folder of another user, who may have made it as a trap."""
     for folder in (root.parent, root):
         status = folder.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            raise ConfigurationError(
+                f"The workspace folder {folder} is a link, which somebody else might turn; "
+                "set TASKYARD_WORKSPACE_DIR to the folder itself."
+            )
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise ConfigurationError(
                 f"The workspace folder {folder} is not this user's own; "
