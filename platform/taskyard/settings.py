@@ -135,7 +135,8 @@ def load() -> Settings:
 
     Raises ConfigurationError, which names the variable.
     """
-    values: dict[str, Any] = {"mongodb_uri": os.environ.get("MONGODB_URI", "")}
+    # A secret that was made with `echo` ends with a newline: it would be part of the last option.
+    values: dict[str, Any] = {"mongodb_uri": os.environ.get("MONGODB_URI", "").strip()}
     for setting in fields(Settings):
         name = f"TASKYARD_{setting.name.upper()}"
         if setting.name == "mongodb_uri" or name not in os.environ:
