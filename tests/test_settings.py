@@ -129,6 +129,6 @@ def test_a_user_without_a_home_needs_none_beside_a_mongodb(monkeypatch: pytest.M
 
 
 def test_what_is_around_a_uri_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret that was made with ``echo``, or quoted with a space, in an environment file."""
+    """A secret made with ``echo``, or quoted with a space in an environment file."""
     monkeypatch.setenv("MONGODB_URI", " mongodb://db1/?authSource=taskyard\n")
     assert settings.load().mongodb_uri == "mongodb://db1/?authSource=taskyard"

@@ -39,7 +39,7 @@ _encode = json.JSONEncoder(default=repr).encode
 
 
 if sys.stderr is None:
-    # Python gives none where it was closed by whoever started us; Celery would end with that.
+    # Python has no stderr if it was started with a closed one; Celery's logging would fail.
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as we live
     sys.__stderr__ = sys.stderr  # type: ignore[misc] # where Celery logs
 

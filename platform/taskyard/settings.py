@@ -135,7 +135,7 @@ def load() -> Settings:
 
     Raises ConfigurationError, which names the variable.
     """
-    # A secret that was made with `echo` ends with a newline: it would be part of the last option.
+    # A secret made with `echo` ends with a newline, which would become part of the last option.
     values: dict[str, Any] = {"mongodb_uri": os.environ.get("MONGODB_URI", "").strip()}
     for setting in fields(Settings):
         name = f"TASKYARD_{setting.name.upper()}"

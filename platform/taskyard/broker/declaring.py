@@ -208,7 +208,7 @@ class Declaring(virtual.Channel):
 
 
 def _milliseconds(queue: str, name: str, arguments: Raw) -> int | None:
-    """What the argument says, if it is there. Raises ValueError for what is no number."""
+    """The value of the argument, if it is given. Raises ValueError if it is not a number."""
     value: int | None = arguments.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise ValueError(f"queue {queue!r}: {name} must be a number, not {value!r}")
