@@ -248,7 +248,8 @@ def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, A
         if text is None:
             text = platform.store.output.text(job, stream=stream_name, limit_bytes=cap_bytes)
         size = len(text.encode())
-        kept = text if size <= room else cut(text, max(0, room), cap_bytes)
+        # Nothing is left to cut of an empty text, also where there is no room.
+        kept = text if size <= max(0, room) else cut(text, max(0, room), cap_bytes)
         room -= size
         chunks.extend(pieces(stream_name, kept, len(chunks)))
     if chunks:

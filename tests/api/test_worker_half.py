@@ -799,3 +799,37 @@ def test_a_job_that_outlasts_its_timeout_on_a_lively_worker_timed_out(
     assert "timed out after 20 s" in ended["errorMessage"]
     (worker,) = api.get("/api/workers/list").get_json()["workers"]
     assert worker["healthReason"] is None
+
+
+def test_a_result_of_a_job_that_was_timed_out_before_is_late(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+) -> None:
+    """It was answered as if it were recorded, and was lost."""
+    job_id = submit_job(api, timeoutMs=20_000, maxRetries=0)
+    running.submit(0)
+    running.poll()
+    for _ in range(8):
+        running.stream("alive")
+        let_pass(10)
+    assert running.submit(0, stdout="all of it").status_code == 409
+    ended = status_of(api, job_id)
+    assert (ended["status"], ended["exitCode"]) == ("FAILED", None)
+    assert ended["history"][-1]["reason"] == "result refused: the attempt is over"
+    assert ended["refusedWrites"] >= 1
+
+
+def test_an_empty_stream_beside_one_that_was_cut_stays_empty(
+    with_settings: Callable[..., Platform],
+) -> None:
+    here = with_settings(output_cap_bytes=1000)
+    api = create_app(here).test_client()
+    token = here.store.tokens.create(role="operator", name="op")
+    api.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    agent = HttpAgent(api)
+    agent.register()
+    job_id = submit_job(api)
+    agent.poll()
+    agent.submit(0, stdout="x" * 2000, stderr="")
+    ended = status_of(api, job_id)
+    assert ended["stdout"].endswith("[taskyard: output cut at 1000 bytes]\n")
+    assert ended["stderr"] == ""

@@ -58,11 +58,14 @@ def _was_let_go(job: Job, lease: Lease) -> bool:
 
 
 def ended_by_holder(job: Job) -> bool:
-    """Whether the job was ended by its last holder, not by an expiry or a person's cancel. A
-    time-out counts as the holder's, also when the sweep found it.
+    """Whether the job was ended by its last holder, not by the sweep or a person's cancel.
+
+    HTTP agents report no time-out: the sweep finds theirs.
     """
     moves = (line["verb"] for line in reversed(job.history) if line["verb"] != Verb.REFUSE)
-    return job.is_terminal and next(moves, None) not in _BY_OTHERS
+    verb = next(moves, None)
+    by_sweep = verb == Verb.TIME_OUT and job.agent_kind == "http"
+    return job.is_terminal and verb not in _BY_OTHERS and not by_sweep
 
 
 def entry(job: Job, lease: Lease, write: Write, now: datetime) -> Mapping[str, Any] | None:
