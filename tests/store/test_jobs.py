@@ -351,3 +351,11 @@ def test_deleting_output_takes_that_jobs_alone(store: Store) -> None:
         store.output.append(job, "stdout", "x", seq=None, now=NOW)
     assert store.output.delete([jobs[0].job_id]) == 1
     assert [chunk.data for chunk in store.output.read(jobs[1])] == ["x"]
+
+
+def test_of_many_retries_the_oldest_are_told(store: Store) -> None:
+    job = factories.queued_job()
+    later, sooner = (factories.queued_job(job_id=f"job-{n}", retry_of=job.job_id) for n in (2, 1))
+    for retry in (job, later, sooner):
+        store.jobs.submit([retry])
+    assert [found.job_id for found in store.queries.retries_of(job.job_id, limit=1)] == ["job-1"]

@@ -150,8 +150,8 @@ class JobQueries:
 
     def retries_of(self, job_id: str, *, limit: int) -> list[Job]:
         """The jobs that are retries of this one, the oldest first."""
-        found = self._jobs.find({"retryOf": job_id}, LISTED).limit(limit)
-        return sorted((to_record(Job, document) for document in found), key=lambda j: j.job_id)
+        found = self._jobs.find({"retryOf": job_id}, LISTED).sort("_id").limit(limit)
+        return [to_record(Job, document) for document in found]
 
     def _named(self, name: str, file_ids: Sequence[str]) -> set[str]:
         if not file_ids:
