@@ -1,4 +1,4 @@
-"""The agent as a part of its Celery worker."""
+"""The agent as part of its Celery worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskyard.store.workers import WorkerStore
 
 
 def _worker(platform: Platform) -> tuple[SimpleNamespace, AgentStep]:
-    """As much of a Celery worker as the agent needs, and the agent in it."""
+    """Return as much of a Celery worker as the agent needs, and the step that starts the agent."""
     queues = SimpleNamespace(select_add=lambda _: None)
     app = SimpleNamespace(platform=lambda: platform, amqp=SimpleNamespace(queues=queues))
     worker = SimpleNamespace(app=app, hostname="w1")
@@ -64,7 +64,7 @@ def test_an_agent_that_the_host_does_not_let_start_says_so_and_is_given_no_job(
     begins: str,
     refusal: Exception,
 ) -> None:
-    """It stood there as a healthy worker, and was given the jobs of others for their deadlines."""
+    """It used to stay listed as healthy; jobs assigned to it waited out their start deadlines."""
     platform = with_settings(workspace_dir=tmp_path)
 
     def refuse(*_arguments: Any, **_options: Any) -> None:

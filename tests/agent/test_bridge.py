@@ -1,4 +1,4 @@
-"""What an agent does while it cannot renew, by how far it reaches."""
+"""What an agent does while it cannot renew its leases, by how much of the set it can reach."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEASE = Lease(job_id="job", worker_id="w1", attempt=1, lease_id="lease")
 
 
 class Set:
-    """What the monitors say of the set."""
+    """Stands in for the store: says how much of the replica set can be reached."""
 
     reaches = Reach.PRIMARY
     asked = 0
@@ -33,7 +33,7 @@ class Set:
 
 
 class Running:
-    """One job that runs, and until when it was let run."""
+    """One running job, and the deadlines to which it was extended."""
 
     def __init__(self) -> None:
         self.until: list[float] = []
@@ -59,7 +59,7 @@ class Running:
 
 
 class Time:
-    """Passes when the test says so, and counts who looks at it."""
+    """A clock that only the test moves, and that counts how often it is read."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -70,7 +70,7 @@ class Time:
         return self.now
 
     def await_looks(self) -> None:
-        """Until whoever looks now and then has acted on the time as it is."""
+        """Wait until the bridge, which reads the clock at intervals, has acted on this time."""
         before = self._looks
         eventually(lambda: self._looks > before + 2)
 

@@ -1,4 +1,4 @@
-"""What an agent takes of the queue by itself, and what it leaves."""
+"""Which queued jobs an agent claims by itself, and which it leaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Agent:
-    """Claims of one agent; what it takes waits for ever."""
+    """The claims of one agent; a job that it takes keeps its place until the test ends it."""
 
     def __init__(self, platform: Platform, **facts: Any) -> None:
         self.store = platform.store
@@ -48,7 +48,7 @@ class Agent:
         return self.known
 
     def claim(self) -> list[str]:
-        """What one claim takes."""
+        """Claim once; return the ids of the jobs that were taken."""
         self.taken.clear()
         self.claims.claim()
         return [job.job_id for job in self.taken]

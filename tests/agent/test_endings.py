@@ -1,4 +1,4 @@
-"""From a job's last line to its result, whatever it did to its folders."""
+"""From a job's last line to its result, whatever the job did to its folders."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_job_that_took_its_own_folder_away_has_failed_itself(bench: Bench, mis
 def test_a_job_whose_pipes_do_not_come_is_an_agents_error_and_has_no_exit_code(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, room: int, line: str
 ) -> None:
-    # As when there are too many open files: the kernel leaves out the descriptors.
+    # As when too many files are open: the kernel leaves the descriptors out of the message.
     monkeypatch.setattr(processes, "_FDS_BYTES", room)
     job = bench.await_status(bench.offer(line), "QUEUED")
     assert "too many open files" in job.history[-1]["reason"]

@@ -1,4 +1,4 @@
-"""A line that follows another begins as that is over: once, in its place, or not at all."""
+"""Lines that follow others: each begins once, in the place of the one before it, or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.helpers import eventually
 
 
 class Kept:
-    """An agent's end of a keeper, which only listens once the test says so."""
+    """An agent's end of a keeper, which reads no message of the keeper until the test says so."""
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -51,13 +51,13 @@ class Kept:
         )
 
     def hear(self, count: int) -> list[tuple[str, str]]:
-        """What was said, once it is so much; listens from the first time on."""
+        """Listen; return all ends so far as (key, what was said), once there are ``count``."""
         self.listen()
         eventually(lambda: len(self.said) >= count)
         return self.said
 
     def listen(self) -> None:
-        """From now on."""
+        """Read the keeper's messages from now on."""
         if not self._listens:
             self.loop.start(lambda: None, lambda: None)
         self._listens = True
@@ -156,7 +156,7 @@ def test_it_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     assert kept.hear(2) == [("b", "its keeper process died"), ("a", "its keeper process died")]
 
 
-# --- one behind another
+# --- followers of followers
 
 
 def test_a_line_follows_one_that_waits_itself(kept: Kept, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_last_is_the_first_to_fail_when_the_keeper_dies(kept: Kept) -> None:
     assert [key for key, _ in kept.hear(3)] == ["c", "b", "a"]
 
 
-# --- what is read of a line's pipes by the keeper
+# --- whether the keeper or the agent reads a line's pipes
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_the_pipes_of_what_runs_on_or_prints_much_come_before_its_end(
 
 @pytest.fixture
 def small(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A host of one CPU, on which jobs wait for their place for as long as that takes."""
+    """An agent with one CPU, whose jobs wait up to a minute for a place before it returns them."""
     monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
     made = Bench(platform, tmp_path / "workspaces", cpu_count=1)
     yield made
@@ -420,7 +420,7 @@ def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_dies(small: Benc
 def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_is_gone_already(
     small: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen on a busy machine: the keeper was killed before it was told what follows."""
+    """Seen on a busy machine: the keeper was killed before the follower was sent to it."""
     spawn = Processes.spawn
 
     def without_keeper(processes: Processes, *args: Any, after: str, **options: Any) -> None:
@@ -438,7 +438,7 @@ def test_a_job_that_was_to_follow_is_given_back_when_the_keeper_is_gone_already(
 def test_a_job_is_given_back_when_the_keeper_is_gone_before_its_first_line(
     small: Bench, monkeypatch: pytest.MonkeyPatch, lines: str, verb: str
 ) -> None:
-    """An attempt of which something ran is over: it cannot go on in the middle."""
+    """If one of its lines ran, the attempt has failed: it cannot be resumed in the middle."""
     spawn = Processes.spawn
 
     def without_keeper(processes: Processes, key: str, line: str, **options: Any) -> None:
@@ -455,5 +455,5 @@ def test_a_job_is_given_back_when_the_keeper_is_gone_before_its_first_line(
 
 
 def _await_follower(bench: Bench, count: int = 2) -> None:
-    """Until the keeper was told what comes next: a workspace is there for it."""
+    """Wait until ``count`` jobs have a workspace: the one that runs and those that follow it."""
     eventually(lambda: len(list(bench.folder.iterdir())) >= count)

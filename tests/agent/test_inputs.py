@@ -1,4 +1,4 @@
-"""A job's input archive, from servers that are slow, wrong or away."""
+"""A job's input archive, from servers that are slow, wrong or down."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n"
 
 
 class Server:
-    """Says the same to each that asks, and then ``drip`` again and again."""
+    """Answers each request with ``says``, then sends ``drip`` again and again."""
 
     def __init__(self, says: bytes, drip: bytes = b"") -> None:
         self._says, self._drip = says, drip
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        #: How many have asked, and how many have gone again.
+        #: How many requests have come, and how many connections have ended.
         self.came = self.left = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -37,7 +37,7 @@ class Server:
 
     def close(self) -> None:
         self._over.set()
-        # Else who waits for the next goes on, and with the number of its descriptor.
+        # Otherwise ``accept`` would wait on, on a descriptor number that a later socket may get.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -72,7 +72,7 @@ def slow(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def cancel(bench: Bench, lease: Lease) -> None:
-    """As the presence does that has seen a request."""
+    """Request a cancel, and pass it to the runner as presence does when it has seen one."""
     job, moment = bench.store.jobs.get(lease.job_id), bench.platform.moment()
     assert bench.store.jobs.apply(lifecycle.cancel(job, by="op", reason=None, at=moment))
     bench.runner.cancel(lease)

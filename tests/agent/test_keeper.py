@@ -1,4 +1,4 @@
-"""No process of a job outlives its end, its lease or its agent, wherever it went."""
+"""No process of a job outlives the job, its lease or its agent, wherever the process went."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from taskyard.context import Platform
 from tests.agent.conftest import Bench, keepers, until
 from tests.helpers import eventually
 
-#: A daemon as in the books: forked twice, a session of its own, no environment, no open file.
+#: A daemon by the book: forked twice, in a session of its own, no environment, no open file.
+#: With ``low`` it changes the limit that is its tag; with ``named`` it keeps its environment.
 DAEMON = textwrap.dedent(
     """
     import os, resource, sys
@@ -39,7 +40,8 @@ DAEMON = textwrap.dedent(
 )
 
 
-#: A process with a keeper of its own, told on stdin what to run. It renews all leases.
+#: A process with a keeper of its own. Each line on stdin is the seconds of a lease and a command to
+#: run; it renews all leases.
 AGENT = textwrap.dedent(
     """
     import os, sys, threading, time
@@ -79,7 +81,7 @@ AGENT = textwrap.dedent(
 
 
 def sleepers(seconds: str) -> list[psutil.Process]:
-    """The processes of a ``sleep`` that one test uses: of this run of it, not of another beside."""
+    """Return the processes of ``sleep seconds`` that this run of the tests has started."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -90,7 +92,7 @@ def sleepers(seconds: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> str:
-    """A line that leaves a daemon behind; the number of seconds is appended to it."""
+    """A command line that leaves a daemon behind; tests append how many seconds it sleeps."""
     script = tmp_path / "daemon.py"
     script.write_text(DAEMON)
     return f"{sys.executable} {script}"
@@ -98,8 +100,8 @@ def daemon(tmp_path: Path) -> str:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a keeper of its own, which can be killed as an agent can."""
-    # What it leaves is to come to us, and to be seen.
+    """A process that runs ``AGENT``, to be killed or stopped as an agent may be."""
+    # The processes that it leaves become our children, so that the test can see them.
     tree.become_subreaper()
     script = tmp_path / "agent.py"
     script.write_text(AGENT)
@@ -109,7 +111,7 @@ def agent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.communicate()
-    # Its keeper has come to us, and is none of the next test's.
+    # Its keeper is our child by now: the next test must not find it.
     eventually(lambda: not keepers())
 
 
@@ -120,7 +122,7 @@ def tell(agent: subprocess.Popen[bytes], lives_seconds: float, command: str) -> 
 
 
 def await_sleepers(*seconds: str) -> None:
-    """Until each of these runs."""
+    """Wait until each of these sleeps runs."""
     eventually(lambda: all(sleepers(one) for one in seconds))
 
 
@@ -130,7 +132,7 @@ def heard(agent: subprocess.Popen[bytes]) -> str:
 
 
 def refuse_keepers(monkeypatch: pytest.MonkeyPatch, times: int) -> list[object]:
-    """The host has no room for the next so many keepers; returns those that were refused."""
+    """Let the next ``times`` starts of a keeper fail; return a list that gains each of them."""
     start, refused = subprocess.Popen, list[object]()
 
     def starts(*arguments: Any, **options: Any) -> Any:
@@ -191,7 +193,7 @@ def test_a_daemon_that_has_shed_all_that_tells_whose_it_is_ends_once_no_job_runs
 def test_a_daemon_that_has_shed_all_that_tells_whose_it_is_ends_with_all_that_ran_when_it_began(
     bench: Bench, daemon: str, tmp_path: Path
 ) -> None:
-    """An agent that is busy always runs something."""
+    """A busy agent is never without a job, so the end of a daemon cannot wait for that."""
     go = tmp_path / "go"
     earlier = bench.offer("echo begun; sleep 60")
     eventually(lambda: bench.printed(earlier))
@@ -237,7 +239,7 @@ def test_what_a_shell_does_not_wait_for_has_the_grace_too(
     script.write_text(
         f"trap 'sleep 0.5; echo done > {mark}; exit' TERM\necho ready\nsleep 60 & wait\n"
     )
-    # SIGTERM ends the outer shell at once; the inner one has something to put in order.
+    # SIGTERM ends the outer shell at once; the inner one has to clean up first.
     lease = bench.offer(f"sh {script} && true", timeout_ms=60_000)
     eventually(lambda: bench.printed(lease))
     bench.runner.cancel(lease)
@@ -292,7 +294,7 @@ def test_a_keeper_that_does_not_answer_is_replaced_and_what_it_kept_is_ended(
     kept = bench.runner._running.processes
 
     def renew() -> bool:
-        """As the presence does, again and again."""
+        """Renew once, as presence does; return whether the job has ended."""
         bench.runner.extend([lease], time.monotonic() + 60)
         return bench.store.jobs.get(lease.job_id).is_terminal
 
@@ -310,7 +312,7 @@ def test_a_keeper_that_does_not_answer_is_replaced_and_what_it_kept_is_ended(
 def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host that has no process or no file left has them again when jobs have ended."""
+    """A host that has run out of processes or files has some again when jobs have ended."""
     lease = bench.offer("sleep 4114", max_retries=0)
     eventually(lambda: sleepers("4114"))
     refuse_keepers(monkeypatch, 2)
@@ -325,7 +327,7 @@ def test_a_keeper_that_cannot_be_started_in_anothers_place_is_started_later(
 def test_keepers_that_end_at_once_are_not_started_without_a_pause(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As when the agent's environment is replaced beneath it, or there is no memory left."""
+    """It happens when the agent's environment is replaced under it, or no memory is left."""
     start, started = subprocess.Popen, list[object]()
 
     def starts(*arguments: Any, **options: Any) -> Any:
@@ -359,12 +361,12 @@ def test_a_keeper_is_started_later_on_a_host_that_has_no_thread_left_either(
 def test_an_agent_that_has_no_keeper_takes_nothing_for_a_while(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It claimed what it had given back, and gave that back, as fast as MongoDB could write."""
+    """It used to claim and give back the same job, as fast as MongoDB could write."""
 
     def refuse(*_arguments: Any, **_options: Any) -> Any:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    # One that ends before it said anything is not started again at once, for another reason.
+    # The keeper has to speak first: one that ends before that is missing for another reason.
     bench.run("true")
     with monkeypatch.context() as patched:
         patched.setattr(subprocess, "Popen", refuse)
@@ -384,7 +386,7 @@ def test_an_agent_that_has_no_keeper_takes_nothing_for_a_while(
 def test_a_host_that_has_no_room_for_a_line_rests_and_the_attempt_has_not_been(
     bench: Bench, is_follower: bool
 ) -> None:
-    """Its jobs were failed four times within a second or two, and so for good."""
+    """A job used to fail four times there within a second or two, and so for good."""
     cpu = 8.0 if is_follower else 0.1
     (lead,) = bench.take("echo begun; sleep 600", required_cpu=cpu)
     eventually(lambda: bench.printed(lead))
@@ -417,7 +419,7 @@ def test_the_death_of_the_keeper_ends_what_it_kept_and_another_takes_its_place(
     assert heard(agent) == "started 0"
     (keeper,) = psutil.Process(agent.pid).children()
     keeper.kill()
-    # Structured events go to stdout too; the word of the end comes after them.
+    # Nothing may come before the report of the failure but the event of the keeper's death.
     while (said := heard(agent)) != "failed 0 its keeper process died":
         assert "keeper_died" in said
     assert sleepers("4111") == []
@@ -446,7 +448,7 @@ def test_an_agent_may_open_all_files_it_can_and_its_jobs_what_it_came_with(tmp_p
 
 
 def test_an_agent_that_has_ended_leaves_the_limit_of_files_as_it_was() -> None:
-    """Celery starts itself anew in the same process, and jobs would have another limit."""
+    """Celery restarts itself in the same process: its jobs would then get the raised limit."""
     script = (
         "import resource\n"
         "from taskyard.agent.loop import Loop\n"
@@ -467,7 +469,7 @@ def _with_keeper(agent: subprocess.Popen[bytes]) -> list[int]:
 
 
 def test_an_agent_in_a_job_tags_within_that_jobs_tag() -> None:
-    """A job may run an agent of its own, as these tests do when they are somebody's job."""
+    """A job may run an agent of its own, as these tests do when they are run as a job."""
     script = (
         "import os, resource\n"
         "from taskyard.agent import tree\n"
@@ -499,7 +501,7 @@ def test_a_running_job_costs_the_keeper_nothing_while_nothing_happens(bench: Ben
     (keeper,) = eventually(keepers)
 
     def rests() -> bool:
-        """Whether it does nothing for a second; on a slow machine it may be starting still."""
+        """Whether the keeper does nothing for a second; at first it may still be starting."""
         before, began = sum(keeper.cpu_times()[:2]), time.monotonic()
         eventually(lambda: time.monotonic() - began > 1)
         return sum(keeper.cpu_times()[:2]) - before < 0.1

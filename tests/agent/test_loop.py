@@ -1,4 +1,4 @@
-"""The loop: what is not watched any more is not acted upon."""
+"""The loop does not act on descriptors that are no longer watched."""
 
 from __future__ import annotations
 

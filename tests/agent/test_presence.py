@@ -1,4 +1,4 @@
-"""An agent and its leases: renewed, cut off, deleted, replaced, stopped for good."""
+"""An agent and its leases while it renews them, and when it is cut off, deleted or replaced."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ LEASE_SECONDS = 3.0
 
 
 class Host:
-    """An agent in this process, with a network of its own to the database."""
+    """An agent in this process that reaches the database through a proxy of its own."""
 
     def __init__(self, agent: Agent, store: Store, platform: Platform, network: Proxy) -> None:
         self.agent = agent
         self.store = store
         self.network = network
-        #: What everybody else sees, whatever the agent's network does.
+        #: The platform as everybody else sees it, whatever the agent's network does.
         self.platform = platform
 
     def run(self, command: str) -> Job:
-        """Submit a job and wait until this agent runs it and it has printed its process."""
+        """Submit a job; wait until this agent runs it and its shell has printed its process id."""
         wanted = {"command": f"echo $$; {command}"}
         (job_id,) = operations.submit(self.platform, [wanted], by="app")
         job = self.get(job_id)
@@ -61,7 +61,7 @@ class Host:
         return "".join(chunk.data for chunk in read)
 
     def runs(self, job: Job) -> bool:
-        """Whether the job's shell is a process that lives."""
+        """Whether the shell of the job's latest attempt is alive."""
         try:
             found = psutil.Process(int(self.printed(job.job_id, job.attempts).split()[0]))
             return found.status() != psutil.STATUS_ZOMBIE
@@ -71,7 +71,10 @@ class Host:
 
 @pytest.fixture
 def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
-    """Starts agents with a short lease; two under one id are two boots of one worker."""
+    """Return a function that starts an agent with a short lease.
+
+    Two agents with the same id are two boots of one worker.
+    """
     hosts: list[Host] = []
 
     def make(worker_id: str = "w1", cancel_poll_seconds: float = 0.1) -> Host:
@@ -116,7 +119,7 @@ def test_an_agent_that_is_cut_off_ends_its_jobs_before_their_leases(
     found = host.get(job.job_id)
     assert found.status is JobStatus.RUNNING
     assert found.lease_until is not None
-    # This host's clock is the server's.
+    # The times can be compared: the server runs on this host.
     assert alive.stat().st_mtime < found.lease_until.timestamp()
 
 
@@ -171,7 +174,7 @@ def test_an_agent_that_was_started_anew_elsewhere_takes_no_hint_of_the_other_one
     now = later.platform.store.clock.now()
     job = factories.assigned_job("w1", now=now, command=f"sleep {LEASE_SECONDS / 2}")
     later.platform.store.jobs.submit([job])
-    # Both consume the queue of their id.
+    # Both boots consume the queue of that id, so the earlier one may get the message.
     earlier.agent.offer(lease_of(job))
     ended = eventually(lambda: later.ended(job.job_id))
     assert [entry["verb"] for entry in ended.history] == ["assign", "start", "complete"]
@@ -180,7 +183,7 @@ def test_an_agent_that_was_started_anew_elsewhere_takes_no_hint_of_the_other_one
 def test_an_agent_knows_at_once_that_another_took_its_place(
     start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until its next heartbeat it ran what was the other one's, and then had to stop it."""
+    """Until its next heartbeat it used to run the later boot's jobs, and then had to stop them."""
     monkeypatch.setattr(Presence, "_give_up", lambda *_: None)
     earlier = start()
     later = start()
@@ -234,7 +237,7 @@ def test_an_agent_claims_what_is_queued_without_a_pass(start: Callable[..., Host
     host = start()
     now = host.platform.store.clock.now()
     jobs = [factories.queued_job(command="true", now=now, required_cpu=8) for _ in range(5)]
-    # One has a place at a time: it is offered, and each end brings the next.
+    # There is room for one at a time: the first is offered, and each end leads to the next claim.
     offered = dataclasses.replace(jobs[0], offered_to="w1")
     host.platform.store.jobs.submit([offered, *jobs[1:]])
     for job in jobs:
@@ -256,7 +259,7 @@ def test_a_job_that_was_expired_meanwhile_is_killed_and_its_result_refused(
 def test_all_that_was_lost_is_stopped_before_any_of_it_is_noted(
     start: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each note may take seconds while MongoDB is slow, and others run the jobs by then."""
+    """Each note may take seconds while MongoDB is slow, and by then other agents run the jobs."""
     host = start()
     jobs = [host.run("sleep 100") for _ in range(2)]
     did: list[str] = []
@@ -267,7 +270,7 @@ def test_all_that_was_lost_is_stopped_before_any_of_it_is_noted(
         abandon(lease)
 
     def noted(_: Lease, write: Write, **__: Any) -> None:
-        # Not what is refused of their output, if that is still on its way.
+        # Output that was still on its way may be refused too: that note does not count.
         if write is Write.HEARTBEAT:
             did.append("noted")
 
@@ -277,7 +280,7 @@ def test_all_that_was_lost_is_stopped_before_any_of_it_is_noted(
     requeued = {"$set": {"status": "QUEUED", "leaseId": None}, "$unset": {"leaseUntil": ""}}
     mine = {"_id": {"$in": [job.job_id for job in jobs]}}
     with store.client.start_session() as session:
-        # Both at once, or one renewal would find the first lost and the next the other.
+        # In one transaction, so that one renewal finds both jobs lost.
         session.with_transaction(
             lambda own: store.database["jobs"].update_many(mine, requeued, session=own)
         )
@@ -308,7 +311,10 @@ def _if_queued(host: Host, job: Job) -> Job | None:
 
 
 def _expired(host: Host, job: Job) -> bool:
-    """Let its lease be over; the agent may renew it before the sweep has looked."""
+    """Let the job's lease end and sweep; return whether it lost its lease.
+
+    The agent may renew the lease before the sweep.
+    """
     store = host.platform.store
     past = store.clock.now().replace(year=2020)
     store.database["jobs"].update_one({"_id": job.job_id}, {"$set": {"leaseUntil": past}})

@@ -28,7 +28,7 @@ PIECE = b"x" * 64 * 1024
 
 
 class HandLoop(Loop):
-    """Reads when the test says so."""
+    """A loop that reads a pipe only when the test calls the watching function."""
 
     def __init__(self) -> None:
         self.watched: dict[int, Callable[[], object]] = {}
@@ -45,7 +45,7 @@ class HandLoop(Loop):
 
 
 class LaterExecutor(Executor):
-    """Runs what it was given when the test says so."""
+    """An executor that runs what was submitted when the test calls ``run``."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], Any]] = []
@@ -55,14 +55,14 @@ class LaterExecutor(Executor):
         return Future()
 
     def run(self) -> None:
-        """All of it."""
+        """Run all that was submitted since the last time."""
         waiting, self.waiting = self.waiting, []
         for act in waiting:
             act()
 
 
 class Yard:
-    """A pump, and jobs whose pipes the test writes to."""
+    """A pump, and attempts whose pipes the test writes to."""
 
     def __init__(self) -> None:
         self.loop, self.store_thread = HandLoop(), LaterExecutor()
@@ -77,7 +77,7 @@ class Yard:
         self._ends: dict[int, tuple[int, int]] = {}
 
     def attempt(self) -> Attempt:
-        """A job that runs its first line."""
+        """Begin an attempt with its first line."""
         job = factories.running_job()
         made = Attempt(
             job=job,
@@ -91,7 +91,7 @@ class Yard:
         return made
 
     def line(self, attempt: Attempt) -> None:
-        """Its next line begins, and its pipes come to be read."""
+        """Begin the attempt's next line, whose pipes the pump then reads."""
         reads = []
         for read, write in (os.pipe(), os.pipe()):
             os.set_blocking(read, False)
@@ -101,7 +101,7 @@ class Yard:
         self.pump.open(attempt, reads)
 
     def print(self, attempt: Attempt, count: int = 1) -> int:
-        """Print pieces for as long as they are read; returns how many were."""
+        """Print up to ``count`` pieces for as long as they are read; return how many were."""
         for number in range(count):
             fd = next(iter(attempt.pipes))
             if fd not in self.loop.watched:
@@ -111,7 +111,7 @@ class Yard:
         return count
 
     def write(self, attempt: Attempt, text: bytes, *, is_last: bool) -> None:
-        """Print to stdout, whether that is read or not, and close it if it is the last."""
+        """Print to stdout, whether that is read or not; close the pipes if this ``is_last``."""
         fds = list(attempt.pipes)
         os.write(self._ends[fds[0]][1], text)
         for read, write in [self._ends.pop(fd) for fd in fds] if is_last else []:

@@ -1,4 +1,4 @@
-"""Late words of a Celery agent: refused, counted, and told of in the job's history."""
+"""Late writes of a Celery agent: refused, counted, and noted in the job's history."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def kinds(platform: Platform, job_id: str) -> list[str]:
 
 @pytest.fixture
 def lost(platform: Platform, clock: TestClock, tick: Callable[[str], None]) -> Job:
-    """The job as its agent knew it before the lease ended."""
+    """A job as its agent knew it before the lease ended; by now it is queued again."""
     job = factories.running_job("w1", now=clock.now())
     platform.store.jobs.submit([job])
     tick("timeouts")
@@ -92,7 +92,7 @@ def test_a_result_whose_answer_was_lost_is_not_taken_for_a_late_one(
 def test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back(
     platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stopped after its chunks and before the note of them, and its lease ends."""
+    """The agent is stopped after it stored chunks and before it noted them; its lease ends."""
     job = factories.running_job(now=clock.now())
     platform.store.jobs.submit([job])
     reporter = Reporter(platform)
@@ -117,8 +117,8 @@ def test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back(
 def test_output_of_an_agent_that_was_stopped_before_it_sent_it_is_taken_back(
     platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen in a chaos run: it woke up, sent its chunks, and the driver's time was over, so that
-    the next try found them there.
+    """Seen in a chaos run: the agent woke up and sent its chunks, but the driver timed out, so
+    that the next try found those chunks already stored.
     """
     job = factories.running_job(now=clock.now())
     platform.store.jobs.submit([job])
@@ -143,7 +143,7 @@ def test_output_of_an_agent_that_was_stopped_before_it_sent_it_is_taken_back(
 
 
 class _Running:
-    """An agent's jobs as presence sees them: one that runs until it is abandoned."""
+    """An agent's jobs as presence sees them: one job, which runs until it is abandoned."""
 
     def __init__(self, job: Job) -> None:
         self.running = [lease_of(job)]

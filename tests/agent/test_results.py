@@ -1,4 +1,4 @@
-"""Results are written together, and each is judged for itself."""
+"""Results are written together, and each is decided by itself."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class World:
         )
 
     def write(self, *results: Result) -> None:
-        """All of them, added before the writer begins."""
+        """Write results as one group: all of them are added before the writer starts."""
         for result in results:
             self.results.add(result)
         self.results.start()
@@ -100,7 +100,7 @@ def test_a_result_that_has_to_be_written_again_tells_when_the_job_had_ended(
 ) -> None:
     job = world.running()
     result = world.result(job, FAILED)
-    # What the agent knows of the job is not how it is: the result is decided anew, alone.
+    # The agent's copy of the job is outdated now, so the result is decided anew, alone.
     world.store.database["jobs"].update_one(
         {"_id": job.job_id}, {"$set": {"cancelRequested": True}}
     )

@@ -1,4 +1,4 @@
-"""What the runner does with a job, on real processes and the real store."""
+"""What the runner does with a job, with real processes and the real store."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_output_is_stored_within_a_quarter_of_a_second(platform: Platform, tmp_p
     bench = Bench(platform, tmp_path / "w", output_flush_seconds=3600.0)
 
     def is_in_time() -> bool:
-        """Whether it was this once; what the machine does beside it takes its time too."""
+        """Whether the output of one job was in time; other load may delay any single one."""
         lease = bench.offer("sleep .1; date +%s%N; sleep 60")
         text = eventually(lambda: bench.printed(lease))
         took = time.time() - int(text) / 1e9
@@ -154,7 +154,7 @@ def test_a_background_process_ends_with_its_job(bench: Bench) -> None:
 
 def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
     def is_in_time() -> bool:
-        """Whether it was this once; what the machine does beside it takes its time too."""
+        """Whether one job ended in time; other load may delay any single one."""
         lease = bench.offer("echo begun; sleep 100")
         eventually(lambda: bench.printed(lease))
         job = bench.store.jobs.get(lease.job_id)
@@ -175,7 +175,7 @@ def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
 def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -> None:
     lease = bench.offer("echo $$; sleep 100")
     pid = int(eventually(lambda: bench.printed(lease)))
-    # The note of its output follows the output itself.
+    # The size of the output is noted on the job after the output is stored.
     eventually(lambda: bench.store.jobs.get(lease.job_id).output_bytes)
     before = bench.store.jobs.get(lease.job_id)
     bench.runner.abandon(lease)
@@ -236,7 +236,7 @@ def test_a_drain_waits_until_what_was_not_spawned_is_given_back(
     eventually(lambda: not bench.runner._turns.count())
     go.touch()
     bench.await_status(first, "COMPLETED")
-    # Nothing runs, and nothing is written yet: more are to be given back than there are helpers.
+    # No job runs and nothing is written yet: more jobs are to be given back than helpers exist.
     drain.join(0.3)
     may_write.set()
     drain.join()

@@ -1,4 +1,4 @@
-"""Where workspaces are, and what is removed of what is found there."""
+"""Where workspaces are, which of them other jobs may use, and what is removed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_workspace_is_no_other_jobs_though_what_a_job_did_is_hidden_by_its_tim
         workspace = root.create("job-1-b", 1)
     assert workspace.is_fresh()
     path = workspace.base / left
-    # A change within the same tick of the clock could not be told from what was there.
+    # A change within the same tick of the file system's clock could not be seen.
     eventually(lambda: _now(tmp_path) > workspace.base.stat().st_ctime_ns)
     path.write_text("x")
     for changed in (path, path.parent):
@@ -71,7 +71,7 @@ def test_a_workspace_is_no_other_jobs_though_what_a_job_did_is_hidden_by_its_tim
 
 
 def _now(folder: Path) -> int:
-    """The file system's clock."""
+    """Return the time by the file system's clock."""
     with tempfile.NamedTemporaryFile(dir=folder) as probe:
         return Path(probe.name).stat().st_ctime_ns
 
@@ -110,7 +110,7 @@ def test_a_workspace_is_whole_though_what_was_old_has_been_cleared_away(
 
 
 def _clear(path: Path) -> None:
-    """As what clears temporary folders does."""
+    """Remove a path, as programs that clear temporary folders do."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -142,7 +142,7 @@ def test_nothing_is_left_of_a_workspace_that_cannot_be_laid_out(
 
 
 def _deep(folder: Path, depth: int) -> None:
-    """Folders in folders, in the last of them a file."""
+    """Create ``depth`` nested folders, with a file in the innermost."""
     here = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=here)
@@ -177,7 +177,7 @@ def test_what_is_mounted_in_a_workspace_is_not_removed(
 
     def refuse(name: str, *arguments: Any, **options: Any) -> None:
         if name == mounted.name:
-            # As the kernel does.
+            # As the kernel does for a mount point.
             raise OSError(errno.EBUSY, "Device or resource busy")
         rename(name, *arguments, **options)
 
