@@ -1,4 +1,4 @@
-"""A real ``celery worker`` as a process group of its own, that nobody starts again."""
+"""A real ``celery worker`` in a process group of its own, which nothing restarts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.helpers import eventually
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 
-#: A loaded laptop is slow, and an election takes a while; nothing here is judged by its time.
+#: Long, because a loaded laptop is slow and an election takes a while. No test judges by time.
 PATIENCE_SECONDS = 60.0
 
 
 class CeleryProcess:
-    """The worker of an app, with its log in a file."""
+    """A worker of an app, with its log in a file."""
 
     def __init__(
         self, app: str, name: str, *arguments: str, log: Path, environment: Mapping[str, str]
@@ -55,15 +55,15 @@ class CeleryProcess:
         wait(lambda: part in self.log, lambda: self.log)
 
     def signal(self, number: int) -> None:
-        """To the main process alone, as a supervisor does."""
+        """Signal the main process alone, as a supervisor does."""
         self.process.send_signal(number)
 
     def signal_all(self, number: int) -> None:
-        """To all its processes at once."""
+        """Signal all processes of the worker at once."""
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        """``kill -9`` of all its processes."""
+        """Kill all processes of the worker with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self.signal_all(signal.SIGKILL)
         self.process.wait(PATIENCE_SECONDS)
@@ -72,12 +72,12 @@ class CeleryProcess:
         return self.process.wait(PATIENCE_SECONDS)
 
     def never_restarted(self) -> bool:
-        """The same process, and one start of its consumer."""
+        """Whether it is the first process still, and its consumer was started only once."""
         return self.process.poll() is None and self.log.count(" ready.") == 1
 
 
 def wait(check: Callable[[], Any], evidence: Callable[[], Any]) -> Any:
-    """``eventually``, and when it does not come, what there is instead."""
+    """Wait as ``eventually`` does; if the condition does not come, fail with the evidence."""
     try:
         return eventually(check, PATIENCE_SECONDS)
     except AssertionError:

@@ -1,8 +1,8 @@
-"""Kills workers at random moments under load and counts.
+"""Kills workers at random moments under load, and counts lost and repeated tasks.
 
 ``python -m tests.broker.kill --rounds 20`` does so at length for every pool and loop. Each round
 publishes tasks, lets two workers run some of them, kills one with ``kill -9``, starts another in
-its place, and waits until everything has ended.
+its place, and waits until every message was acknowledged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from taskyard.embedded import EmbeddedServer
 from tests.broker.celery_process import wait
 from tests.broker.site import Site, Worker
 
-#: So that a round need not wait long for what the dead worker held.
+#: Short, so that a round need not wait long for the messages that the killed worker held.
 LEASE_SECONDS = 2.0
 
 SLOTS = 2
@@ -27,20 +27,20 @@ TASK_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Round:
-    """What was counted."""
+    """The counts of one round."""
 
     published: int
     run: int
     #: Runs that the kill cut off.
     cut: int
-    #: Runs of tasks that had ended: their acknowledgement was not written yet, or came too late.
+    #: Repeated runs of tasks that had ended: their acknowledgement was not written, or came late.
     again: int
     lost: int
     dead_letters: int
 
 
 class Killing:
-    """Two workers of one shape, one of which is killed in each round."""
+    """Two workers with the same pool and loop; each round kills one and replaces it."""
 
     def __init__(self, site: Site, pool: str, *, blocking: bool = False, seed: int = 0) -> None:
         self._site = site
@@ -54,11 +54,11 @@ class Killing:
 
     @property
     def slots(self) -> int:
-        """Tasks that one worker runs at once."""
+        """How many tasks one worker runs at once."""
         return self._workers[0].slots
 
     def round(self, tasks: int) -> Round:
-        """One kill among so many tasks."""
+        """Publish ``tasks`` tasks, kill a worker while they run, and count how they ended."""
         self._number += 1
         prefix = f"round{self._number}."
         for number in range(tasks):
@@ -96,7 +96,7 @@ class Killing:
 
 
 def main() -> None:
-    """Print a table with a line for each shape."""
+    """Print a table with a line for each pool and loop."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--tasks", type=int, default=200)

@@ -1,4 +1,4 @@
-"""A broker of a test's own, the workers on it, and what their tasks told."""
+"""A broker for tests, the workers that use it, and the events that their tasks recorded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Site:
         self.app.conf.update(task_ignore_result=True, **self.settings)
 
     def close(self) -> None:
-        """End the workers, then the database."""
+        """Kill the workers, then drop the database."""
         for worker in self.workers:
             worker.kill()
         self.app.close()
@@ -55,7 +55,7 @@ class Site:
         self._client.close()
 
     def environment(self, **settings: Any) -> dict[str, str]:
-        """What a process of Celery on this broker needs."""
+        """Return the environment of a Celery process that uses this broker."""
         return {
             **os.environ,
             worker_app.SETTINGS: json.dumps({**self.settings, **settings}),
@@ -65,13 +65,13 @@ class Site:
         }
 
     def start(self, *arguments: str, pool: str = "prefork", **options: Any) -> Worker:
-        """A worker, not awaited: several may start at once."""
+        """Start a worker without waiting until it is ready: several may start at once."""
         worker = Worker(self, f"w{len(self.workers)}", pool, *arguments, **options)
         self.workers.append(worker)
         return worker
 
     def celery(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> str:
-        """What Celery's own command prints. It must succeed."""
+        """Run Celery's own command, which must succeed, and return what it prints."""
         command = [str(BIN / "celery"), "-A", worker_app.__name__, *arguments]
         environment = self.environment()
         done = subprocess.run(
@@ -81,34 +81,34 @@ class Site:
         return done.stdout
 
     def send(self, name: str, *args: Any, **options: Any) -> str:
-        """Publish a task; returns its id."""
+        """Publish a task and return its id."""
         return str(self.app.send_task(name, args=args, **options).id)
 
     def told(self, event: str = "start") -> list[str]:
-        """Keys of the tasks that told so, in order."""
+        """Return the keys of the tasks that recorded this event, in order."""
         return [line["key"] for line in self.lines() if line["event"] == event]
 
     def lines(self) -> list[Document]:
-        """Everything that tasks told."""
+        """Return all events that tasks recorded."""
         if not self.record.exists():
             return []
         return [json.loads(line) for line in self.record.read_text().splitlines()]
 
     def runs(self, prefix: str) -> Counter[str]:
-        """How often each task whose key begins so was started."""
+        """Count how often each task whose key has this prefix was started."""
         return Counter(key for key in self.told() if key.startswith(prefix))
 
     def open(self, key: str) -> None:
-        """Let the holding task end."""
+        """Let the holding task with this key end."""
         (self.gates / key).touch()
 
     def messages(self) -> list[Document]:
-        """Task messages that are left: waiting, held, or not yet collected."""
+        """Return the task messages that are left: waiting, held, or expired and not yet deleted."""
         tasks = {"queue": {"$not": {"$regex": "pidbox|celeryev"}}}
         return list(self.database["broker.messages"].find(tasks))
 
     def has_expired(self) -> bool:
-        """Whether the server's clock has passed some message's time."""
+        """Whether any message has expired by the server's clock."""
         past = {"$expr": {"$lt": ["$notAfter", "$$NOW"]}, "notAfter": {"$exists": True}}
         return self.database["broker.messages"].count_documents(past) > 0
 
@@ -116,12 +116,12 @@ class Site:
         return list(self.database["broker.dead_letters"].find())
 
     def await_empty(self) -> None:
-        """Every message was acknowledged."""
+        """Wait until every message was acknowledged."""
         wait(lambda: not self.messages(), self.messages)
 
 
 class Worker(CeleryProcess):
-    """A worker of some pool and loop."""
+    """A worker with a given pool and loop."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Worker(CeleryProcess):
 
 
 def drain(connection: Connection, seconds: float = 0.2) -> None:
-    """Deliver until nothing comes for so long."""
+    """Deliver messages until none has come for ``seconds``."""
     with contextlib.suppress(TimeoutError):
         while True:
             connection.drain_events(timeout=seconds)

@@ -1,4 +1,4 @@
-"""Kombu's own interface without Celery: channels beside each other, queues, fan-out."""
+"""Kombu's own interface without Celery: several channels, queues, fan-out."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_two_channels_share_a_queue_and_the_other_goes_on_when_one_stops(
 
 
 def test_a_channel_gets_no_more_than_its_own_prefetch(connection: Connection, queue: Queue) -> None:
-    """Also beside another one that takes the same queue without a limit of its own."""
+    """Even if another channel with a higher limit consumes the same queue."""
     got: dict[int, list[Any]] = {1: [], 2: []}
     consumers = []
     for limit in got:
@@ -166,7 +166,7 @@ def test_a_simple_queue_puts_gets_counts_and_clears(connection: Connection, queu
 def test_what_was_put_back_is_there_at_the_next_look(
     connection: Connection, queue: Queue, requeue: str
 ) -> None:
-    """Without a wait, and often: answers that follow one another are gathered."""
+    """At once and each time, although answers that follow each other closely are gathered."""
     with connection.SimpleQueue(queue.name) as simple:
         for number in range(5):
             simple.put(number)
@@ -179,7 +179,7 @@ def test_what_was_put_back_is_there_at_the_next_look(
 
 
 def test_a_consumer_finds_what_its_channel_put_back(connection: Connection, queue: Queue) -> None:
-    """In its place: before what was behind it."""
+    """In its old place: before the messages that were behind it."""
     publish(connection, queue, 0, 1, 2)
     channel = connection.channel()
     bound = queue(channel)
@@ -195,7 +195,7 @@ def test_a_consumer_finds_what_its_channel_put_back(connection: Connection, queu
 def test_a_reader_that_leaves_loses_nothing_it_has_not_seen(
     connection: Connection, queue: Queue
 ) -> None:
-    """Not even one that needs no acknowledgements: others get what it had claimed ahead."""
+    """Even with ``no_ack``: other readers get the messages that it had claimed ahead."""
     publish(connection, queue, *range(5))
     with connection.clone() as other, other.SimpleQueue(queue, no_ack=True) as simple:
         assert simple.get(timeout=5).payload == 0
@@ -283,7 +283,7 @@ def test_a_get_gives_back_what_else_a_claim_took_without_being_told(
 def test_only_a_task_is_held_or_dropped_by_its_headers(
     connection: Connection, site: Site, queue: Queue
 ) -> None:
-    """To others they may mean anything, such as what HTTP has by the same name."""
+    """In other messages these headers may mean anything, such as HTTP's ``Expires``."""
     past, future = "2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
     publish(connection, queue, "any", headers={"expires": past, "eta": future})
     assert queue(connection.default_channel).get(no_ack=True).payload == "any"
@@ -303,7 +303,7 @@ def test_a_connection_that_is_closed_is_told_nothing_more(site: Site, queue: Que
 
 
 def test_what_is_known_of_a_queue_goes_with_it(connection: Connection, queue: Queue) -> None:
-    """A client of remote control that lives for months has a queue for each answer."""
+    """A remote control client has a queue for each answer, and may live for months."""
     channel = connection.channel()
     with Consumer(channel, [queue], on_message=lambda _: None):
         publish(connection, queue, "one")
@@ -313,7 +313,7 @@ def test_what_is_known_of_a_queue_goes_with_it(connection: Connection, queue: Qu
 
 
 def test_of_what_nobody_answers_nothing_is_kept(connection: Connection, queue: Queue) -> None:
-    """A worker reads its remote control and a monitor its events so, for months."""
+    """Workers read remote control and monitors read events with ``no_ack``, for months."""
     failed: list[Any] = []
     consumer = Consumer(connection.channel(), [queue], no_ack=True, callbacks=[failed.append])
     consumer.on_decode_error = lambda message, error: failed.append(error)
@@ -329,7 +329,7 @@ def test_of_what_nobody_answers_nothing_is_kept(connection: Connection, queue: Q
 def test_of_an_answer_that_nobody_waits_for_nothing_is_kept(
     connection: Connection, queue: Queue
 ) -> None:
-    """A worker answers for each task, also for those of a ``Queue(no_ack=True)``."""
+    """A worker acknowledges every task, even those of a ``Queue(no_ack=True)``."""
     got: list[Body] = []
     quick = Queue(queue.name, queue.exchange, queue.routing_key, no_ack=True)
 
@@ -355,7 +355,7 @@ def test_of_exchanges_a_bounded_number_is_known(
 
 
 def test_a_queue_that_is_unbound_gets_no_more(connection: Connection, queue: Queue) -> None:
-    """Also from those who knew of the binding, and by the channel that did not make it."""
+    """Even from a publisher that had used the binding, and if another channel removed it."""
     publish(connection, queue, "one")
     exchange, key = queue.exchange.name, queue.routing_key
     connection.channel().queue_unbind(queue.name, exchange, key)
@@ -426,7 +426,7 @@ def test_broadcast_reaches_each_of_its_queues(site: Site, queue: Queue) -> None:
 def test_who_publishes_need_not_say_of_what_kind_the_exchange_is(
     site: Site, queue: Queue, kind: str, bound: str, key: str
 ) -> None:
-    """Celery does not for a ``Broadcast`` queue, and nobody got the task."""
+    """Celery does not for a ``Broadcast`` queue: its tasks used to reach nobody."""
     got: list[Body] = []
     with connect(site) as reader, connect(site) as writer:
         bound_queue = Queue(
@@ -452,7 +452,7 @@ def test_who_publishes_need_not_say_of_what_kind_the_exchange_is(
 def test_a_queue_bound_when_the_exchange_was_of_another_kind_gets_what_its_key_says(
     site: Site, queue: Queue
 ) -> None:
-    """A project makes an exchange a topic, and not all its workers are started anew yet."""
+    """A project has made an exchange a topic, and some of its workers still run the old code."""
     before, after = (Exchange(queue.name, type=kind) for kind in ("direct", "topic"))
     bound = Queue(f"{queue.name}.old", before, routing_key="a.*")
     with connect(site) as old, connect(site) as new:

@@ -16,10 +16,10 @@ from tests.broker import worker_app
 from tests.broker.celery_process import BIN, PATIENCE_SECONDS, wait
 from tests.broker.site import Site, Worker
 
-#: How long a command waits for the answers of whoever there is.
+#: How long a command that is meant for all workers waits for answers.
 ANSWER_SECONDS = 3.0
 
-#: Who is told by name is waited for, and no longer than until the answer.
+#: For commands to named workers: they wait until those have answered, and no longer.
 REPLIES: dict[str, Any] = {"reply": True, "timeout": PATIENCE_SECONDS}
 
 
@@ -29,7 +29,7 @@ def names(workers: list[Worker]) -> set[str]:
 
 
 def inspect(site: Site, method: str, *arguments: Any, names: set[str]) -> dict[str, Any]:
-    """The answers by worker, as soon as all of them are there."""
+    """Return the answers by worker, as soon as all of them have come."""
     panel = site.app.control.inspect(sorted(names), timeout=PATIENCE_SECONDS, limit=len(names))
     answers = getattr(panel, method)(*arguments)
     assert answers is not None
@@ -76,7 +76,7 @@ def test_a_consumer_is_added_and_cancelled(site: Site, workers: list[Worker]) ->
 
 
 def test_the_only_queue_is_cancelled_and_added_again(site: Site, workers: list[Worker]) -> None:
-    """What it runs meanwhile still ends, once."""
+    """A task that runs meanwhile still ends, and runs only once."""
     control, names = site.app.control, sorted(worker.hostname for worker in workers)
     site.send("hold", "meanwhile")
     wait(lambda: "meanwhile" in site.told(), site.lines)
@@ -143,7 +143,7 @@ class Dump:
         with path.open("wb") as out:
             self.process = subprocess.Popen(
                 [BIN / "celery", "-A", worker_app.__name__, "events", "--dump"],
-                # By default an event lives five seconds; a busy machine may need more.
+                # By default an event expires after five seconds; a busy machine may need more.
                 env={**site.environment(event_queue_ttl=600), "PYTHONUNBUFFERED": "1"},
                 stdout=out,
                 stderr=subprocess.STDOUT,

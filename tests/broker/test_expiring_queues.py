@@ -21,12 +21,12 @@ def connection(site: Site) -> Iterator[Connection]:
 
 
 def expiring(name: str) -> Queue:
-    """As Celery declares a worker's queue of remote control."""
+    """Return a queue like the one that Celery declares for a worker's remote control."""
     return Queue(name, Exchange(name, type="fanout"), expires=10)
 
 
 def documents(site: Site, queue: str) -> list[Document]:
-    """What is stored of the queue and its bindings."""
+    """Return what is stored of the queue and its bindings."""
     return [
         *site.database["broker.queues"].find({"_id": queue}),
         *site.database["broker.bindings"].find({"queue": queue}),
@@ -46,7 +46,7 @@ def test_a_reader_that_was_paused_beyond_the_expiry_hears_again(
     got: list[Any] = []
     consumer = Consumer(connection, [queue], callbacks=[lambda body, _: got.append(body)])
     consumer.consume()
-    # As the server does with what has expired.
+    # As the server does with expired documents.
     site.database["broker.queues"].delete_one({"_id": queue.name})
     site.database["broker.bindings"].delete_many({"queue": queue.name})
     wait(lambda: len(documents(site, queue.name)) == 2, lambda: documents(site, queue.name))
@@ -68,7 +68,7 @@ def test_a_deleted_queue_does_not_come_back(connection: Connection, site: Site) 
 def test_a_queue_that_goes_with_its_reader_does_so_when_the_reader_is_killed(
     connection: Connection, site: Site
 ) -> None:
-    """Or each broadcast would be copied for it for ever."""
+    """Otherwise each broadcast would be copied to it for ever."""
     queue = Broadcast("broadcast", queue="broadcast.of.one")
     bound = queue(connection.default_channel)
     bound.declare()
@@ -81,7 +81,7 @@ def test_a_queue_that_goes_with_its_reader_does_so_when_the_reader_is_killed(
 
 
 def test_a_queue_that_is_declared_not_to_expire_stays(connection: Connection, site: Site) -> None:
-    """Whatever it was declared to do before."""
+    """Even if it was declared to expire before."""
     queue = expiring("stays")
     queue(connection.default_channel).declare()
     queue.expires = None
@@ -103,7 +103,7 @@ def test_a_queue_that_expired_is_bound_again_by_another_channel_of_the_connectio
 def test_what_nobody_reads_in_an_expired_queue_is_collected(
     connection: Connection, site: Site
 ) -> None:
-    """An answer that came after its asker had left."""
+    """Such as an answer that came after the client that asked had left."""
     queue = expiring("late")
     Consumer(connection, [queue], on_message=lambda _: None).consume()
     send(connection, queue, "too late")
@@ -112,7 +112,7 @@ def test_what_nobody_reads_in_an_expired_queue_is_collected(
 
 
 def test_messages_live_no_longer_than_their_queue_says(connection: Connection, site: Site) -> None:
-    """As Celery has it for events and control commands."""
+    """Celery uses this for events and control commands."""
     queue = Queue("short", Exchange("short", type="fanout"), message_ttl=0.001)
     queue(connection.default_channel).declare()
     send(connection, queue, "too old")

@@ -21,7 +21,7 @@ Get = Callable[[str], Any]
 
 @pytest.fixture(scope="module")
 def get(site: Site, workers: list[Worker]) -> Iterator[Get]:
-    """What Flower answers, or None while it does not."""
+    """Start Flower; return a function that gets a path from it, or None if it does not answer."""
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     log = (site.folder / "flower.log").open("wb")

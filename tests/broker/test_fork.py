@@ -11,19 +11,19 @@ from tests.broker import worker_app
 from tests.broker.celery_process import PATIENCE_SECONDS, wait
 from tests.broker.site import Site
 
-#: All are shown but that of Python 3.12 on, which warns of every fork beside threads: of what is
-#: tested here.
+#: All warnings are shown but one: from 3.12 on, Python warns of every fork of a process that has
+#: threads, which is what is tested here.
 WARNINGS = ("-W", "default", "-W", "ignore:This process:DeprecationWarning")
 
 
 def complaints(text: str) -> list[str]:
-    """What PyMongo and Python say about forks, in whatever words."""
+    """Return the warnings of PyMongo and Python about forks, however they are worded."""
     return [line for line in text.splitlines() if "fork" in line.lower() and "Warning" in line]
 
 
 @pytest.mark.parametrize("blocking", [False, True])
 def test_children_that_live_for_one_task_publish_tasks(site: Site, blocking: bool) -> None:
-    """Each is forked from a worker whose threads and connections are in full swing."""
+    """Each is forked from a worker whose threads and connections are in use."""
     worker = site.start("--max-tasks-per-child", "1", blocking=blocking).await_ready()
     prefix = f"child{blocking}"
     for number in range(5):
@@ -36,7 +36,7 @@ def test_children_that_live_for_one_task_publish_tasks(site: Site, blocking: boo
     worker.kill()
 
 
-#: A child of multiprocessing that answers with its last act; its messages end one after another.
+#: A child of ``multiprocessing`` whose last act is to acknowledge: three messages, one by one.
 ANSWERING = f"""
 import multiprocessing, sys
 from {worker_app.__name__} import app
@@ -71,7 +71,7 @@ def test_what_a_child_answers_last_is_written(site: Site, end: str) -> None:
     assert not [one for one in site.messages() if one["queue"] == "answered"]
 
 
-#: A parent that has published, consumes and holds a message, then forks; each of both goes on.
+#: A parent that publishes, consumes and holds a message, then forks; parent and child go on.
 FORKING = f"""
 import os, sys
 from {worker_app.__name__} import app, note
@@ -108,8 +108,8 @@ def test_a_parent_that_was_connected_before_the_fork_goes_on(site: Site) -> None
     assert not [one for one in messages if one["queue"] == "forked"]
 
 
-#: A parent that has asked and consumed, as a web server does before it forks its workers. The
-#: child goes on with the connection that it inherited, and so does the parent.
+#: A parent that publishes and consumes, as a web server does before it forks its workers. Then
+#: parent and child both go on with the same connection.
 CONSUMING = f"""
 import os, sys, time
 from {worker_app.__name__} import app

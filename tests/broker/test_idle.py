@@ -1,4 +1,4 @@
-"""What an idle worker asks of MongoDB: a count of commands, not a time."""
+"""What an idle worker asks of MongoDB, as a number of commands, not as a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
 from tests.broker.site import Site
 
-#: Seconds of the server's clock that are counted.
+#: For how many seconds of the server's clock commands are counted.
 WINDOW_SECONDS = 5
 
 
@@ -27,7 +27,7 @@ def test_an_idle_worker_asks_little(open_site: OpenSite) -> None:
         site.send("note", "warm")
         site.await_empty()
         site.database.command("profile", 2)
-    look = 2  # what is due, and what will be, in its own queue and that of remote control
+    look = 2  # for due messages and for later ones, in its own queue and that of remote control
     stream = 1
     keeping = 2 / KEEP_SECONDS
     for site, worker in zip(sites, workers, strict=True):
@@ -35,7 +35,7 @@ def test_an_idle_worker_asks_little(open_site: OpenSite) -> None:
         site.database.command("profile", 0)
         mine = {"appName": {"$regex": "^taskyard-broker"}}
         asked = site.database["system.profile"].count_documents(mine)
-        # Twice that, for the edges of the window.
+        # Twice the expected rate, because of the edges of the window.
         assert asked / window(site) <= 2 * (look / LOOK_SECONDS + stream + keeping)
 
 
@@ -44,7 +44,7 @@ def watched_long_enough(site: Site) -> bool:
 
 
 def window(site: Site) -> float:
-    """Seconds between the first command that was counted and the last."""
+    """Return the seconds between the first and the last command that was counted."""
     group: list[dict[str, Any]] = [
         {"$group": {"_id": None, "from": {"$min": "$ts"}, "to": {"$max": "$ts"}}}
     ]

@@ -120,7 +120,7 @@ def test_of_many_queues_those_with_messages_are_listed(
 
 
 def test_times_can_be_compared_whatever_the_client_reads(store: Store, messages: Messages) -> None:
-    """As in the documentation: a client without options reads times that have no zone."""
+    """A client without options, as in the documentation, reads times without a time zone."""
     bury(messages)
     naive: CodecOptions[dict[str, Any]] = CodecOptions()
     plain = store.database.with_options(codec_options=naive)

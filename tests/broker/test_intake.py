@@ -1,4 +1,4 @@
-"""How much a connection claims: by room and by pace, and back again what it does not deliver."""
+"""How many messages a connection claims, by room and pace; undelivered ones are given back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def queue(connection: Connection, request: pytest.FixtureRequest) -> Queue:
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How much each claim asked for."""
+    """The limit of each claim, in order."""
     asked: list[int] = []
     claim = Messages.claim
 
@@ -104,7 +104,7 @@ def test_what_was_claimed_ahead_of_something_slow_goes_back(
 def test_one_new_message_is_claimed_alone_and_the_rest_is_looked_at_when_it_was_another(
     connection: Connection, queue: Queue, limits: list[int]
 ) -> None:
-    """An older one may have become due without a word."""
+    """The other one may be older: it may have become due, which the stream does not report."""
     _, got = consume(connection, queue, answer=True)
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.3)
@@ -121,7 +121,7 @@ def test_one_new_message_is_claimed_alone_and_the_rest_is_looked_at_when_it_was_
 def test_who_loses_a_race_for_the_first_looks_for_the_next_at_once(
     connection: Connection, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream says nothing of what waits already."""
+    """The stream does not report messages that already wait."""
     _, got = consume(connection, queue, answer=True)
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.3)

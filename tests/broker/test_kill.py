@@ -23,6 +23,6 @@ def test_killed_workers_lose_nothing(
         assert counted.lost == 0, counted
         assert counted.dead_letters == 0, counted
         assert counted.cut <= killing.slots, counted
-        # What is acknowledged is written in batches; those of the last moment are lost.
+        # Acknowledgements are written in batches; a kill loses those of the last moment.
         assert counted.again < TASKS // 2, counted
     killing.stop()

@@ -1,4 +1,4 @@
-"""What a process holds, and the one thread that writes its answers."""
+"""The deliveries that a process holds, and the one thread that writes its answers."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_a_burial_that_cannot_be_made_holds_up_no_other(
 
 
 class StoppedColdError(NotImplementedError):
-    """What Celery's handler of a cold stop raises for a pool of threads, wherever it interrupts."""
+    """Raised by Celery's handler of a cold stop for a pool of threads, wherever it interrupts."""
 
 
 @pytest.mark.parametrize("limit", [1, 4])
 def test_a_claim_that_a_signal_interrupts_is_given_back_at_the_end(
     store: Store, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    """It was seen once in a full run: a message waited for a lease of a process that was gone."""
+    """Seen once in a full run: a message waited until the lease of a gone process ended."""
     messages = Messages(store.database, "broker")
     leases = Leases(messages, LEASE_SECONDS)
     for number in range(4):
@@ -79,12 +79,12 @@ def test_a_claim_that_a_signal_interrupts_is_given_back_at_the_end(
     leases.leave()
     assert messages.count("q") == 4
     assert {d["deliveries"] for d in store.database["broker.messages"].find()} == {0}
-    # Its process may leave twice, the second time without a client.
+    # A process may leave twice; the second time it has no client to release anything with.
     assert not messages.has_unknown
 
 
 def test_a_queue_is_kept_as_often_as_its_expiry_asks_for(store: Store) -> None:
-    """An idle worker of a queue that expires in five minutes writes once a minute for it."""
+    """For a queue that expires in five minutes, an idle worker writes once a minute."""
     leases = Leases(Messages(store.database, "broker"), LEASE_SECONDS)
     kept: list[str] = []
     leases.keep("soon", lambda: kept.append("soon"), expires_seconds=0.05)

@@ -1,6 +1,6 @@
-"""When a consumer looks by itself: of what only becomes due the change stream says nothing.
+"""When a consumer looks by itself: the change stream does not report what only becomes due.
 
-The looks in between are put off for ever, so that each test shows what brings one about.
+The regular looks are put off for ever, so that each test shows what else causes one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tests.broker.celery_process import PATIENCE_SECONDS, wait
 from tests.broker.conftest import OpenSite
 from tests.broker.site import Site, drain
 
-#: Goes on with a connection for a moment, as a blocking worker does, as who never waits does, or
-#: as a worker with a loop.
+#: Serves a connection for a moment: as a blocking worker does, as a client that never waits does,
+#: or as a worker with an event loop does.
 Turn = Callable[[], None]
 
 LEASE_SECONDS = 1.5
@@ -46,7 +46,7 @@ def got() -> list[Any]:
 
 @pytest.fixture
 def consumer(connection: Connection, site: Site, got: list[Any]) -> Iterator[Consumer]:
-    """It answers what it gets; it has looked, and found nothing."""
+    """A consumer that acknowledges what it gets."""
     with connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"]) as made:
         made.on_message = answering(got)
         made.qos(prefetch_count=PREFETCH)
@@ -59,6 +59,7 @@ def turn(
     connection: Connection,
     consumer: Consumer,
 ) -> Iterator[Turn]:
+    """A way to serve the connection; the consumer has looked already, and found nothing."""
     watcher = connection.transport.broker.watcher
     wait(lambda: watcher.follows, lambda: watcher)
     if request.param != "loop":
@@ -100,7 +101,7 @@ def test_a_message_for_later_comes_when_it_is_due(site: Site, turn: Turn, got: l
 def test_what_expired_hides_nothing_that_becomes_due(
     site: Site, turn: Turn, got: list[Any]
 ) -> None:
-    """The server collects once a minute; until then it is there, and nobody may claim it."""
+    """The server deletes expired messages once a minute; until then nobody may claim them."""
     site.send("note", "expired", expiration=0.01)
     wait(site.has_expired, site.messages)
     site.send("note", "later", countdown=0.5)
@@ -110,7 +111,7 @@ def test_what_expired_hides_nothing_that_becomes_due(
 def test_what_waits_for_room_hides_nothing_that_becomes_due(
     connection: Connection, site: Site, consumer: Consumer, turn: Turn, got: list[Any]
 ) -> None:
-    """Who has no room looks, too, and finds what he may not have yet before what is due later."""
+    """A consumer without room looks too, and finds what waits for room before what is due later."""
     held: list[Any] = []
     consumer.on_message = held.append
     for number in range(PREFETCH + 1):
@@ -128,7 +129,7 @@ def test_what_waits_for_room_hides_nothing_that_becomes_due(
 def test_who_is_given_more_room_gets_what_waits(
     site: Site, consumer: Consumer, turn: Turn, got: list[Any]
 ) -> None:
-    """As a worker whose pool grows."""
+    """Such as a worker whose pool grows."""
     consumer.on_message = got.append
     for number in range(PREFETCH + 1):
         site.send("note", number)
@@ -149,7 +150,7 @@ def test_what_another_holds_comes_when_its_lease_ends(open_site: OpenSite, got: 
         broker = connection.transport.broker
         broker.watcher.unsubscribe(id(connection.transport))
         site.send("note", "held")
-        # Nobody renews it: whoever claimed it died.
+        # As by a consumer that died: nobody renews this lease.
         assert broker.messages.claim("celery", 1, broker.lease_ms)
         go_on(lambda: drain(connection, 0.05), lambda: len(got) == 1)
 

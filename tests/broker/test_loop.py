@@ -1,4 +1,4 @@
-"""The transport on an event loop of kombu's, without a worker around it."""
+"""The transport on kombu's event loop, without a worker around it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.broker.site import Site
 def test_a_message_is_delivered_when_the_bell_is_heard_and_not_on_a_tick(
     connection: Connection, site: Site
 ) -> None:
-    """A prefork pool hears of it on the next tick: after its own turn that is a whole poll away."""
+    """On a tick it might come after the prefork pool's turn, and wait for a whole poll."""
     got: list[object] = []
     site.send("note", "one")
     hub = Hub()
@@ -34,7 +34,7 @@ def test_a_message_is_delivered_when_the_bell_is_heard_and_not_on_a_tick(
 def test_the_next_look_is_when_the_next_message_becomes_due(
     connection: Connection, site: Site
 ) -> None:
-    """Time passes without a change for the stream to tell of."""
+    """That a message becomes due is no change that the stream could report."""
     consumer = connection.Consumer([site.app.amqp.queues["celery"]], accept=["json"])
     consumer.on_message = lambda message: message.ack()
     site.app.control.purge()

@@ -1,4 +1,4 @@
-"""Messages that expire are collected in the end, whoever held them."""
+"""Stored messages: their expiry, bounded claims and writes, burial after too many deliveries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def messages(store: Store) -> Messages:
 
 @pytest.fixture
 def only(store: Store) -> Callable[[], dict[str, Any]]:
-    """The one message that there is."""
+    """Return a function that finds the only message."""
 
     def find() -> dict[str, Any]:
         (found,) = store.database["broker.messages"].find()
@@ -40,7 +40,7 @@ def only(store: Store) -> Callable[[], dict[str, Any]]:
 def test_a_held_message_is_collected_after_its_lease_and_its_time(
     store: Store, messages: Messages, only: Callable[[], dict[str, Any]]
 ) -> None:
-    """Its consumer was killed: nobody acknowledges it, and nobody may claim it again."""
+    """Its consumer was killed: nobody acknowledges the message, or may claim it again."""
     messages.publish("q", "hello", ttl_ms=1000)
     messages.claim("q", 1, LEASE_MS)
     held = only()
@@ -52,7 +52,7 @@ def test_a_held_message_is_collected_after_its_lease_and_its_time(
 def test_one_claim_takes_no_more_than_can_be_read_in_time(
     messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large ones that were claimed together were never read: each time that timed out."""
+    """Large messages that were claimed together used to be lost: reading them always timed out."""
     monkeypatch.setattr("taskyard.broker.messages.CLAIMED_BYTES", 2500)
     for payload in ("x" * 1000, "y" * 1000, "z" * 1000, "w" * 5000, "v"):
         messages.publish("q", payload)
@@ -87,7 +87,7 @@ def test_a_message_without_an_end_is_never_collected(
 
 
 def test_what_five_consumers_died_of_is_buried(store: Store, messages: Messages) -> None:
-    """Killed, they answered nothing: their leases ended."""
+    """Killed consumers answer nothing: their leases end."""
     messages.publish("q", "deadly")
     for _ in range(MAX_DELIVERIES):
         (claimed,) = eventually(lambda: messages.claim("q", 1, 1))
@@ -132,7 +132,7 @@ def test_what_cannot_be_buried_is_delivered_no_more_and_keeps_no_other_from_it(
 
 
 class Named(CommandListener):
-    """How many messages each command named."""
+    """Counts how many messages each command names."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -142,10 +142,10 @@ class Named(CommandListener):
             self.counts.append(len(part["q"]["_id"]["$in"]))
 
     def succeeded(self, _: object) -> None:
-        """As it should."""
+        """Nothing to count."""
 
     def failed(self, _: object) -> None:
-        """As it should not."""
+        """Nothing to count either."""
 
 
 def renew_all(messages: Messages) -> int:
@@ -165,7 +165,7 @@ def test_however_many_there_are_a_command_handles_a_bounded_number(
     monkeypatch: pytest.MonkeyPatch,
     act: Callable[[Messages], int],
 ) -> None:
-    """Over a hundred thousand at once took longer than a command may, at each try."""
+    """Over a hundred thousand at once used to take longer than a command may, at each try."""
     monkeypatch.setattr(writes, "RENEWED_AT_ONCE", 10)
     monkeypatch.setattr(writes, "DELETED_AT_ONCE", 10)
     named = Named()

@@ -1,4 +1,4 @@
-"""Messages that nobody can handle become dead letters with the reason; nothing goes silently."""
+"""Messages that nobody can handle become dead letters with the reason; none vanishes silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def worker(site: Site) -> Worker:
 
 @pytest.fixture
 def buried(site: Site, worker: Worker) -> Callable[[], str]:
-    """The reason of the next dead letter; the worker must still run tasks."""
+    """Return a function that waits for the next dead letter and returns its reason.
+
+    It also checks that the worker still runs tasks.
+    """
     site.database["broker.dead_letters"].delete_many({})
 
     def find() -> str:
@@ -47,7 +50,7 @@ def tamper(site: Site, change: Callable[[str], str]) -> None:
     ("content_type", "body"),
     [
         ("application/json", b"{no json"),
-        # An error that quotes it is too long for a document.
+        # An error that quotes this body is too long for a document.
         pytest.param("application/json", b"\xff" * 3_000_000, id="megabytes"),
         ("application/x-python-serialize", b"not accepted"),
         ("application/x-of-nobody", b"unknown"),
@@ -94,7 +97,7 @@ def test_a_message_that_is_no_task(site: Site, buried: Callable[[], str]) -> Non
 
 
 def test_a_task_that_no_worker_knows(site: Site, buried: Callable[[], str]) -> None:
-    """Redis and AMQP drop it; here it waits among the dead letters for somebody who knows it."""
+    """Redis and AMQP drop it; here it stays a dead letter, to be sent again when one knows it."""
     site.send("nobody.knows")
     assert buried() == "rejected"
 
@@ -113,7 +116,7 @@ def test_a_task_whose_process_is_killed_once_runs_again(site: Site, worker: Work
 
 
 def test_a_dead_letter_carries_the_message(site: Site, buried: Callable[[], str]) -> None:
-    """Who repairs the cause can send it again."""
+    """When the cause is repaired, the message can be sent again."""
     identity = site.send("nobody.knows", "argument")
     buried()
     (dead,) = site.dead_letters()

@@ -1,4 +1,4 @@
-"""A task may run longer than its lease: it is renewed, whatever the pool does meanwhile."""
+"""A task may run longer than its lease: the lease is renewed, whatever the pool does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LEASE_SECONDS = 1.0
 
 
 def test_tasks_longer_than_their_lease_run_once(open_site: OpenSite) -> None:
-    """With free slots elsewhere that would take them at once."""
+    """Other workers have free slots, and would take a task at once if its lease ended."""
     site = open_site(lease_seconds=LEASE_SECONDS)
     workers = [site.start(pool=pool) for pool in ("prefork", "threads", "solo")]
     for worker in workers:

@@ -19,7 +19,7 @@ SHAPES = list(product(("prefork", "threads", "solo"), (False, True)))
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
 def worker(open_site: OpenSite, request: pytest.FixtureRequest) -> Iterator[Worker]:
-    """One worker for all tests of its shape."""
+    """One worker for all tests of its pool and loop."""
     pool, blocking = request.param
     started = open_site().start(pool=pool, blocking=blocking, queues=",".join(QUEUES))
     yield started.await_ready()
@@ -37,7 +37,7 @@ def test_the_loop_is_the_one_asked_for(worker: Worker, site: Site) -> None:
 
 
 def occupy(worker: Worker, key: str) -> list[str]:
-    """Holding tasks in all of the worker's slots; opening the first leaves one to run in."""
+    """Fill the worker's slots with holding tasks, and return their keys; opening one frees one."""
     keys = [f"{key}{number}" for number in range(worker.slots)]
     for held in keys:
         worker.site.send("hold", held)
@@ -86,7 +86,7 @@ def test_a_backlog_runs_by_priority_then_by_age(worker: Worker, site: Site) -> N
 
 
 def test_queues_take_turns(worker: Worker, site: Site) -> None:
-    """The second queue's news may come a little later than there is room for the first's."""
+    """The stream may report the second queue a little after there is room for the first."""
     (first, *others) = occupy(worker, "turns")
     for number in range(30):
         site.send("work", f"a{number}", 0.02, queue="a")

@@ -1,4 +1,4 @@
-"""What a worker that is stopped gives back, and when."""
+"""Which messages a worker gives back when it is stopped, and when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.broker.celery_process import wait
 from tests.broker.conftest import OpenSite
 from tests.broker.site import Document, Site, Worker
 
-#: So long that nothing here comes back by the end of a lease.
+#: So long that no message here comes back because its lease has ended.
 LEASE_SECONDS = 600
 
 Shape = tuple[str, bool]
@@ -21,7 +21,7 @@ WAITING = [f"waits{number}" for number in range(6)]
 
 
 def stopped(open_site: OpenSite, shapes: list[Shape], number: int) -> dict[Shape, Worker]:
-    """Workers of these shapes that were told to stop, all at once, while they run one task."""
+    """Start a worker of each shape, and tell all to stop at once while each runs a task."""
     workers = {
         (pool, blocking): open_site(lease_seconds=LEASE_SECONDS).start(
             pool=pool, blocking=blocking, concurrency=1, worker_prefetch_multiplier=4
@@ -36,13 +36,13 @@ def stopped(open_site: OpenSite, shapes: list[Shape], number: int) -> dict[Shape
 
 
 def occupy(worker: Worker, pool: str, blocking: bool) -> None:
-    """Have it run one task and prefetch of the others what its shape prefetches."""
+    """Have the worker run one task, and prefetch as many others as its pool and loop do."""
     site = worker.site
     site.send("hold", "running")
     wait(lambda: site.told() == ["running"], lambda: worker.log)
     for key in WAITING:
         site.send("note", key)
-    # Solo runs on the loop itself; a blocking prefork worker waits for a slot with one in hand.
+    # Solo runs tasks on the loop itself; a blocking prefork worker takes one and waits for a slot.
     prefetched = 1 if pool == "solo" else 2 if blocking and pool == "prefork" else 4
     wait(lambda: len(held(site)) >= prefetched, site.messages)
 
@@ -52,7 +52,7 @@ def warm(open_site: OpenSite) -> dict[Shape, Worker]:
     return stopped(open_site, SHAPES, signal.SIGTERM)
 
 
-# Not solo: there Celery raises NotImplementedError into the running task, which thereby fails.
+# Without solo: there Celery raises NotImplementedError into the running task, which then fails.
 COLD = SHAPES[:4]
 
 
@@ -62,12 +62,12 @@ def cold(open_site: OpenSite) -> dict[Shape, Worker]:
 
 
 def held(site: Site) -> list[Document]:
-    """Messages that somebody leases."""
+    """Return the messages that are leased."""
     return [message for message in site.messages() if message["lease"]]
 
 
 def check_nothing_is_lost(site: Site, worker: Worker) -> None:
-    """Each task ended and is gone, or waits for another worker, not for a lease to end."""
+    """Check that each task has ended, or that its message waits and is not leased."""
     ended = [*site.told("end"), *(key for key in site.told() if key in WAITING)]
     left = site.messages()
     assert len(ended) + len(left) == 7, (ended, left, worker.log)
@@ -81,8 +81,8 @@ def test_a_warm_stop_gives_back_at_once_what_was_not_started(
     """The running task goes on meanwhile, and is acknowledged."""
     worker, site = warm[shape], warm[shape].site
     pool, blocking = shape
-    if not (blocking and pool == "prefork"):  # which has its hands full until the slot is free
-        # Python's thread pool keeps a name for the last one it cancels while it waits.
+    if not (blocking and pool == "prefork"):  # that one is blocked until its slot is free
+        # While Python's thread pool waits, it keeps a reference to the last task it has cancelled.
         kept = 2 if pool == "threads" else 1
         wait(lambda: len(held(site)) <= kept, lambda: (site.messages(), worker.log))
         waiting = [message for message in site.messages() if not message["lease"]]

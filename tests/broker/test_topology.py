@@ -8,7 +8,7 @@ from taskyard.broker.messages import Messages
 from taskyard.broker.topology import Binding, QueueOptions, Topology
 from taskyard.store.client import Store
 
-#: Beyond the year 9999, which is the last that a driver reads.
+#: Beyond the year 9999, which is the last one that a driver can read.
 TOO_LATE_MS = 400_000 * 365 * 24 * 3600 * 1000
 
 
@@ -39,7 +39,7 @@ def test_a_binding_of_an_earlier_version_is_one_until_it_is_taken_back(
 
 
 def test_what_is_to_end_beyond_all_calendars_can_be_read(store: Store, topology: Topology) -> None:
-    """Who cannot read it reads nothing of what is claimed or listed along with it."""
+    """A client that could not read it could read nothing that is claimed or listed with it."""
     topology.declare("q", QueueOptions(TOO_LATE_MS, 10**30))
     topology.bind(Binding("e", "k", None, "direct"), "q", QueueOptions(TOO_LATE_MS))
     messages = Messages(store.database, "broker")

@@ -1,4 +1,4 @@
-"""Broker URIs as people write them, as Celery shows them, and what becomes of their options."""
+"""Broker URIs as people write them and as Celery shows them, and what their options do."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_connections_share_one_broker_however_many_are_opened_at_once(
         ("max_deliveries", True),
         ("publish_seconds", float("nan")),
         ("publish_seconds", None),
-        ("lease_seconds", 1e11),  # ended the thread that renews and acknowledges
+        ("lease_seconds", 1e11),  # used to end the thread that renews and acknowledges
         ("publish_seconds", 3e6),
         ("max_deliveries", 10**7),
         ("database", 5),

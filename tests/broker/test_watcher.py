@@ -1,4 +1,4 @@
-"""What the follower of the change stream says when there is none."""
+"""The follower of the change stream: when it closes it, opens another and reports its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers import eventually
 
 
 def open_streams(database: Database[dict[str, Any]]) -> int:
-    """Change streams on the collection, waited on at this moment or not."""
+    """Count the change streams on the collection, waited on at this moment or not."""
     stages: list[dict[str, Any]] = [
         {"$currentOp": {"idleCursors": True}},
         {"$match": {"ns": f"{database.name}.news"}},
@@ -46,7 +46,7 @@ def test_without_consumers_the_stream_is_closed_and_the_next_one_opens_another(
             assert open_streams(database) == 1
             database.news.insert_one({"queue": queue, "visibleAt": AT_ONCE})
             while heard.get(timeout=10) != queue:
-                pass  # of what came before the stream was open nothing is known
+                pass  # the opened stream first wakes with None: it knows no earlier change
             watcher.unsubscribe("test")
             eventually(lambda: watcher._thread is None)
             assert not watcher.follows
@@ -57,7 +57,7 @@ def test_without_consumers_the_stream_is_closed_and_the_next_one_opens_another(
 def test_why_the_stream_ended_is_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is tried again each second, for as long as a right is missing."""
+    """It is opened again each second, for as long as a right is missing."""
     monkeypatch.setattr(watcher_module, "_REOPEN_SECONDS", 0.0)
     ends = SimpleQueue[Exception]()
     for number in range(3):

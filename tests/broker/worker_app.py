@@ -17,16 +17,16 @@ from taskyard.broker.transport import Transport
 
 #: A JSON object of Celery settings, with the broker's URL and options.
 SETTINGS = "BROKER_TEST_SETTINGS"
-#: Set: Celery's blocking loop instead of its event loop.
+#: If set, the worker uses Celery's blocking loop instead of its event loop.
 BLOCKING = "BROKER_TEST_BLOCKING"
-#: The file that every task tells of itself, in one line each.
+#: The file in which tasks record their events, one line each.
 RECORD = "BROKER_TEST_RECORD"
-#: The folder of files that holding tasks wait for.
+#: The folder of the files that holding tasks wait for.
 GATES = "BROKER_TEST_GATES"
 
 
 class BlockingTransport(Transport):
-    """A transport that knows no event loop, so Celery takes its blocking loop."""
+    """A transport without support for an event loop, so that Celery takes its blocking loop."""
 
     implements = Transport.implements.extend(asynchronous=False)
 
@@ -47,7 +47,7 @@ app.conf.update(
 
 
 def tell(event: str, key: str) -> None:
-    """One line in the record, whole whoever else writes, and there when we are killed."""
+    """Append a line to the record in one write, which no other writer and no kill can break."""
     line = json.dumps({"event": event, "key": key, "pid": os.getpid(), "at": time.time()})
     record = os.open(os.environ[RECORD], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -70,7 +70,7 @@ def work(key: str, seconds: float) -> None:
 
 @app.task(name="hold")
 def hold(key: str) -> None:
-    """Runs until the file of its key is there."""
+    """Run until the file that is named as the key exists."""
     tell("start", key)
     while not (Path(os.environ[GATES]) / key).exists():
         time.sleep(0.01)  # waiting for a condition
@@ -86,7 +86,7 @@ def again(self: Any, key: str, seconds: float) -> None:
 
 @app.task(name="publish")
 def publish(key: str, count: int) -> None:
-    """A task that has others run."""
+    """Publish ``count`` other tasks."""
     tell("start", key)
     for number in range(count):
         note.delay(f"{key}.{number}")
@@ -94,7 +94,7 @@ def publish(key: str, count: int) -> None:
 
 @app.task(name="die", reject_on_worker_lost=True)
 def die(key: str) -> None:
-    """Kills the process that runs it, as the kernel does when memory is short."""
+    """Kill the process that runs this task, as the kernel does when memory is short."""
     tell("start", key)
     os.kill(os.getpid(), signal.SIGKILL)
 

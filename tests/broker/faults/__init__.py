@@ -1,1 +1,1 @@
-"""The broker across faults: of its commands, of its connections, of the set, of the worker."""
+"""The broker under faults: of its commands, its connections, the replica set and its workers."""

@@ -1,4 +1,4 @@
-"""``python -m tests.broker.faults``: random faults for a minute, and the account as a table."""
+"""``python -m tests.broker.faults``: random faults for a minute, and what became of the load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.broker.faults.bench import Bench, Worker
 from tests.broker.faults.load import Account, Load
 from tests.replica_set import ReplicaSet, fail_command, heal_commands
 
-#: The workers, as the server knows them.
+#: The app name of the workers' clients, by which the server knows whose commands are to fail.
 APP = "broken-workers"
 
 LEASE_SECONDS = 10
@@ -27,13 +27,13 @@ CODES = [10107, 189, 11600, 50, 262]
 
 
 class Faults:
-    """What may happen. After each of them the load goes on before the next one."""
+    """The faults that may happen. After each of them the load goes on before the next one."""
 
     def __init__(self, replica_set: ReplicaSet, bench: Bench, choose: random.Random) -> None:
         self._set = replica_set
         self._bench = bench
         self._choose = choose
-        #: Runs that a fault of a worker may have cost: what it held then.
+        #: How many tasks may run twice: as many as workers held messages when a fault struck them.
         self.excused = 0
 
     def step_down(self) -> None:
@@ -56,14 +56,14 @@ class Faults:
         self._fail(WRITES, writeConcernError={"code": 64, "errmsg": "no majority"})
 
     def kill_worker(self) -> None:
-        """All its processes; a new one takes its place."""
+        """Kill all processes of a worker, and start a new one in its place."""
         worker = self._victim()
         self.excused += self._held()
         worker.kill()
         self.start_worker()
 
     def stop_worker(self) -> None:
-        """For longer than a lease."""
+        """Stop a worker for longer than a lease."""
         worker = self._victim()
         self.excused += self._held()
         worker.signal_all(signal.SIGSTOP)
@@ -88,7 +88,7 @@ class Faults:
 
 
 def main() -> int:
-    """Run, print, and fail when something was lost."""
+    """Run and print; return 1 if anything was lost or restarted, or ran twice without excuse."""
     parser = argparse.ArgumentParser(prog="python -m tests.broker.faults", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -130,7 +130,7 @@ def main() -> int:
 
 
 def choices(faults: Faults, *, workers_too: bool) -> list[Callable[[], None]]:
-    """The faults to choose from."""
+    """Return the faults to choose from."""
     database = [
         faults.step_down,
         faults.kill_primary,

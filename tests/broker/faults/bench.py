@@ -1,4 +1,4 @@
-"""A broker to be broken: its database, its publisher, its real workers, what its tasks did."""
+"""A broker to strike with faults: its database, its publisher, real workers, a journal of tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 
 class Bench:
-    """One broker over the given MongoDB, which a test may reach by another way than its workers."""
+    """A broker over the given MongoDB, which workers may reach by another URI than the test."""
 
     def __init__(self, folder: Path, uri: str, *, lease_seconds: float = 10) -> None:
         self.folder = folder
@@ -46,28 +46,28 @@ class Bench:
         self._client.close()
 
     def start(self, uri: str, *, concurrency: int = 2, **options: Any) -> Worker:
-        """A real prefork worker, awaited. ``options`` are added to the transport's."""
+        """Start a real prefork worker and wait for it; ``options`` are added to the transport's."""
         worker = Worker(self, f"w{len(self.workers)}", uri, concurrency, options)
         self.workers.append(worker)
         return worker.await_ready()
 
     def send(self, key: str, seconds: float = 0, *, task: str = "work", **options: Any) -> None:
-        """Publish as any app does."""
+        """Publish a task as any app does."""
         args = [key] if task == "hold" else [key, seconds]
         self.app.send_task(task, args=args, **options)
 
     def open(self, key: str) -> None:
-        """Let a holding task end; ``task.w0`` is that of the first worker only."""
+        """Let a holding task end; with ``task.w0`` only where the first worker runs it."""
         (self.folder / key).touch()
 
     def runs(self, event: str = "start") -> Counter[str]:
-        """How often each task did so."""
+        """Count how often each task noted this event."""
         journal = self.folder / "journal"
         lines = journal.read_text().splitlines() if journal.exists() else []
         return Counter(key for did, key in (line.split() for line in lines) if did == event)
 
     def messages(self) -> list[Document]:
-        """What is left of tasks: it waits, is held, or is not yet acknowledged."""
+        """Return the task messages that are left: waiting, held, or not yet acknowledged."""
         with suppress(PyMongoError):
             return list(self.database["broker.messages"].find({"queue": "celery"}))
         return [{"unknown": "MongoDB is away"}]
@@ -76,15 +76,15 @@ class Bench:
         return list(self.database["broker.dead_letters"].find())
 
     def await_runs(self, keys: set[str], event: str = "end") -> None:
-        """Each of them did so at least once."""
+        """Wait until each of these tasks has noted the event at least once."""
         self.wait(lambda: keys <= set(self.runs(event)))
 
     def await_empty(self) -> None:
-        """Every message was acknowledged."""
+        """Wait until every message was acknowledged."""
         self.wait(lambda: not self.messages())
 
     def wait(self, check: Callable[[], Any]) -> None:
-        """``eventually``; when it does not come, the end of each worker's log is told."""
+        """Wait as ``eventually`` does; if nothing comes, fail with the end of each worker's log."""
         try:
             eventually(check, PATIENCE_SECONDS)
         except AssertionError:
@@ -93,7 +93,7 @@ class Bench:
 
 
 class Worker(CeleryProcess):
-    """A prefork worker that a fault befalls."""
+    """A prefork worker for faults to strike."""
 
     def __init__(
         self, bench: Bench, name: str, uri: str, concurrency: int, options: Document

@@ -1,4 +1,4 @@
-"""The Celery app of the workers that faults befall; what it is told comes from the environment."""
+"""The Celery app of the workers that faults strike; its settings come from the environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import taskyard.broker  # noqa: F401 - makes the scheme known to kombu
 SETTINGS = "FAULT_APP_SETTINGS"
 #: The folder with the journal and the gates.
 FOLDER = "FAULT_APP_FOLDER"
-#: What the worker is called.
+#: The name of the worker.
 NAME = "FAULT_APP_NAME"
 
 app = Celery("faults", set_as_current=False)
@@ -32,7 +32,7 @@ app.conf.update(
 
 
 def _note(event: str, key: str) -> None:
-    """One whole line, whoever else writes and whatever ends us; no database is asked."""
+    """Append a line in one write, which no other writer and no kill can break; needs no MongoDB."""
     journal = os.open(Path(os.environ[FOLDER]) / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(journal, f"{event} {key}\n".encode())
@@ -42,7 +42,7 @@ def _note(event: str, key: str) -> None:
 
 @app.task(name="work")
 def work(key: str, seconds: float = 0) -> None:
-    """Take a while."""
+    """Run for some seconds."""
     _note("start", key)
     time.sleep(seconds)  # the work of this task
     _note("end", key)
@@ -50,7 +50,7 @@ def work(key: str, seconds: float = 0) -> None:
 
 @app.task(name="hold")
 def hold(key: str) -> None:
-    """Run until the file of this name is there, or one for this worker only."""
+    """Run until the file of this name exists, or the one for this worker alone."""
     _note("start", key)
     folder = Path(os.environ[FOLDER])
     gates = (folder / key, folder / f"{key}.{os.environ[NAME]}")
@@ -61,7 +61,7 @@ def hold(key: str) -> None:
 
 @control_command()
 def lose_connection(state: Any) -> dict[str, str]:
-    """Have Celery believe that its connection is gone, as its transport would tell it."""
+    """Make Celery believe that its connection is lost, with an error as of its transport."""
 
     def lost() -> None:
         raise AutoReconnect("lost, as the test says")

@@ -1,4 +1,4 @@
-"""Publishers that never stop, and the account of what became of what they published."""
+"""Publishers that go on through faults, and the account of what became of their tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Load:
         self._bench = bench
         self._every_seconds = every_seconds
         self.published: set[str] = set()
-        #: Those whose publish raised: they may be there or not.
+        #: Tasks whose publish raised an error, with that: their messages may exist or not.
         self.refused: dict[str, str] = {}
         self._stopped = threading.Event()
         self._threads = [
@@ -45,14 +45,14 @@ class Load:
                 self.published.add(key)
 
     def await_more(self, count: int = 20) -> None:
-        """So many that are published from now on have run."""
+        """Wait until ``count`` of the tasks that are published from now on were started."""
         before = set(self.published)
         self._bench.wait(lambda: len((self.published - before) & set(self._bench.runs())) >= count)
 
 
 @dataclass(frozen=True)
 class Account:
-    """What became of a load."""
+    """What became of a load, in numbers of tasks."""
 
     published: int
     refused: int
@@ -64,7 +64,7 @@ class Account:
 
     @classmethod
     def of(cls, load: Load, bench: Bench) -> Account:
-        """Wait until nothing waits, then count."""
+        """Wait until no message is left, then count."""
         bench.await_empty()
         runs = bench.runs("end")
         dead = len(bench.dead_letters())

@@ -1,4 +1,4 @@
-"""A transport whose claims fail half-way: what it has, it delivers."""
+"""A transport whose claims fail half-way delivers what it has claimed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATABASE = "broker_claiming"
 def test_all_that_was_claimed_is_delivered(
     replica_set: ReplicaSet, admin: MongoClient[Document], fail: Fail, command: str, errors: int
 ) -> None:
-    """A message that is held and was given to nobody would be renewed for ever."""
+    """A message that is held but was delivered to nobody would be renewed for ever."""
     options = {
         "database": DATABASE,
         "lease_seconds": 600,
@@ -45,7 +45,7 @@ def test_all_that_was_claimed_is_delivered(
 def test_a_uri_that_reads_from_secondaries_loses_no_claim(
     replica_set: ReplicaSet, admin: MongoClient[Document]
 ) -> None:
-    """Who won a message is read back: a secondary may not know of it yet."""
+    """A claim reads back which messages it has won: a secondary may not know that yet."""
     uri = f"{SCHEME}+{replica_set.uri}&readPreference=secondary"
     options = {"database": DATABASE, "lease_seconds": 600}
     with Connection(uri, transport_options=options) as connection:
@@ -66,7 +66,7 @@ def test_a_uri_that_reads_from_secondaries_loses_no_claim(
 def test_nothing_is_claimed_while_what_is_held_cannot_be_renewed(
     replica_set: ReplicaSet, admin: MongoClient[Document], fail: Fail
 ) -> None:
-    """The message would be free for all when its lease is over, and for its own consumer first."""
+    """When its lease is over, a held message is free for all, and first for its own consumer."""
     options = {
         "database": DATABASE,
         "lease_seconds": 3,

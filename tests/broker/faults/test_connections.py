@@ -44,7 +44,7 @@ def test_what_runs_while_the_network_is_away_is_run_once_and_acknowledged(
 def test_a_task_outlives_the_consumer_that_received_it(
     replica_set: ReplicaSet, tmp_path: Path
 ) -> None:
-    """Celery connects anew while it runs: its acknowledgement needs no channel."""
+    """Celery reconnects while the task runs: the acknowledgement needs no channel."""
     with Bench(tmp_path, replica_set.uri, lease_seconds=60) as bench:
         worker = bench.start(replica_set.uri)
         for key in ("held1", "held2"):

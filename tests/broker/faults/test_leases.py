@@ -1,4 +1,4 @@
-"""What a process holds, while the writes about it fail."""
+"""The deliveries that a process holds, while the writes about them fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers import eventually
 
 LEASE_SECONDS = 9
 
-#: The driver does not try again after it.
+#: An error after which the driver does not try again.
 TIME_LIMIT = {"errorCode": 50}
 
 
@@ -58,7 +58,7 @@ def test_a_burial_that_fails_is_made_later(
     there: Callable[[], list[Document]],
     command: str,
 ) -> None:
-    """Until then it was held for ever: neither buried nor delivered to anybody else."""
+    """Such a message used to be held for ever: neither buried nor delivered to anybody else."""
     fail([command], times=2, **TIME_LIMIT)
     leases.bury(claimed.delivery, "rejected")
     eventually(lambda: not there(), 30)
@@ -88,7 +88,7 @@ def test_a_renewal_that_fails_is_made_again_before_the_lease_is_over(
 def test_a_lost_delivery_is_forgotten_when_it_is_answered(
     leases: Leases, claimed: Claimed, admin: MongoClient[Document], answer: str
 ) -> None:
-    """A worker that lives for months loses many."""
+    """A worker that lives for months loses many, and must not remember all of them."""
     admin[DATABASE]["broker.messages"].update_many({}, {"$set": {"lease": "another"}})
     eventually(lambda: leases._lost, 30)
     act = getattr(leases, answer)

@@ -1,4 +1,4 @@
-"""A whole worker that is stopped past its leases, and wakes."""
+"""A worker with all its processes stopped until its leases are over, and then continued."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bench(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Bench]:
 def test_a_worker_that_slept_cannot_acknowledge_what_another_runs(
     bench: Bench, mongod: EmbeddedServer
 ) -> None:
-    """It says so, the other keeps its lease, and both go on."""
+    """It logs that, the other worker keeps its lease, and both go on."""
     slept, other = asleep(bench, mongod), bench.start(mongod.uri, concurrency=1)
     bench.wait(lambda: bench.runs() == {"task": 2})
     (held,) = bench.messages()
@@ -56,7 +56,7 @@ def test_a_worker_that_slept_says_that_another_was_done_before_it(
 
 
 def asleep(bench: Bench, mongod: EmbeddedServer) -> Worker:
-    """A worker that runs a task and is stopped."""
+    """Return a worker that was stopped while it runs a task."""
     worker = bench.start(mongod.uri, concurrency=1)
     bench.send("task", task="hold")
     bench.wait(lambda: bench.runs() == {"task": 1})

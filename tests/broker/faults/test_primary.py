@@ -1,4 +1,4 @@
-"""A set whose primary steps down and is killed, and a server that is away, under load."""
+"""A primary that steps down or is killed under load, and a single server that is down for long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.replica_set import ReplicaSet
 
 
 def test_a_primary_that_goes_costs_nothing(replica_set: ReplicaSet, tmp_path: Path) -> None:
-    """All is run once; no publisher sees an error, and nobody starts the worker again."""
+    """Each task runs once, no publisher sees an error, and nothing restarts the worker."""
     with Bench(tmp_path, replica_set.uri, lease_seconds=30) as bench:
         worker = bench.start(replica_set.uri)
         with Load(bench) as load:
@@ -34,7 +34,7 @@ def test_a_primary_that_goes_costs_nothing(replica_set: ReplicaSet, tmp_path: Pa
 
 
 def test_a_server_that_is_away_for_longer_than_leases_last(tmp_path: Path) -> None:
-    """A worker renews and acknowledges what it holds before it claims what seems to be free."""
+    """The worker first renews and acknowledges what it holds, since that seems to be free."""
     with ReplicaSet(tmp_path / "single", size=1) as single:
         (member,) = single.members
         with Bench(tmp_path, single.uri, lease_seconds=6) as bench:
@@ -46,7 +46,7 @@ def test_a_server_that_is_away_for_longer_than_leases_last(tmp_path: Path) -> No
             member.signal(signal.SIGKILL)
             bench.open("ends")
             bench.await_runs({"ends"})
-            # This host's clock is the server's.
+            # The times can be compared: the server runs on this host.
             eventually(lambda: time.time() > leased_until, 60)
             member.start()
             single.await_primary()

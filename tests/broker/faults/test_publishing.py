@@ -1,4 +1,4 @@
-"""Kombu's own retries: a publish whose outcome is unknown is made once."""
+"""Kombu's own retries: a publish whose outcome is unknown makes one message in the end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_publish_that_is_tried_again_is_one_message(
 def test_what_a_publish_looks_up_has_its_time(
     replica_set: ReplicaSet, admin: MongoClient[Document], fail: Fail
 ) -> None:
-    """And not only that of one call, which an election outlasts."""
+    """The time of a publish, not only that of one call: an election takes longer than that."""
     options = {"database": DATABASE, "client_options": {"appname": APP, "timeoutMS": 1000}}
     with Connection(f"{SCHEME}+{replica_set.uri}", transport_options=options) as connection:
         producer = Producer(connection, routing_key="q")
@@ -72,7 +72,7 @@ def test_each_bound_queue_has_one_copy(
 def test_two_publishes_are_two_messages(
     connection: Connection, admin: MongoClient[Document]
 ) -> None:
-    """Also when the second sends on what the first one's consumer received, as a shovel does."""
+    """Even if the second sends on the message that a consumer received, as a shovel does."""
     producer = Producer(connection, routing_key="q")
     producer.publish("twice", correlation_id="same")
     message = connection.default_channel.basic_get("q")

@@ -1,4 +1,4 @@
-"""Change streams that die: they are hints, and messages go on without them."""
+"""Change streams that die: they are only hints, and messages are delivered without them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.replica_set import ReplicaSet
 
 APP = "watcher-under-test"
 
-#: After these the driver cannot go on from where it was.
+#: Error codes after which the driver cannot resume the stream.
 HISTORY_LOST = (280, 286)
 
 Woken = SimpleQueue[str | None]
@@ -26,7 +26,7 @@ Woken = SimpleQueue[str | None]
 
 @pytest.fixture
 def woken(replica_set: ReplicaSet) -> Iterator[Woken]:
-    """What a watcher of this test's own tells; it tells None when its stream is open."""
+    """The queues that a watcher of this test reports; it reports None when its stream opens."""
     told = Woken()
     ended = threading.Event()
 
@@ -64,7 +64,7 @@ def test_a_stream_that_dies_is_opened_again(
     database: Database[Document],
     fault: Document,
 ) -> None:
-    """Where it was; or, when that is gone, from now on, and everything is looked at once."""
+    """At its last position; or, if that is lost, at the present, with one look at everything."""
     fail(["getMore"], app=APP, **fault)
     messages = Messages(database, "broker")
     heard: set[str | None] = set()
@@ -75,7 +75,7 @@ def test_a_stream_that_dies_is_opened_again(
             heard.add(woken.get())
         return queue in heard
 
-    # The first one is the answer to what the stream had asked before.
+    # The first message may still come with the ``getMore`` that was already on its way.
     eventually(lambda: hears("before"), 30)
     eventually(lambda: hears("after"), 30)
     if fault.get("errorCode") in HISTORY_LOST:

@@ -19,7 +19,7 @@ from taskyard.broker.topology import Binding, QueueOptions, Topology
 from tests.broker.faults.conftest import DATABASE, Document, Fail
 from tests.helpers import eventually
 
-#: So long that nothing comes back by the end of a lease.
+#: So long that no message comes back because its lease has ended.
 LEASE_MS = 600_000
 
 BINDING = Binding("e", "key", None, "direct")
@@ -32,7 +32,7 @@ FAULTS: dict[str, Document] = {
     "no majority": {"writeConcernError": {"code": 64, "errmsg": "", "errInfo": {"wtimeout": True}}},
 }
 
-#: After these the driver looks for a primary anew, which takes a while: for a few verbs only.
+#: After these the driver searches for a primary anew, which is slow, so only a few verbs use them.
 SLOW_FAULTS: dict[str, Document] = {
     "stepped down": {"errorCode": 189},
     "interrupted": {"errorCode": 11600},
@@ -42,7 +42,7 @@ SLOW_FAULTS: dict[str, Document] = {
 
 @dataclass
 class World:
-    """The messages of one queue, and the same seen by a client that nothing befalls."""
+    """The messages of one queue, and the same database seen by a client without faults."""
 
     messages: Messages
     topology: Topology
@@ -50,7 +50,7 @@ class World:
     heal: Callable[[], None]
 
     def again(self, act: Callable[[], Any]) -> Any:
-        """What a caller gets who tries again after an error, which ends the fault."""
+        """Act until it succeeds, and return the answer; an error ends the fault."""
 
         def done() -> Any:
             try:
@@ -69,7 +69,7 @@ class World:
         return list(self.seen["broker.dead_letters"].find())
 
     def claimed(self, count: int = 1) -> list[Claimed]:
-        """As consumers have it: they look again until they have all there is."""
+        """Claim as consumers do: again and again, until ``count`` messages are claimed."""
         found: list[Claimed] = []
 
         def all_of_them() -> bool:
@@ -120,7 +120,7 @@ def publish_with_end(world: World, broken: Callable[[], None]) -> None:
 
 
 def claim(world: World, broken: Callable[[], None]) -> None:
-    """A claim whose answer was lost is found again: nobody waits for the end of its lease."""
+    """A claim whose answer was lost is found again, and need not wait for its lease to end."""
     world.messages.publish("q", "hello")
     broken()
     (one,) = world.claimed()
@@ -176,7 +176,7 @@ def bury(world: World, broken: Callable[[], None]) -> None:
 
 
 def bury_at_claim(world: World, broken: Callable[[], None]) -> None:
-    """Others of the same claim are not lost with the one that cannot be buried now."""
+    """The other messages of a claim are not lost with one that cannot be buried now."""
     for number in range(3):
         world.messages.publish("q", str(number))
     world.seen["broker.messages"].update_one({"payload": "1"}, {"$set": {"deliveries": 9}})
@@ -248,7 +248,7 @@ READS = ("find", "aggregate")
 
 
 def rows(faults: dict[str, Document]) -> list[tuple[Act, str, str]]:
-    """All that can be: a command that writes nothing waits for no majority."""
+    """Return all rows that make sense: a command that writes nothing waits for no majority."""
     return [
         (act, command, fault)
         for (act, command), fault in product(TABLE, faults)
@@ -275,7 +275,7 @@ def test_a_command_that_fails_once_costs_nothing(
 def test_a_command_that_goes_on_failing_costs_nothing(
     world: World, fail: Fail, act: Act, command: str, fault: str
 ) -> None:
-    """Until the caller is told, and tries again."""
+    """The fault lasts until the caller gets the error and tries again."""
     act(world, lambda: fail([command], times=10**6, **FAULTS[fault]))
 
 

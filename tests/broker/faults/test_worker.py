@@ -36,7 +36,7 @@ SLOW = ("interrupted", "shutting down", "no majority")
 
 @pytest.fixture(scope="module")
 def bench(replica_set: ReplicaSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    # So long that nothing here comes back by the end of a lease.
+    # So long that no message here comes back because its lease has ended.
     with Bench(tmp_path_factory.mktemp("bench"), replica_set.uri, lease_seconds=600) as bench:
         yield bench
 
@@ -53,7 +53,7 @@ def test_commands_that_fail_cost_a_worker_nothing(
     """While it claims, runs, renews and acknowledges."""
     keys = {f"{fault}-{number}".replace(" ", "-") for number in range(12)}
     commands, data = FAULTS[fault]
-    # After these it is a second or so until the next try, each time.
+    # After each of the slow faults it takes a second or so until the next try.
     fail(commands, times=3 if fault in SLOW else 20, app=APP, **data)
     for key in keys:
         bench.send(key, 0.05)
