@@ -20,7 +20,7 @@ FACTS = {
 
 
 class HttpAgent:
-    """What an agent of the earlier system sends; leases only when ``fenced``."""
+    """An agent that sends what agents of the earlier system sent, and its lease if ``fenced``."""
 
     def __init__(self, client: FlaskClient, worker_id: str = "w1", *, fenced: bool = False) -> None:
         self.client, self.worker_id, self.fenced = client, worker_id, fenced
@@ -64,13 +64,13 @@ class HttpAgent:
 
 
 def submit_job(client: FlaskClient, **body: Any) -> str:
-    """Create a job; returns its id."""
+    """Create a job and return its id."""
     answer = client.post("/api/jobs/create", json={"command": "true", **body})
     assert answer.status_code == 201, answer.text
     return str(answer.get_json()["jobId"])
 
 
 def status_of(client: FlaskClient, job_id: str) -> dict[str, Any]:
-    """The job in full."""
+    """Return the job in full."""
     status: dict[str, Any] = client.get(f"/api/jobs/status?jobId={job_id}").get_json()
     return status

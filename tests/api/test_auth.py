@@ -1,4 +1,4 @@
-"""Who may do what, asked of every route there is."""
+"""Who may use which route, checked for every route that exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
 def routes(platform: Platform) -> list[tuple[str, str, str]]:
-    """Every route as (method, path, endpoint)."""
+    """Return every route as (method, path, endpoint)."""
     found = []
     for rule in create_app(platform).url_map.iter_rules():
         path = rule.rule
@@ -133,7 +133,7 @@ def test_every_answer_carries_the_security_headers(anonymous: FlaskClient) -> No
 
 @pytest.fixture
 def open_to_all(with_settings: Callable[..., Platform]) -> FlaskClient:
-    """A client of a platform that asks nobody for a token."""
+    """A client of a platform that works without tokens."""
     return create_app(with_settings(auth=False)).test_client()
 
 

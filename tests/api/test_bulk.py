@@ -1,4 +1,4 @@
-"""Cancel and retry of all that match: counted first, then in batches, each job by its verb."""
+"""Cancel and retry of all jobs that match: counted, then done in batches, each job by its verb."""
 
 from __future__ import annotations
 

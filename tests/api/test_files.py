@@ -88,7 +88,7 @@ def test_a_range_is_honoured(
 def test_a_range_of_another_file_is_answered_with_this_one_whole(
     api: FlaskClient, if_range: str
 ) -> None:
-    """Else what resumes a download would put the end of one behind the beginning of another."""
+    """Otherwise a resumed download would join the end of one file to the beginning of another."""
     stored = api.post(
         "/api/files/upload", data={"file": (io.BytesIO(b"0123456789"), "digits.txt")}
     ).get_json()
@@ -177,7 +177,7 @@ def test_a_file_over_the_limit_is_413(with_settings: Callable[..., Platform]) ->
 def test_what_is_sent_twice_and_read_once_is_422_and_named(
     api: FlaskClient, path: str, fields: dict[str, Any], field: str
 ) -> None:
-    """Else the second would be dropped without a word."""
+    """Otherwise the second value would be dropped silently."""
     files = [(io.BytesIO(b"text"), f"{number}.txt") for number in range(2)]
     data = {**fields, "file": files if field == "file" else files[0]}
     answer = api.post(path, data=data)
@@ -186,7 +186,7 @@ def test_what_is_sent_twice_and_read_once_is_422_and_named(
     assert "more than once" in answer.get_json()["error"]
 
 
-# Werkzeug leaves what it has begun to receive.
+# Werkzeug does not close the file into which it has begun to receive.
 @pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")
 @pytest.mark.parametrize("is_full", [True, False])
 def test_a_host_that_cannot_receive_it_says_so(
@@ -268,7 +268,7 @@ def test_a_form_that_cannot_be_read_is_400(api: FlaskClient, kind: str, body: st
 def test_a_body_that_its_sender_broke_off_is_400_and_starts_nothing(
     api: FlaskClient, platform: Platform, path: str, kind: str, body: bytes
 ) -> None:
-    """As gunicorn hands it on: what came, though the length says more, and then an end."""
+    """As gunicorn passes it on: fewer bytes than the length says, and then the end."""
     broken_off = {"CONTENT_LENGTH": str(len(body) + 5), "wsgi.input_terminated": True}
     answer = api.post(path, data=body, content_type=kind, environ_overrides=broken_off)
     assert answer.status_code == 400

@@ -29,7 +29,7 @@ def agent(api: FlaskClient) -> HttpAgent:
 def events(
     api: FlaskClient, job_id: str, last: str | None = None, **query: int
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Events as (name, id, data), read one by one as they come."""
+    """Yield the events as (name, id, data), one by one as they come."""
     headers = {"Last-Event-ID": last} if last else {}
     asked = {"jobId": job_id, **query}
     answer = api.get("/api/jobs/events", query_string=asked, headers=headers)
@@ -151,7 +151,7 @@ def test_a_new_attempt_starts_the_text_anew(
 
 
 def test_an_attempt_that_is_over_is_read_to_its_end(api: FlaskClient, agent: HttpAgent) -> None:
-    """While the next one runs, and from where a reader left off."""
+    """Even while the next attempt runs, and from where a reader left off."""
     job_id = submit_job(api)
     agent.poll()
     for text, stream in (("first ", "stdout"), ("oops", "stderr"), ("try", "stdout")):
@@ -234,7 +234,7 @@ def test_distributed_execution_queues_a_job_for_the_upload(
 def test_an_agent_is_handed_lines_as_a_shell_knows_them(
     api: FlaskClient, agent: HttpAgent, path: str, sent: dict[str, Any]
 ) -> None:
-    """A browser and Node send a form's lines with CR and LF, whatever they were written with."""
+    """Browsers and Node send a form's lines with CR and LF, however they were written."""
     assert api.post(path, **sent).status_code in (200, 201)
     assert agent.poll().get_json()["job"]["command"] == "make\nmake test\n"
 

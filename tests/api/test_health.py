@@ -32,7 +32,7 @@ TICKS = ("timeouts", "health", "assignment")
 
 @pytest.fixture
 def show_life(platform: Platform, clock: TestClock) -> Callable[[], None]:
-    """Gives a scheduler's sign of life, as its bootstep does."""
+    """Return a function that notes a scheduler as alive, as its bootstep does."""
 
     def show() -> None:
         platform.store.locks.note_scheduler(now=clock.now())
@@ -42,14 +42,14 @@ def show_life(platform: Platform, clock: TestClock) -> Callable[[], None]:
 
 @pytest.fixture
 def working(tick: Callable[[str], None], show_life: Callable[[], None]) -> None:
-    """A platform whose every part was heard of just now."""
+    """A platform whose parts have all just shown that they are alive."""
     show_life()
     for name in TICKS:
         tick(name)
 
 
 def failing(client: FlaskClient) -> dict[str, str]:
-    """The checks that fail, with their words."""
+    """Return the checks that fail, with their details."""
     answer = client.get("/readyz")
     found = {n: c["detail"] for n, c in answer.get_json()["checks"].items() if not c["ok"]}
     assert answer.status_code == (503 if found else 200)
@@ -141,7 +141,7 @@ def test_no_agent_is_no_fault(anonymous: FlaskClient, platform: Platform) -> Non
 
 @pytest.mark.parametrize("direct", ["false", "true"])
 def test_a_member_that_only_reads_is_not_enough(tmp_path: Path, direct: str) -> None:
-    """It answers, and takes no writes: the set has no primary."""
+    """The member answers but takes no writes: the set has no primary."""
     with ReplicaSet(tmp_path, size=1) as members:
         uri = f"{members.uri}&directConnection={direct}"
         settings = Settings(mongodb_uri=uri, database="health")
@@ -155,7 +155,7 @@ def test_a_member_that_only_reads_is_not_enough(tmp_path: Path, direct: str) -> 
 
 
 def test_a_primary_whose_writes_no_majority_has_is_not_enough(tmp_path: Path) -> None:
-    """It lives on where an arbiter votes for it, and every submit is a 503."""
+    """It stays primary where an arbiter votes for it, and then every submit is a 503."""
     with ReplicaSet(tmp_path, size=2) as members, members.client() as writing:
         settings = Settings(mongodb_uri=members.uri, database="health")
         with closing(store_client.connect(settings)) as store:
@@ -176,7 +176,7 @@ def test_a_primary_whose_writes_no_majority_has_is_not_enough(tmp_path: Path) ->
 def test_the_first_write_after_a_pause_is_no_fault(
     platform: Platform, api: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For some milliseconds it is as far ahead of the majority as the pause was long."""
+    """For some milliseconds that write is ahead of the majority's by the length of the pause."""
     hello = platform.store.client.admin.command("hello")
     hello["lastWrite"]["majorityWriteDate"] -= timedelta(hours=1)
     monkeypatch.setattr(type(platform.store.client.admin), "command", lambda *_: hello)

@@ -175,7 +175,7 @@ def test_scheme_and_host_of_an_address_may_be_in_capitals(api: FlaskClient) -> N
     answer = api.post("/api/jobs/create", json={"command": "a", "fileUrl": elsewhere})
     job = api.get(answer.headers["Location"]).get_json()
     assert job["fileUrl"] == elsewhere
-    # Of ours it is the file, which needs no token, and not an address that does.
+    # Our own address stands for the file, which the agent needs no token for; this one is gone.
     body = {"command": "a", "fileUrl": "http://LOCALHOST/api/files/download/gone"}
     answer = api.post("/api/jobs/create", json=body)
     assert (answer.status_code, answer.get_json()["errors"][0]["field"]) == (422, "fileUrl")
@@ -200,7 +200,7 @@ def test_a_body_that_cannot_be_read_is_400(api: FlaskClient, body: bytes) -> Non
 
 
 class BrokenBody(io.RawIOBase):
-    """A chunked body, as gunicorn gives it, in which it finds a mistake while it is read."""
+    """A chunked body, as gunicorn passes it on, in which gunicorn finds a mistake on reading."""
 
     def __init__(self, mistake: Exception) -> None:
         self.mistake = mistake

@@ -1,4 +1,4 @@
-"""``/metrics``: what operators watch, read off the collections."""
+"""``/metrics``: what operators watch, computed from the collections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import TestClock
 
 
 def read(client: FlaskClient) -> dict[str, float]:
-    """Every sample as ``name{label}`` with the value of its one label."""
+    """Return the value of every sample by ``name{label}``, with the value of its one label."""
     answer = client.get("/metrics")
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
@@ -93,7 +93,7 @@ def test_a_pass_counts_what_it_assigned_and_how_long_it_took(
         submit_job(api)
     found = read(api)
     assert found["taskyard_assignments_total{celery}"] == 2
-    # The third found nothing free and did not look at the queue.
+    # The third pass found no free worker, so it did not look at the queue and is not counted.
     assert found["taskyard_pass_duration_seconds_count"] == 2
     assert 0 < found["taskyard_pass_duration_seconds_sum"] < 30
     assert (found["taskyard_jobs{ASSIGNED}"], found["taskyard_jobs{QUEUED}"]) == (2, 1)
@@ -150,7 +150,7 @@ def test_a_requeued_job_waits_from_the_day_it_came_back(
 
 
 def test_labels_are_from_fixed_sets(api: FlaskClient, platform: Platform) -> None:
-    """A name that is none of ours, written by whatever version, makes no new series."""
+    """A name that is not known here, written by another version, makes no new series."""
     before = set(read(api))
     platform.store.counters.add({Counter.REFUSED_WRITES.of("invented"): 1, "unknown": 1})
     assert set(read(api)) == before
@@ -175,7 +175,7 @@ def test_without_mongodb_the_answer_is_503_and_not_half_of_the_numbers(
 
 @contextmanager
 def profiled(platform: Platform) -> Iterator[list[dict[str, Any]]]:
-    """The queries on jobs inside, as the server ran them; there once the block is left."""
+    """Give a list that, after the block, holds the queries on jobs that the server ran in it."""
     database = platform.store.database
     queries: list[dict[str, Any]] = []
     database.command("profile", 2)
@@ -206,7 +206,7 @@ def test_its_queries_read_what_is_live_however_many_jobs_have_ended(
 
 
 def test_every_counter_has_its_metric(platform: Platform, api: FlaskClient) -> None:
-    """What is counted and not shown is written for nobody."""
+    """A counter that is not shown would be written for nobody."""
     labels = {"requeues": "expire", "assignments": "http", "refusedWrites": "result"}
     platform.store.counters.add({c.of(labels[c]) if c in labels else str(c): 7 for c in Counter})
     assert list(read(api).values()).count(7) == len(Counter)

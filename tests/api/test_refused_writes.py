@@ -1,4 +1,4 @@
-"""Late words of HTTP agents: refused, counted, and to be seen where people look."""
+"""Late writes of HTTP agents: refused, counted, and shown where people look."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LetPass = Callable[[float], None]
 
 
 def refused(client: FlaskClient, job_id: str) -> list[tuple[int, str, str]]:
-    """What the job's history says of refused writes: attempt, worker and which."""
+    """Return the refused writes in the job's history: attempt, worker and kind."""
     history = status_of(client, job_id)["history"]
     return [
         (entry["attempt"], entry["worker"], entry["reason"].split()[0])
@@ -28,7 +28,7 @@ def refused(client: FlaskClient, job_id: str) -> list[tuple[int, str, str]]:
 def late(
     request: pytest.FixtureRequest, api: FlaskClient, let_pass: LetPass
 ) -> tuple[HttpAgent, str]:
-    """An agent that was silent for too long, and the job that another runs by now."""
+    """An agent that was silent for too long, and its job, which another agent runs by now."""
     agent = HttpAgent(api, "w1", fenced=request.param)
     agent.register()
     job_id = submit_job(api)
@@ -88,7 +88,7 @@ def test_a_late_result_of_an_attempt_that_was_lost_for_good_is_refused(
 
 
 def test_a_healthy_agent_leaves_no_refusal_behind(api: FlaskClient, platform: Platform) -> None:
-    """A result said twice, a heartbeat and a look for a cancel that cross it are its own."""
+    """A repeated result, and a heartbeat or cancel check after it, concern its own attempt."""
     agent = HttpAgent(api, fenced=True)
     agent.register()
     job_id = submit_job(api)

@@ -139,7 +139,7 @@ def test_while_it_waits_it_looks_once_a_second_and_no_more(
     @contextmanager
     def opened(self: Feed, job_id: str) -> Iterator[Waiter]:
         with waiting(self, job_id) as waiter:
-            # As a stream does for all who wait when it is open.
+            # As the change stream does for all waiters when it opens.
             waiter.set()
             yield waiter
 

@@ -1,4 +1,4 @@
-"""The API against its own description: schemathesis looks for what it does not say."""
+"""The API against its OpenAPI document: schemathesis looks for answers that are not in it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from schemathesis.specs.openapi.checks import (
 from taskyard.api.app import create_app
 from taskyard.context import Platform
 
-#: These hold the line until a job ends, and none ends here; ``test_follow.py`` has them.
+#: These answer until a job ends, and none ends here; ``test_follow.py`` tests them.
 STREAMS = ["followJob", "execute"]
 
 EXAMPLES = 25
 
-# A schema cannot say that a file must exist or that a page token must be one of ours: data that
-# fits it may be refused, so ``positive_data_acceptance`` alone is left out.
+# A schema cannot say that a file must exist or that a page token must be one of ours. So data that
+# fits the schema may be refused, and the check ``positive_data_acceptance``, alone, is left out.
 
 
 @pytest.fixture
 def described(platform: Platform) -> Any:
-    """The served OpenAPI document, asked for as an operator."""
+    """The served OpenAPI document, and the headers of an operator's requests."""
     token = platform.store.tokens.create(role="operator", name="schemathesis")
     app = create_app(platform)
     headers = {"Authorization": f"Bearer {token}"}
@@ -45,7 +45,7 @@ def test_no_500_and_no_answer_outside_the_schema(described: Any, mode: Generatio
 
 
 def _ask(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> int:
-    """Call the operation with what schemathesis makes up; returns how often."""
+    """Call the operation with generated requests, and return how many there were."""
     asked = 0
 
     @settings(
@@ -62,7 +62,7 @@ def _ask(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> int:
         asked += 1
         excluded = [positive_data_acceptance]
         if any(value in ([], {}) for value in (case.query or {}).values()):
-            # No query string can carry it: what was asked is the valid rest.
+            # No query string can carry an empty list or object: the rest, which is sent, is valid.
             excluded.append(negative_data_rejection)
         case.call_and_validate(headers=headers, excluded_checks=excluded)
 

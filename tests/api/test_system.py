@@ -36,7 +36,7 @@ def test_a_pass_says_what_it_did(api: FlaskClient, platform: Platform, tick: Tic
         submit_job(api)
     tick("assignment")
     last, *before = system(api)["passes"]
-    # The third found nothing free; only the tick looks at the queue then.
+    # The third pass found no free worker; in that case only the tick looks at the queue.
     assert len(before) == 2
     assert (last["trigger"], last["queued"], last["assigned"]) == ("tick", 1, 0)
     assert before[0]["workers"] == {"c1": 1}

@@ -371,7 +371,7 @@ def test_a_number_in_a_form_is_a_number_or_named(
 def test_a_result_archive_that_is_sent_as_text_is_named(
     api: FlaskClient, running: HttpAgent
 ) -> None:
-    """A form's part without a filename is text: its job would end without what it left."""
+    """A part of a form without a filename is text: the job would end without its archive."""
     form = {"jobId": running.job["jobId"], "workerId": "w1", "exitCode": "0", "file": "PK"}
     answer = running.client.post(
         "/api/jobs/submit-result", data=form, content_type="multipart/form-data"
@@ -445,7 +445,7 @@ def test_a_failure_with_no_retries_left_fails_the_job(api: FlaskClient, agent: H
 def test_a_failure_with_a_whole_log_for_its_message_is_recorded_and_cut(
     api: FlaskClient, agent: HttpAgent
 ) -> None:
-    """It was refused, and the job waited for its lease to end."""
+    """Such a failure used to be refused, and the job waited for its lease to end."""
     job_id = submit_job(api, maxRetries=0)
     agent.poll()
     assert agent.fail("disk full " + "x" * 100_000).status_code == 200
@@ -497,7 +497,7 @@ def test_a_worker_may_begin_by_saying_that_it_is_unhealthy(
 
 
 def test_what_a_worker_does_not_know_may_be_null(api: FlaskClient, as_role: As) -> None:
-    """JavaScript writes NaN so, which a first measurement of the load is: the agent would stop."""
+    """The load is NaN at first, which JavaScript sends as null: a 422 would stop the agent."""
     agent = HttpAgent(as_role("agent"), "w1")
     facts = "os cpuCount cpuUsage ramTotalMb ramFreeMb version status labels maxJobs"
     unknown = dict.fromkeys(facts.split())
@@ -512,7 +512,7 @@ def test_what_a_worker_does_not_know_may_be_null(api: FlaskClient, as_role: As) 
 
 
 def test_a_registration_forgets_what_an_earlier_one_said(api: FlaskClient, as_role: As) -> None:
-    """Else a worker that is started again without a label or a bound would still have it."""
+    """Otherwise a worker that is restarted without a label or a limit would still have it."""
     client = as_role("agent")
     HttpAgent(client, "w1").register(
         labels=["gpu"], maxJobs=1, dockerContainers=1, dockerCpuUsage=2, dockerMemoryMb=3
@@ -611,7 +611,7 @@ def test_the_old_listing_is_410_and_says_where_it_went(api: FlaskClient) -> None
 def test_a_bad_registration_names_its_field(
     agent: HttpAgent, fields: dict[str, Any], field: str
 ) -> None:
-    """One that no address can name could be neither drained nor deleted."""
+    """A worker whose id no address can contain could be neither drained nor deleted."""
     answer = agent.register(**fields)
     assert answer.status_code == 422
     assert [entry["field"] for entry in answer.get_json()["errors"]] == [field]
@@ -650,7 +650,7 @@ def test_an_empty_result_archive_is_accepted(api: FlaskClient, running: HttpAgen
 def test_an_old_result_never_passes_for_a_new_attempts(
     api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
 ) -> None:
-    """An agent that sends no attempt is not given again what it lost, until it registers."""
+    """An agent that sends no attempt does not get a job again that it lost, until it registers."""
     job_id = running.job["jobId"]
     running.stream("alive")
     let_pass(40)
@@ -679,7 +679,7 @@ def test_a_registration_gives_up_what_the_worker_ran_in_its_earlier_life(
 def test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker(
     api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
 ) -> None:
-    """The earlier life may have started the job: two would run it under one lease."""
+    """The earlier life may have started the job: both would run it under one lease."""
     first = running.job
     running.register()
     assert running.poll().status_code == 202
@@ -693,7 +693,7 @@ def test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker(
 def test_what_is_told_again_is_told_when_a_majority_has_it(
     running: HttpAgent, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A result, a cancel and a hand-out that one member alone has may never have been."""
+    """A result, a cancel or a hand-out that only one member has may still be rolled back."""
     other = submit_job(running.client)
     assert running.client.post("/api/jobs/cancel", json={"jobId": other}).status_code == 200
     unheard = running.poll
@@ -716,7 +716,7 @@ def test_what_is_told_again_is_told_when_a_majority_has_it(
 def test_a_job_that_two_polls_have_given_back_is_handed_out_again(
     api: FlaskClient, platform: Platform, agent: HttpAgent
 ) -> None:
-    """Neither poll was answered with it: the worker has lost nothing."""
+    """No answer to a poll contained the job, so the worker has not lost it."""
     worker = platform.store.workers.get("w1")
     job_id = submit_job(api)
     claimed = polling.poll(platform.store, platform.settings, worker)
@@ -783,7 +783,7 @@ def test_one_that_is_taken_back_after_a_cancel_is_kept_for_as_long_as_any_other(
 def test_a_job_that_outlasts_its_timeout_on_a_lively_worker_timed_out(
     api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
 ) -> None:
-    """The worker is well: it is neither suspended nor counted as lost."""
+    """The worker is healthy: it is neither suspended nor counted as lost."""
     job_id = submit_job(api, timeoutMs=20_000, maxRetries=0)
     running.submit(0)
     running.poll()
