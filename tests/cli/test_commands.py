@@ -66,7 +66,7 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell that runs us in the background has all of us ignore it.
+            # If a shell runs the tests in the background, their processes ignore SIGINT.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
@@ -95,7 +95,7 @@ def agent(platform: Platform) -> HttpAgent:
 def work(
     agent: HttpAgent, exit_code: int, out: str = "", err: str = "", left: bytes | None = None
 ) -> None:
-    """Take the next job, print, leave an archive, and end it; in the background."""
+    """In the background, take the next job, print, and end it with the archive that it ``left``."""
 
     def act() -> None:
         eventually(lambda: agent.poll().status_code == 200, 30)
@@ -115,7 +115,7 @@ def test_run_prints_both_streams_apart_and_ends_with_the_jobs_code(
     ran = cli("run", "--", "anything")
     assert (ran.returncode, ran.stdout) == (code, "out\n")
     assert "err\n" in ran.stderr
-    # Whether it was seen running depends on how soon it ended; where it ran does not.
+    # The worker is named even if the job ended too soon to be seen running.
     assert f"{'FAILED' if code else 'COMPLETED'} on w1 in " in ran.stderr
 
 
@@ -245,7 +245,7 @@ def test_a_result_is_saved_under_no_name_that_an_agent_chose(cli: Cli, agent: Ht
 
 
 def leave_result(agent: HttpAgent) -> bytes:
-    """Run the next job as one that leaves a file; the archive as it was sent."""
+    """Run the next job as one that leaves a file; return its archive as it was sent."""
     agent.poll()
     packed = BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -324,7 +324,7 @@ def test_a_result_takes_the_place_of_an_older_file_whole_and_as_private(
 def test_a_result_that_was_not_kept_is_said_by_each_command_that_would_show_it(
     cli: Cli, platform: Platform
 ) -> None:
-    """And is a failure where it was asked for."""
+    """``fetch``, which asks for the result, also fails."""
     lost = factories.job_in(
         JobStatus.COMPLETED, now=platform.store.clock.now(), left={"resultTruncated": True}
     )
@@ -370,7 +370,7 @@ def test_lists_are_tab_separated_in_a_pipe_and_aligned_on_a_terminal(cli: Cli) -
 
 @pytest.mark.parametrize("columns", [20, 70, 80, 100, 120])
 def test_a_list_fits_a_terminal_and_loses_no_column(cli: Cli, columns: int) -> None:
-    """One that is too narrow for an id and a state breaks the lines."""
+    """Lines may be 80 characters long even on a narrower terminal, which then wraps them."""
     job_id = cli("submit", "--", f"echo {'long ' * 40}").stdout.strip()
     lines = _on_terminal(cli, "list", COLUMNS=str(columns), NO_COLOR="1").splitlines()
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
@@ -414,7 +414,7 @@ def test_who_answers_no_has_nothing_done_and_interrupted_nothing(cli: Cli) -> No
 def test_jobs_that_are_named_are_acted_on_though_one_of_them_cannot_be(
     cli: Cli, wrong: str
 ) -> None:
-    """And it is told: who does not know what was retried does so again."""
+    """They are printed, too: a user who does not know what was retried would retry it again."""
     first, ended, last = (cli("submit", "--", "true").stdout.strip() for _ in range(3))
     cli("cancel", ended)
     ran = cli("cancel", first, {"gone": "gone", "ended": ended}[wrong], last)
@@ -448,7 +448,7 @@ def test_what_was_done_to_many_is_told_though_the_rest_was_broken_off(
 
 
 def test_a_search_lists_and_acts_on_what_it_finds(cli: Cli) -> None:
-    """Counted first; without a terminal it is done only when that was said."""
+    """The jobs found are counted first; without a terminal, only ``--yes`` acts on them."""
     kept, wrong = (cli("submit", "--", text).stdout.strip() for text in ("keep", "wrong"))
     assert [job["jobId"] for job in cli.json("list", "-q", "wrong created>-1h")["jobs"]] == [wrong]
     assert cli("list", "-q", "colour:red").returncode == 2
@@ -490,7 +490,7 @@ def test_logs_as_json_have_all_of_it(cli: Cli, agent: HttpAgent) -> None:
 def test_a_worker_cannot_steer_the_terminal_by_its_name(
     cli: Cli, platform: Platform, agent: HttpAgent, output: str
 ) -> None:
-    """No such name is taken any more, but one may be stored."""
+    """Such names are refused by now, but one may be stored."""
     job_id = cli("submit", "--", "true").stdout.strip()
     hostile = HttpAgent(agent.client, "w\x1b[2J\x9b2J")
     facts = {"kind": "http", "bootId": "b", "cpuCount": 4.0, "ramTotalMb": 8000}
@@ -561,7 +561,7 @@ def test_tokens_are_made_listed_and_revoked_in_the_database(cli: Cli, platform: 
 def test_a_token_is_not_made_with_more_rights_than_were_asked_for(
     cli: Cli, platform: Platform, role: str, worker: str
 ) -> None:
-    """As with a variable that is not set, or a role that no worker binds."""
+    """Such as with an empty variable for the worker, or with a role that is bound to no worker."""
     here = {"MONGODB_URI": platform.settings.mongodb_uri, "TASKYARD_DATABASE": "tests"}
     asked = ["--role", role, "--name", "x", "--worker", worker]
     made = cli("tokens", "create", *asked, **here)
@@ -628,7 +628,7 @@ def _unread(fd: int) -> None:
 
 
 def ending(cli: Cli, take_away: Callable[[], None], *arguments: str) -> tuple[int, str]:
-    """The exit code and what is on stderr, with a stream taken away from the command."""
+    """Run a command, with a stream taken away from it; return its exit code and stderr."""
     ran = subprocess.run(
         [BIN / "taskyard", *arguments],
         env=cli.env,
@@ -689,7 +689,7 @@ def test_help_loads_none_of_the_platform() -> None:
 
 
 def _on_terminal(cli: Cli, *arguments: str, **env: str) -> str:
-    """What a person would see."""
+    """Run a command on a terminal, and return what a person would see."""
     ours, theirs = pty.openpty()
     subprocess.run(
         [BIN / "taskyard", *arguments],
@@ -720,7 +720,7 @@ SLOW = {"bson", "celery", "flask", "kombu", "marshmallow", "pymongo", "rich"}
     ],
 )
 def test_a_command_loads_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
-    """Whoever types it waits for what is loaded."""
+    """A user waits for everything that a command loads."""
     source = (
         "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
         f"sys.argv = ['taskyard', *{arguments}]; from taskyard.cli import main; main()"

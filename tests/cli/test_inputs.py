@@ -1,4 +1,4 @@
-"""What a job is made of on the command line."""
+"""How the command line makes a job's command and its archive."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests import factories
     ],
 )
 def test_an_argument_is_the_same_one_in_the_shell_whatever_is_in_it(word: str) -> None:
-    """A job's command is parted at newlines, and each line goes to a shell of its own."""
+    """A job's command is split at newlines, and each line goes to a shell of its own."""
     job = factories.queued_job(command=join_command(["printf", "[%s]", word, f"A={word}", word]))
     (line,) = job.lines
     ran = subprocess.run([SHELL, "-c", line], env={"IFS": "x"}, capture_output=True)
@@ -117,7 +117,7 @@ def test_a_folder_may_be_larger_than_an_upload_if_its_archive_is_not(
 def test_a_folder_with_what_cannot_be_read_is_not_sent(
     folder: Path, make: Callable[..., None]
 ) -> None:
-    """Too long a path is one that not even root can read."""
+    """The test uses a path that is too long, because not even root can read it."""
     here = os.open(folder, os.O_RDONLY)
     for _ in range((4095 - len(os.fsencode(folder))) // 201):
         os.mkdir("d" * 200, dir_fd=here)

@@ -1,4 +1,4 @@
-"""One search language: the list of the API, the page and the command line find the same jobs."""
+"""One search language: the API's list, the page and the command line find the same jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.serving import served
 from tests.store.test_searches import FOUND
 from tests.store.test_searches import names as names
 
-#: The fixtures ran and waited in the past, up to now; these depend on the clock of who asks.
+#: Some of the fixture's jobs have run or waited from the past up to now: what these searches find
+#: depends on the present time.
 UP_TO_NOW = ("run>1s", "wait>1s")
 
 
