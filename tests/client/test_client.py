@@ -112,7 +112,7 @@ def test_files_go_up_with_a_job_and_come_down(client: Client, tmp_path: Path) ->
 def test_the_same_file_with_the_same_key_again_is_the_same_job(
     client: Client, tmp_path: Path
 ) -> None:
-    """Whoever sends it again, since it was interrupted, uploads it again."""
+    """A client that submits again because it was interrupted also uploads the file again."""
     for name in ("a", "b"):
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
             archive.writestr(f"{name}.txt", "hello")
@@ -268,8 +268,8 @@ def test_what_made_a_job_and_whose_answer_was_lost_is_sent_again_and_makes_one_j
 
 
 class Away(httpx2.BaseTransport):
-    """The application while its database, or it itself behind a proxy, is away for the first few
-    requests of each path.
+    """The application, which answers the first ``times`` requests of each path with an error: its
+    database is away, or it is away itself, behind a proxy.
     """
 
     def __init__(self, platform: Platform, times: int, status: int) -> None:
@@ -321,7 +321,7 @@ def test_what_may_be_sent_again_is_while_the_database_is_away(
 
 
 class Reading(Away):
-    """One that reads each body before it answers."""
+    """Reads each body before it answers."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         request.read()
@@ -340,7 +340,7 @@ def test_an_upload_is_sent_again_whole_while_the_database_is_away(
 
 
 def test_a_pipe_is_uploaded_whole(platform: Platform, token: str, tmp_path: Path) -> None:
-    """As ``taskyard run -f <(git archive …)`` gives one; also where it is sent again."""
+    """Such as ``taskyard run -f <(git archive …)`` gives; even if it has to be sent again."""
     pipe, sent, kept = tmp_path / "pipe", bytes(range(256)) * 4096, BytesIO()
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(sent,))
@@ -367,7 +367,7 @@ def test_what_a_file_grows_by_while_it_is_uploaded_is_left_out(
     begun = log.read_bytes()
 
     class Growing(httpx2.HTTPTransport):
-        """The log is written to once its length has gone out."""
+        """Appends to the log when the length of the upload is already fixed."""
 
         def handle_request(self, request: httpx2.Request) -> httpx2.Response:
             with log.open("ab") as more:
@@ -413,8 +413,8 @@ def test_a_follower_comes_back_where_it_was_when_the_line_drops(
 
 
 class Line(httpx2.BaseTransport):
-    """Answers or drops as told, one step a request: how long each takes, and what is told of a
-    job by then. Time passes there alone.
+    """Serves a job's events by steps, one a request: how long the connection lasts, and what is
+    sent before it drops (None: nobody answers). Time passes here alone.
     """
 
     def __init__(self, *steps: tuple[float, bytes | None]) -> None:
@@ -442,7 +442,7 @@ class Line(httpx2.BaseTransport):
 
 
 class Dropped(httpx2.SyncByteStream):
-    """What is told before the line drops."""
+    """The body of an answer, up to the moment at which the connection drops."""
 
     def __init__(self, line: Line, lasts: float, told: bytes) -> None:
         self._line, self._lasts, self._told = line, lasts, told
@@ -485,7 +485,7 @@ def test_a_follower_gives_up_a_minute_after_the_line_has_dropped(
 def test_a_follower_begins_though_the_api_is_started_again_just_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run whose job was made a moment before said that nobody answers, and ended."""
+    """``taskyard run`` used to end then, saying that nobody answers, just after it made its job."""
     line = Line((0, None), (0, None), (0, STATE + END))
     assert list(on_line(line, monkeypatch)) == ["state", "end"]
 
@@ -498,12 +498,12 @@ def test_a_follower_of_whom_nobody_hears_gives_up_soon(monkeypatch: pytest.Monke
 
 
 class Waited(httpx2.BaseTransport):
-    """Answers about a job that ends later, and is away for some requests in between. Time passes
-    there alone.
+    """An API that says that a job has not ended, is away for some requests, and then says that it
+    has. Time passes here alone.
     """
 
     def __init__(self, *, answers: int = 1, away: int) -> None:
-        """``answers`` before it goes away."""
+        """``answers``: requests before it goes away; ``away``: requests until it is back."""
         self.now = 0.0
         self._answers, self._away = answers, away
 
@@ -561,7 +561,7 @@ def test_who_would_wait_where_nobody_is_is_told_at_once(waits: Callable[[Waited]
 
 
 class Cut:
-    """A line to the server that can be dropped in the middle."""
+    """A proxy in front of the server, whose connections can be dropped at any moment."""
 
     def __init__(self, target: str) -> None:
         self._target = ("127.0.0.1", int(target.rpartition(":")[2]))

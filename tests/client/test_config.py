@@ -1,4 +1,4 @@
-"""Where the client goes, and with which token."""
+"""Which address and which token the client uses."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _has_no_home(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
 
 
 def _cannot_read(_: pytest.MonkeyPatch, env: dict[str, str]) -> None:
-    # Not even root can read a folder.
+    # A folder in place of the file, because not even root can read that.
     config.path(env).mkdir(parents=True)
 
 

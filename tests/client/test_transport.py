@@ -1,4 +1,4 @@
-"""Requests to something that only counts as an API."""
+"""Requests of the client to a stand-in for the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from taskyard import Client
 from taskyard.errors import ConfigurationError
 
-#: Asks, and asks again in a process that is forked from it, and once more itself.
+#: A process that sends a request; then a child that it forks sends one, then it sends another.
 FORKS = """
 import os, sys
 from taskyard import Client
@@ -28,7 +28,7 @@ with Client(sys.argv[1], "t") as client:
 
 
 class Api(BaseHTTPRequestHandler):
-    """Answers whoever asks, and notes by which connection that was."""
+    """Answers every request, and notes by which connection it came."""
 
     protocol_version = "HTTP/1.1"
     asked_by: list[int]
@@ -57,7 +57,7 @@ def api() -> Iterator[ThreadingHTTPServer]:
 
 
 def test_a_forked_process_asks_by_a_connection_of_its_own(api: ThreadingHTTPServer) -> None:
-    """Else one would read what the other was answered: another job's status, or its id."""
+    """Otherwise one would read the answer to the other: another job's status, or its id."""
     url = f"http://127.0.0.1:{api.server_port}"
     subprocess.run([sys.executable, "-c", FORKS, url], check=True)
     parent, child, again = Api.asked_by
@@ -90,14 +90,14 @@ def test_certificates_that_cannot_be_read_are_told(
 def test_this_machine_is_asked_without_certificates_where_there_is_no_tls(
     api: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading them takes 20 to 60 ms of each command."""
+    """Reading the certificates takes 20 to 60 ms of each command."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/file")
     with Client(f"http://127.0.0.1:{api.server_port}", "t") as client:
         assert client.ready()["version"] == "1"
 
 
 def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    # There is no SOCKS without a package of its own.
+    # SOCKS needs a package of its own, which is not there.
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigurationError, match="ALL_PROXY"):
         Client("http://taskyard.example", "t")
@@ -105,7 +105,7 @@ def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("user", ["me:secret@", "secret@", ":secret@"])
 def test_an_address_with_a_password_is_told_without_saying_it(user: str) -> None:
-    """It would go to the API in place of the token, which is then a wrong one."""
+    """The password would be sent to the API in place of the token, as a wrong one."""
     with pytest.raises(ConfigurationError, match="a token alone") as told:
         Client(f"http://{user}taskyard.example", "t")
     assert "secret" not in str(told.value)
