@@ -126,6 +126,28 @@ def test_what_waits_for_room_hides_nothing_that_becomes_due(
     go_on(turn, lambda: len(got) == 2)
 
 
+def test_what_became_due_is_not_behind_what_is_newer(
+    connection: Connection, site: Site, consumer: Consumer, turn: Turn, got: list[Any]
+) -> None:
+    """Under a backlog that does not end a retry would never run, nor what a killed worker held."""
+    held: list[Any] = []
+    consumer.on_message = held.append
+    consumer.qos(prefetch_count=1)
+    site.send("note", "runs")
+    go_on(turn, lambda: len(held) == 1)
+    site.send("note", "later", countdown=0.5)
+    for number in range(3):
+        site.send("note", number)
+    transport = connection.transport
+    due_ms = transport.broker.messages.next_due_ms
+    go_on(turn, lambda: due_ms(["celery"], within_ms=60_000) is None)
+    transport._look()
+    consumer.on_message = answering(got)
+    held[0].ack()
+    go_on(turn, lambda: len(got) == 4)
+    assert got[0].payload[0] == ["later"]
+
+
 def test_who_is_given_more_room_gets_what_waits(
     site: Site, consumer: Consumer, turn: Turn, got: list[Any]
 ) -> None:

@@ -146,6 +146,8 @@ class Intake:
             # In this order a message that becomes due in between is seen twice, and not missed.
             due = self._broker.messages.next_due_ms(queues, within_ms=round(within_seconds * 1000))
             ready = self._broker.messages.has_unknown or self._broker.messages.has_ready(queues)
+            if ready:
+                self._broker.messages.take_place(queues)
         except PyMongoError as error:
             self._tell(error)
             return within_seconds

@@ -55,6 +55,9 @@ REASON = 2_000
 #: Most bytes of a claim of more than one message: the answer must be read in time.
 CLAIMED_BYTES = 16 * 1024 * 1024
 
+#: Messages that became due of which one look sees to the place; the next one sees to more.
+PLACED_AT_ONCE = 1_000
+
 _TRANSIENT = 1
 
 
@@ -149,6 +152,17 @@ class Messages:
         """Return whether there is something to claim in one of these queues."""
         ready = {"queue": {"$in": list(queues)}, **READY}
         return self._all.find_one(ready, {"_id": 1}) is not None
+
+    def take_place(self, queues: Iterable[str]) -> None:
+        """Let what became due stand by its age: behind all that never had to wait it would stay
+        for as long as there is some.
+        """
+        due = {"visibleAt": {"$gt": AT_ONCE}, **READY}
+        mine = {"queue": {"$in": list(queues)}, "priority": {"$in": list(range(10))}, **due}
+        ids = [found["_id"] for found in self._all.find(mine, {"_id": 1}).limit(PLACED_AT_ONCE)]
+        if ids:
+            at_once = [{"$set": {"visibleAt": AT_ONCE}}]
+            self._all.update_many({"_id": {"$in": ids}, **due}, at_once)
 
     def next_due_ms(self, queues: Iterable[str], *, within_ms: int) -> int | None:
         """Return in how many milliseconds the next message of these queues becomes due, or None.
