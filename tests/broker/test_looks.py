@@ -129,7 +129,7 @@ def test_what_waits_for_room_hides_nothing_that_becomes_due(
 def test_what_became_due_is_not_behind_what_is_newer(
     connection: Connection, site: Site, consumer: Consumer, turn: Turn, got: list[Any]
 ) -> None:
-    """Under a backlog that does not end a retry would never run, nor what a killed worker held."""
+    """Under an endless backlog a retry would never run, nor the task of a killed worker."""
     held: list[Any] = []
     consumer.on_message = held.append
     consumer.qos(prefetch_count=1)
@@ -146,6 +146,19 @@ def test_what_became_due_is_not_behind_what_is_newer(
     held[0].ack()
     go_on(turn, lambda: len(got) == 4)
     assert got[0].payload[0] == ["later"]
+
+
+def test_a_look_that_is_due_is_made_though_there_is_a_backlog(
+    connection: Connection, site: Site, consumer: Consumer, got: list[Any]
+) -> None:
+    """On the blocking loop; on an event loop a timer has it made."""
+    drain(connection)
+    for number in range(3):
+        site.send("note", number)
+    connection.transport._look_at = time.monotonic()
+    connection.drain_events(timeout=PATIENCE_SECONDS)
+    assert len(got) == 1
+    assert connection.transport._look_at > time.monotonic()
 
 
 def test_who_is_given_more_room_gets_what_waits(

@@ -55,7 +55,7 @@ REASON = 2_000
 #: Most bytes of a claim of more than one message: the answer must be read in time.
 CLAIMED_BYTES = 16 * 1024 * 1024
 
-#: Messages that became due of which one look sees to the place; the next one sees to more.
+#: How many messages that have become due one look moves to their place; the next one moves more.
 PLACED_AT_ONCE = 1_000
 
 _TRANSIENT = 1
@@ -154,8 +154,10 @@ class Messages:
         return self._all.find_one(ready, {"_id": 1}) is not None
 
     def take_place(self, queues: Iterable[str]) -> None:
-        """Let what became due stand by its age: behind all that never had to wait it would stay
-        for as long as there is some.
+        """Give messages of these queues that have become due the place of their age.
+
+        They would otherwise be claimed after every message that was due at once, also those that
+        are published later, and never under a backlog that does not end.
         """
         due = {"visibleAt": {"$gt": AT_ONCE}, **READY}
         mine = {"queue": {"$in": list(queues)}, "priority": {"$in": list(range(10))}, **due}

@@ -142,6 +142,9 @@ class Transport(virtual.Transport):
         """Deliver one message. Raises TimeoutError when none comes in time."""
         ends = math.inf if timeout is None else time.monotonic() + timeout
         looked = False
+        if time.monotonic() >= self._look_at:
+            # Also under a backlog: by a look what has become due takes its place in the queue.
+            self._look_at = time.monotonic() + self._look()
         while not self._deliver_one():
             now = time.monotonic()
             if looked and now >= ends:
