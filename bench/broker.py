@@ -1,8 +1,8 @@
-"""Celery on Taskyard's broker, on Redis and on stock MongoDB: ``python bench/broker.py``.
+"""Compare Celery on Taskyard's broker, Redis and stock MongoDB: ``python bench/broker.py``.
 
-The same tasks on the same worker (prefork, two children, late acknowledgement), each with a server
-of its own that keeps what it is told: Redis with ``appendonly yes``, MongoDB with majority writes,
-and stock MongoDB with its ``polling_interval`` tuned. Sides alternate, round by round.
+All sides run the same tasks on the same worker (prefork, two children, late acknowledgement), each
+with a durable server of its own: Redis with ``appendonly yes``, MongoDB with majority writes, and
+stock MongoDB with its ``polling_interval`` tuned. Sides alternate, round by round.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from bench.common import cpu_seconds, quantile, redis_server
 
 from taskyard.embedded import EmbeddedServer
 
-#: The stock transport sleeps so long between two looks; a second is its default.
+#: The polling interval of the stock transport; its default is one second.
 STOCK_POLL_SECONDS = 0.01
 
-#: One script that publishes in a loop, and a web process with four threads.
+#: Numbers of publishing threads: a script that publishes in a loop, and a web process with four.
 PUBLISHERS = (1, 4)
 
 _PATIENCE_SECONDS = 120.0
@@ -43,20 +43,20 @@ _PATIENCE_SECONDS = 120.0
 
 @dataclass
 class Figures:
-    """What one side did, over all rounds."""
+    """The measurements of one side over all rounds."""
 
     latencies_ms: list[float] = field(default_factory=list)
     publishes_ms: list[float] = field(default_factory=list)
     waits_ms: list[float] = field(default_factory=list)
     drained_per_second: list[float] = field(default_factory=list)
-    #: By the number of threads that publish.
+    #: By the number of publishing threads.
     through_per_second: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     idle_worker_percent: list[float] = field(default_factory=list)
     idle_server_percent: list[float] = field(default_factory=list)
 
 
 class Side:
-    """One broker with a worker on it."""
+    """One broker with a worker that consumes from it."""
 
     def __init__(self, name: str, url: str, folder: Path, server_pid: int, **env: str) -> None:
         self.name = name
@@ -81,12 +81,12 @@ class Side:
         )
 
     def warm_up(self) -> None:
-        """Until tasks pass through both children."""
+        """Run 50 tasks, so that both children of the worker are warm."""
         self._publish_many(50)
         self._records(50)
 
     def measure_latency(self, count: int) -> None:
-        """Idle publish to start, one task at a time at uneven moments."""
+        """Measure from publish to start on an idle worker, one task at a time at uneven moments."""
         for number in range(count):
             time.sleep(0.02 + 0.002 * (number % 17))
             self._publish()
@@ -97,7 +97,7 @@ class Side:
             self.figures.waits_ms.append(max(0.0, (started - returned) / 1e6))
 
     def measure_through(self, count: int, publishers: int) -> None:
-        """First publish to last start, while the worker runs beside the publishers."""
+        """Measure from first publish to last start while worker and publishers run at once."""
         begin = time.monotonic_ns()
         each = count // publishers
         feeding = [
@@ -112,7 +112,7 @@ class Side:
         self.figures.through_per_second[publishers].append(rate)
 
     def measure_drain(self, count: int) -> None:
-        """First start to last start of tasks that all wait already."""
+        """Measure from first to last start of tasks that were all queued beforehand."""
         control = self._app.control
         control.cancel_consumer("celery", reply=True, timeout=20)
         self._publish_many(count)
@@ -121,7 +121,7 @@ class Side:
         self.figures.drained_per_second.append(count / ((max(starts) - min(starts)) / 1e9))
 
     def measure_idle(self, seconds: float) -> None:
-        """What worker and server cost when there is nothing to do."""
+        """Measure the CPU that worker and server use when there is nothing to do."""
         worker = psutil.Process(self._worker.pid)
         mine = [worker, *worker.children(recursive=True)]
         before = cpu_seconds(mine), cpu_seconds([self._server])
@@ -131,7 +131,7 @@ class Side:
         self.figures.idle_server_percent.append(100 * (after[1] - before[1]) / seconds)
 
     def close(self) -> None:
-        """Stop the worker."""
+        """Stop the worker and close app, pipe and log."""
         self._worker.terminate()
         try:
             self._worker.wait(15)

@@ -1,4 +1,4 @@
-"""The Celery app that ``bench/broker.py`` runs on each broker: the same tasks, the same worker."""
+"""The Celery app that ``bench/broker.py`` runs on each broker: same tasks, same settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SETTINGS = {
 
 
 def make_app(broker: str, options: dict[str, Any]) -> Celery:
-    """The app on a broker; the names of queues and tasks are the same on all."""
+    """Return the app on the given broker; names of queues and tasks are the same on all."""
     assert taskyard.broker.SCHEME
     made = Celery("bench", broker=broker)
     made.conf.update(_SETTINGS, broker_transport_options=options)
@@ -40,7 +40,7 @@ app = make_app(
 
 @app.task(name="bench.tell")  # type: ignore[untyped-decorator]
 def tell(published: int) -> None:
-    """Tell the benchmark when this task was published and when it started."""
+    """Report to the benchmark when this task was published and when it started."""
     started = time.monotonic_ns()
     _report(RECORD.pack(published, started))
 

@@ -1,4 +1,4 @@
-"""Clients of the other sides."""
+"""Clients of the systems that Taskyard is compared with."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bench.side import COMMAND, Client
 
 TIMEOUT_SECONDS = 300.0
 
-#: Between two looks of a client that has nothing better than to look.
+#: The polling interval of a client that can only poll for the result.
 LOOK_SECONDS = 0.001
 
 
 class FlaskClient:
-    """Over HTTP; one request waits for the end and brings the output."""
+    """A client of ``bench/peers/web.py`` over HTTP; one request waits for the output."""
 
     def __init__(self, url: str) -> None:
         self._caller = Caller(url)
 
     def submit(self, command: str = COMMAND) -> Any:
-        """One job in one request."""
+        """Submit one job with one request."""
         return self._caller.call("POST", "/jobs", {"command": command})["jobId"]
 
     def output(self, job: Any) -> str:
-        """Asks again when the request's own wait is over."""
+        """Ask for the output; ask again if the server's wait ran out."""
         while True:
             answer = self._caller.call("GET", f"/jobs/{job}?wait=60")
             if answer["status"] in ("SUCCESS", "FAILURE"):
@@ -34,41 +34,41 @@ class FlaskClient:
 
 
 class CeleryClient:
-    """In this process, without HTTP."""
+    """A client that calls Celery directly, without HTTP."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     def submit(self, command: str = COMMAND) -> Any:
-        """One task."""
+        """Send one task."""
         return self._app.send_task("peers.run", (command, TIMEOUT_SECONDS)).id
 
     def output(self, job: Any) -> str:
-        """Looks until the result is there."""
+        """Poll until the result is stored."""
         while (meta := self._app.backend.get_task_meta(job))["status"] != "SUCCESS":
             time.sleep(LOOK_SECONDS)
         return str(meta["result"]["stdout"])
 
 
 class DramatiqClient:
-    """In this process, without HTTP; Redis tells of the result."""
+    """A client that calls Dramatiq directly, without HTTP, and waits for results in Redis."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     def submit(self, command: str = COMMAND) -> Any:
-        """One message."""
+        """Send one message."""
         return self._actor.send(command, TIMEOUT_SECONDS)
 
     def output(self, job: Any) -> str:
-        """Waits until the result is there."""
+        """Block until the result is stored."""
         return str(job.get_result(block=True, timeout=60_000)["stdout"])
 
 
 def counted(
     connect: Callable[[], Client],
 ) -> tuple[Callable[[], Client], Callable[[], int]]:
-    """Clients whose submissions are counted."""
+    """Wrap ``connect``: returns a maker of counting clients, and the count of all submissions."""
     made: list[_Counting] = []
 
     def make() -> Client:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers, processes with what they cost, HTTP, and tables."""
+"""Helpers that the benchmarks share: servers, process costs, an HTTP client, and tables."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from taskyard.embedded import dies_with_us
 
 ROOT = Path(__file__).parents[1]
 
-#: A connection that was idle for longer is made anew: servers close theirs after 30 s.
+#: A connection that was idle for longer is opened anew: the servers close idle ones after 30 s.
 _KEPT_SECONDS = 10.0
 
-#: Nothing that is measured takes longer than this.
+#: How long to wait for anything before the benchmark gives up.
 PATIENCE_SECONDS = 300.0
 
 
 @contextlib.contextmanager
 def redis_server(folder: Path) -> Iterator[tuple[int, int]]:
-    """A Redis of our own that keeps what it is told: its port and its process."""
+    """Run a Redis that persists its data (append-only file); yields its port and process id."""
     program = shutil.which("redis-server")
     if program is None:
         raise SystemExit("redis-server is not installed: apt-get install redis-server")
@@ -50,7 +50,7 @@ def redis_server(folder: Path) -> Iterator[tuple[int, int]]:
 def started(
     command: Sequence[str], env: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block, or with us."""
+    """Run a process that ends with the block, or when this process dies."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*dies_with_us(), *command],
@@ -73,7 +73,7 @@ def started(
 
 
 def wait_until(check: Callable[[], Any], what: str, pause_seconds: float = 0.02) -> None:
-    """Wait for a condition; ends the benchmark when it never comes true."""
+    """Wait for a condition; end the benchmark when it does not come true in time."""
     until = time.monotonic() + PATIENCE_SECONDS
     while not check():
         if time.monotonic() > until:
@@ -82,7 +82,7 @@ def wait_until(check: Callable[[], Any], what: str, pause_seconds: float = 0.02)
 
 
 class Caller:
-    """One client of an HTTP API, on one connection."""
+    """A client of an HTTP API that keeps one connection."""
 
     def __init__(self, url: str, token: str = "") -> None:
         address = urlsplit(url)
@@ -96,11 +96,11 @@ class Caller:
         self._used_at = 0.0
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON."""
+        """Send a request and return the response's JSON."""
         return json.loads(self.read(method, path, body))
 
     def read(self, method: str, path: str, body: Any = None) -> bytes:
-        """The answer's body; anything but a success ends the benchmark."""
+        """Send a request and return the response's body; an error ends the benchmark."""
         if time.monotonic() > self._used_at + _KEPT_SECONDS:
             self._connection.close()
         sent = None if body is None else json.dumps(body).encode()
@@ -113,12 +113,12 @@ class Caller:
         return text
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._connection.close()
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all below it."""
+    """Return a process with all its descendants; nothing if the process has ended."""
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -127,12 +127,12 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
-    """What they have used, with their children that have ended."""
+    """Return the CPU time that the processes and their ended children have used."""
     return sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
 def peak_mb(processes: Iterable[psutil.Process]) -> float:
-    """The most memory that each of them ever had, added up."""
+    """Return the sum of the processes' peak memory (VmHWM)."""
     total_kb = 0
     for process in processes:
         with contextlib.suppress(OSError):
@@ -142,26 +142,26 @@ def peak_mb(processes: Iterable[psutil.Process]) -> float:
 
 
 def timed_ms(act: Callable[[], Any]) -> float:
-    """How long it takes."""
+    """Return how long the call takes."""
     began = time.perf_counter()
     act()
     return (time.perf_counter() - began) * 1000
 
 
 def quantile(values: Iterable[float], part: float) -> float:
-    """The value that so large a part of them does not exceed."""
+    """Return a quantile of the values (part 0.99: the p99); NaN when there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else float("nan")
 
 
 def median(values: Iterable[float]) -> float:
-    """The middle of them, or not a number when there is none."""
+    """Return the median of the values; NaN when there are none."""
     known = list(values)
     return statistics.median(known) if known else float("nan")
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns as wide as what is in them; numbers are right-aligned."""
+    """Print a table: the first column left-aligned, the others right-aligned."""
     cells = [list(titles), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     for row in cells:
@@ -175,7 +175,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def _cell(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    if value != value:  # not a number: it was not measured
+    if value != value:  # NaN: not measured
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -1,7 +1,7 @@
-"""What one job costs in MongoDB and in CPU, phase by phase: ``python bench/costs.py``.
+"""Measure what one job costs in MongoDB commands and CPU, by phase: ``python bench/costs.py``.
 
-Counts the server's commands (``serverStatus``) and the CPU of each part of ``taskyard up`` over
-each phase of a run, divided by the jobs, with what goes on when there are none taken off.
+For each phase of a run, the server's commands (``serverStatus``) and the CPU time of each part of
+``taskyard up`` are counted. The idle load is subtracted, and the rest divided by the jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.side import Side
 
 IDLE_SECONDS = 10.0
 
-#: What the driver does by itself, and what this benchmark does.
+#: Commands that are not counted: the driver's own, and this benchmark's.
 _NOT_OURS = {
     "hello",
     "isMaster",
@@ -42,7 +42,7 @@ Counts = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Counters at one moment."""
+    """The counters at one moment."""
 
     seconds: float
     commands: Counts
@@ -51,7 +51,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """What one phase added to the counters."""
+    """The counters' increase over one phase."""
 
     name: str
     jobs: int
@@ -91,7 +91,7 @@ def _measure(side: Side, read: Callable[[], Reading], jobs: int, singles: int) -
     with side.held(), phase("submit", jobs):
         for _ in range(jobs):
             client.submit()
-        # Outside the phase: the agent's own threads wake up.
+        # The phase ends before held() does: what the resumed agent does is not counted as submit.
     with phase("drain", jobs):
         wait_until(side.is_drained, "the jobs are over", 0.25)
     with phase("one at a time", singles):

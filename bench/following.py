@@ -1,4 +1,4 @@
-"""Followers of a job's output over HTTP, and how late each of them hears what is printed."""
+"""Followers of a job's output over HTTP, which measure how late each printed line arrives."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-#: A job that prints the time, in nanoseconds since the epoch, so many times.
+#: The command of a job that prints the time, in nanoseconds since the epoch, ``count`` times.
 STAMPS = "i=0; while [ $i -lt {count} ]; do date +%s%N; sleep {pause}; i=$((i+1)); done"
 
 
 class Follower(threading.Thread):
-    """One reader of a job's events, until the job has ended."""
+    """A thread that reads a job's events until the job has ended."""
 
     def __init__(self, url: str, token: str, job_id: str) -> None:
         super().__init__(daemon=True)
@@ -26,7 +26,7 @@ class Follower(threading.Thread):
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def run(self) -> None:
-        """Read line by line; each event is a name and its data."""
+        """Read the event stream line by line; each event is a name and its data."""
         try:
             self._connection.request("GET", self._path, headers=self._headers)
             answer, name = self._connection.getresponse(), b""
@@ -37,7 +37,7 @@ class Follower(threading.Thread):
                 elif field == b"data":
                     self._hear(name, json.loads(value))
         except (OSError, http.client.HTTPException):
-            return  # it was not served: the benchmark counts that
+            return  # not served; the benchmark counts such followers
         finally:
             self._connection.close()
 

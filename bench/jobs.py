@@ -1,8 +1,8 @@
-"""N x ``echo hi``, Taskyard beside what a team would write instead: ``python bench/jobs.py``.
+"""Compare Taskyard with what a team would write instead, by ``echo hi``: ``python bench/jobs.py``.
 
-Each side is started anew for its turn in each round, alone on the machine with a server of its
-own, and the sides take turns. All of them keep the output, and every output is read back.
-What the columns mean is in ``bench/README.md``.
+The sides take turns. For each turn a side is started anew with a server of its own, and no other
+side runs meanwhile. All sides store the output, and every output is read back.
+``bench/README.md`` explains the columns.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from bench.sides import SIDES
 
 CLIENTS = 4
 LIST_JOBS = 1000
-#: Whole lists that each client submits, one after the other.
+#: How many lists of LIST_JOBS jobs each client submits, one after the other.
 LISTS = 5
 LIMIT = "spawn limit"
 
 
 @dataclass
 class Figures:
-    """What one side did, over all rounds."""
+    """The measurements of one side over all rounds."""
 
     idle_ms: list[float] = field(default_factory=list)
     submit_ms: list[float] = field(default_factory=list)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _turn(side: Side, figures: Figures, jobs: int, singles: int) -> None:
-    """Everything that one side is asked in one round."""
+    """Take all measurements of one side in one round."""
     clients = [side.connect() for _ in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
 
@@ -81,7 +81,7 @@ def _turn(side: Side, figures: Figures, jobs: int, singles: int) -> None:
             return [*pool.map(act, clients, shares)]
 
         counts = [jobs // CLIENTS] * CLIENTS
-        # Warm on all connections, in all processes.
+        # Warm up all connections and all processes.
         _check(each(_read, each(_submit, [10] * CLIENTS)))
         wait_until(side.is_drained, "the warm-up is over")
         _measure_idle(clients[0], figures, singles)
@@ -101,7 +101,7 @@ def _turn(side: Side, figures: Figures, jobs: int, singles: int) -> None:
 
 
 def _measure_idle(client: Client, figures: Figures, count: int) -> None:
-    """One job at a time, at uneven moments, from submit to its output in hand."""
+    """Measure one job at a time, at uneven moments, from its submit to its output in hand."""
     for number in range(count):
         time.sleep(0.02 + 0.002 * (number % 17))
         began = time.perf_counter()
@@ -112,7 +112,7 @@ def _measure_idle(client: Client, figures: Figures, count: int) -> None:
 def _measure_whole(
     side: Side, figures: Figures, act: Callable[[], None], counts: Sequence[int]
 ) -> None:
-    """From the first submit to the last output in hand; CPU is of all, this process included."""
+    """Measure from the first submit to the last output; CPU time includes this process's."""
     everything = [*side.everything(), psutil.Process()]
     before, began = cpu_seconds(everything), time.perf_counter()
     act()
@@ -121,7 +121,7 @@ def _measure_whole(
 
 
 def _measure_lists(side: Side, figures: Figures, each: Callable[..., Any], jobs: int) -> None:
-    """The same in lists; then how fast whole lists are taken, while nothing runs."""
+    """Measure the same with lists; then how fast lists are accepted while the workers are held."""
     began = time.perf_counter()
     _check(each(_read_list, each(_submit_list, [jobs // CLIENTS] * CLIENTS)))
     figures.lists_per_second.append(jobs // CLIENTS * CLIENTS / (time.perf_counter() - began))
@@ -133,7 +133,7 @@ def _measure_lists(side: Side, figures: Figures, each: Callable[..., Any], jobs:
 
 
 def _spawn(figures: Figures, jobs: int) -> None:
-    """The limit: one process after the other, and nothing else."""
+    """Measure the machine's limit: spawn one process after the other, and nothing else."""
     began, me = time.perf_counter(), psutil.Process()
     before = cpu_seconds([me])
     for _ in range(jobs):

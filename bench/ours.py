@@ -1,4 +1,4 @@
-"""Our own side: ``taskyard up`` as a user starts it, and a client of its API."""
+"""Taskyard's own side: ``taskyard up`` as a user starts it, and a client of its API."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from taskyard.client import config
 
 
 class TaskyardClient:
-    """Over HTTP; one request waits for the end and brings the output."""
+    """A client of the API over HTTP; one request waits for the output."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url, token
         self._caller = Caller(url, token)
 
     def submit(self, command: str = COMMAND) -> Any:
-        """One job in one request."""
+        """Submit one job with one request."""
         return self._caller.call("POST", "/api/jobs/create", {"command": command})["jobId"]
 
     def submit_list(self, count: int, command: str = COMMAND, **needs: float) -> list[Any]:
-        """Many jobs in one request."""
+        """Submit many equal jobs with one request."""
         jobs = [{"command": command, **needs}] * count
         return list(self._caller.call("POST", "/api/jobs/create", jobs)["jobIds"])
 
     def output(self, job: Any) -> str:
-        """Asks again when the request's own wait is over."""
+        """Ask for the output; ask again if the server's wait ran out."""
         return str(self._ended(job)["stdout"])
 
     def outputs(self, jobs: list[Any]) -> list[str]:
-        """Of up to 1,000 jobs in one request, which is sent again when its wait is over."""
+        """Ask for up to 1,000 outputs at once; ask again if the server's wait ran out."""
         while True:
             body = {"jobIds": jobs, "wait": 60}
             answer = self._caller.call("POST", "/api/jobs/results", body)
@@ -47,16 +47,16 @@ class TaskyardClient:
                 return [str(job["stdout"]) for job in answer["jobs"]]
 
     def await_end(self, job: Any) -> float:
-        """How many seconds the job ran, once it has ended."""
+        """Wait until the job has ended and return how many seconds it ran."""
         ended = self._ended(job)
         return float(ended["completedAt"] - ended["startedAt"]) / 1000
 
     def read_status(self, job: Any) -> Any:
-        """The job as it stands."""
+        """Return the job's current status."""
         return self._caller.call("GET", f"/api/jobs/status?jobId={job}")
 
     def read_all(self, job: Any) -> bytes:
-        """All that the job printed, however much."""
+        """Return everything that the job printed."""
         return self._caller.read("GET", f"/api/jobs/output?jobId={job}")
 
     def _ended(self, job: Any) -> Any:
@@ -68,7 +68,7 @@ class TaskyardClient:
 
 @contextlib.contextmanager
 def taskyard(folder: Path, **env: str) -> Iterator[Side]:
-    """Ourselves: ``taskyard up`` as a user starts it, on its embedded server."""
+    """Run ``taskyard up`` as a user starts it, on its embedded MongoDB server."""
     env = {**environment(folder), **env}
     data, log = folder / "data", folder / "up.log"
     program = Path(sys.executable).with_name("taskyard")
@@ -97,18 +97,18 @@ def taskyard(folder: Path, **env: str) -> Iterator[Side]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of ``taskyard up`` and of the commands beside it."""
+    """Return the environment of ``taskyard up`` and of the CLI commands that use it."""
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("TASKYARD_", "MONGODB_"))},
         "TASKYARD_CONFIG_DIR": str(folder),
-        # Another agent of this name on this host would clear the one that is there by default.
+        # Apart from the default folder, which other agents of this host and user share.
         "TASKYARD_WORKSPACE_DIR": str(folder / "work"),
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def _parts_of(pid: int) -> dict[str, list[psutil.Process]]:
-    """The processes of ``taskyard up`` by what they are."""
+    """Return the processes of ``taskyard up`` by kind."""
     parts: dict[str, list[psutil.Process]] = {}
     marks = {
         "mongod": "mongod --dbpath",

@@ -1,7 +1,7 @@
-"""Output from the pipe to the store and to a follower: ``python bench/output.py``.
+"""Measure output from the job's pipe to the store and to followers: ``python bench/output.py``.
 
-One job that writes 100 MB, fifty at once that write 1 MB each, and one that prints the time while
-one and then a hundred follow it, on ``taskyard up``.
+The jobs on ``taskyard up``: one that writes 100 MB, fifty at once that write 1 MB each, and one
+that prints the time while first one client and then a hundred follow it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLLOWERS = 100
 
 @dataclass
 class Figures:
-    """Over all rounds."""
+    """The measurements of all rounds."""
 
     large_seconds: list[float] = field(default_factory=list)
     read_seconds: list[float] = field(default_factory=list)
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _large(client: TaskyardClient, figures: Figures) -> None:
-    """One job that writes as fast as it is read; then its output is read back whole."""
+    """Run one job that writes as fast as its pipe is read, then read its whole output back."""
     job = client.submit(_writes(LARGE_BYTES))
     figures.large_seconds.append(client.await_end(job))
     began = time.perf_counter()
@@ -80,7 +80,7 @@ def _large(client: TaskyardClient, figures: Figures) -> None:
 
 
 def _fifty(client: TaskyardClient, figures: Figures) -> None:
-    """All at once, from the submit to the last end."""
+    """Run all small jobs at once and measure from their submit to the last job's end."""
     small = {"requiredCpu": 0.02, "requiredRamMb": 8}
     began = time.perf_counter()
     jobs = client.submit_list(SMALL_JOBS, _writes(SMALL_BYTES), **small)
@@ -92,7 +92,7 @@ def _fifty(client: TaskyardClient, figures: Figures) -> None:
 
 
 def _follow(client: TaskyardClient, figures: Figures, count: int) -> None:
-    """Somebody follows one job that prints now and then."""
+    """Follow one job that prints every 50 ms with one client."""
     job = client.submit(STAMPS.format(count=count, pause=0.05))
     follower = Follower(client.url, client.token, job)
     follower.start()
@@ -103,7 +103,7 @@ def _follow(client: TaskyardClient, figures: Figures, count: int) -> None:
 
 
 def _follow_many(client: TaskyardClient, figures: Figures, count: int) -> None:
-    """A hundred follow one job, and the API is asked for it meanwhile."""
+    """Follow one job with a hundred clients, and ask the API for its status meanwhile."""
     job = client.submit(STAMPS.format(count=count, pause=0.1))
     followers = [Follower(client.url, client.token, job) for _ in range(FOLLOWERS)]
     for follower in followers:

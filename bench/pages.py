@@ -1,8 +1,8 @@
-"""What each page takes over HTTP with a million jobs stored: ``python bench/pages.py``.
+"""Measure each page over HTTP with a million jobs stored: ``python bench/pages.py``.
 
-``web`` as it is deployed, over a mongod of its own with a week of jobs as ``search.py`` has them.
-"Cold" is the first request after web and mongod were started anew and the kernel let go of the
-files; the others are asked in turns.
+``web`` runs as it is deployed, on a mongod of its own with the week of jobs of ``search.py``.
+"Cold" is a page's first request after web and mongod were restarted and the kernel dropped the
+files from its cache. The other requests take the pages in turns.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _filled(folder: Path, count: int) -> Mapping[str, str]:
-    """Every page's address by name, of the jobs that the folder has or is given now."""
+    """Return every page's address by name; fills the folder with jobs if it has none."""
     known = folder / "addresses.json"
     if not known.exists():
         with _database(folder) as store:
@@ -95,7 +95,7 @@ def _database(folder: Path) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def _web(folder: Path, store: Store) -> Iterator[str]:
-    """The process that serves pages, as the Procfile starts it."""
+    """Run the process that serves the pages, as the Procfile starts it; yields its address."""
     bind = f"127.0.0.1:{free_port()}"
     here = {
         "MONGODB_URI": (folder / "uri").read_text().split()[1],
@@ -112,14 +112,14 @@ def _web(folder: Path, store: Store) -> Iterator[str]:
             return "Listening at" in log.read_text()
 
         wait_until(listens, "web listens")
-        # The application is loaded, and connected: what is cold afterwards is the data.
+        # Load and connect the application first, so that only the data is cold afterwards.
         Caller(f"http://{bind}").read("GET", "/healthz")
         _beat(store)
         yield f"http://{bind}"
 
 
 def _fill(store: Store, count: int) -> Mapping[str, str]:
-    """A week of jobs, workers that hold some, and statistics; every page's address by name."""
+    """Store a week of jobs, workers that hold some, and statistics; returns page addresses."""
     insert_jobs(store, week_of_jobs(store, count))
     now = store.clock.now()
     for number in range(WORKERS):
@@ -136,7 +136,7 @@ def _fill(store: Store, count: int) -> Mapping[str, str]:
 
 
 def _remember(store: Store) -> None:
-    """The hours of the week, as that many days of ticks would have left them."""
+    """Store the week's hourly statistics, as a week of ticks would have left them."""
     begin = floor(store.clock.now() - WEEK, HOUR)
     for day in range(WEEK.days):
         first = begin + timedelta(days=day)
@@ -164,14 +164,14 @@ def _held(store: Store, number: int) -> Job:
 
 
 def _ends_of_queue(store: Store) -> Mapping[str, str]:
-    """The job that comes next, and the one that comes last."""
+    """Return the ids of the first and the last job in the queue, if any is queued."""
     queued = store.database["jobs"].find({"status": "QUEUED"}, {"_id": 1})
     ordered = [found["_id"] for found in queued.sort("queuedAt", 1)]
     return {"first": ordered[0], "last": ordered[-1]} if ordered else {}
 
 
 def _printed(store: Store) -> str:
-    """A job that printed fifty megabytes; returns its id."""
+    """Store a job that printed fifty megabytes; returns its id."""
     now = store.clock.now()
     job = replace(_held(store, 0), status=JobStatus.COMPLETED, lease_id=None, lease_until=None)
     job = replace(job, output_attempt=1, output_bytes=PRINTED, completed_at=now)
@@ -201,12 +201,12 @@ def _addresses(printed: str, middle: Position, waiting: Mapping[str, str]) -> Ma
 
 
 def _beat(store: Store) -> None:
-    """All workers are heard of."""
+    """Set every worker's last heartbeat to now."""
     store.database["workers"].update_many({}, {"$set": {"lastHeartbeat": store.clock.now()}})
 
 
 def _let_go(folder: Path) -> None:
-    """Have the kernel forget what it has of the files, so that the next reads are from disk."""
+    """Have the kernel drop its cache of the files, so that the next reads are from disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""What a scheduler pass costs when a million jobs have ended: ``python bench/passes.py``.
+"""Measure a scheduler pass when a million jobs have ended: ``python bench/passes.py``.
 
-Two databases on one mongod of its own, alike but for the ended jobs; passes alternate between
-them, so that whatever else the machine does falls on both.
+Two databases on one mongod are alike but for the ended jobs. Passes alternate between them, so
+that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taskyard.workers.model import Requirement
 
 QUEUED, WORKERS, CPUS_EACH = 1_000, 100, 4
 
-#: Documents that one write carries.
+#: Documents per insert.
 BATCH = 5_000
 
 
@@ -50,13 +50,13 @@ def main() -> None:
                 times[count].append(one_pass(store))
         for store in stores.values():
             store.close()
-    # The first of each warms up plans and caches.
+    # The first pass on each database only warms up plans and caches.
     medians = {count: statistics.median(taken[1:]) for count, taken in times.items()}
     _print(medians, wanted.rounds)
 
 
 def prepared(uri: str, database: str, finished: int) -> Store:
-    """A database with workers, and with so many jobs that have ended."""
+    """Fill a database with workers and the given number of ended jobs."""
     store = client.connect(Settings(mongodb_uri=uri, database=database))
     now = store.clock.now()
     for number in range(WORKERS):
@@ -74,14 +74,14 @@ def prepared(uri: str, database: str, finished: int) -> Store:
 
 
 def insert_jobs(store: Store, documents: Iterable[dict[str, Any]]) -> None:
-    """Put the jobs there, batch by batch."""
+    """Insert the jobs in batches."""
     left = iter(documents)
     while batch := list(itertools.islice(left, BATCH)):
         store.database["jobs"].insert_many(batch, ordered=False)
 
 
 def finished_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
-    """Documents of jobs that ended one a second, the newest first; one in a hundred has a label."""
+    """Yield ended jobs, newest first: one ended each second, one in a hundred has a label."""
     now = store.clock.now()
     for number in range(count):
         began = now - timedelta(seconds=number)
@@ -104,7 +104,7 @@ def finished_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
 
 
 def one_pass(store: Store) -> float:
-    """Milliseconds of one pass over the whole queue, which is made anew each time."""
+    """Queue the jobs anew, run one scheduler pass, and return its milliseconds."""
     jobs = store.database["jobs"]
     live = [str(JobStatus.QUEUED), str(JobStatus.ASSIGNED)]
     jobs.delete_many({"status": {"$in": live}})

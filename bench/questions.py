@@ -1,4 +1,4 @@
-"""The same questions to databases of every size, and how MongoDB finds the answers."""
+"""The same API requests on databases of several sizes, and the query plans MongoDB uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REQUESTS = {
 
 
 def ask(stores: Mapping[int, Store], rounds: int) -> None:
-    """The same questions to databases of every size, in turns."""
+    """Time a pass and each request on every database in turns, then print the query plans."""
     times: dict[str, dict[int, list[float]]] = {name: {} for name in ("pass", *REQUESTS)}
     clients = {size: _client(store) for size, store in stores.items()}
     for number in range(rounds + 1):
@@ -40,7 +40,7 @@ def ask(stores: Mapping[int, Store], rounds: int) -> None:
                 for name, path in REQUESTS.items()
             }
             for name, milliseconds in taken.items():
-                # The first of each warms up plans and caches.
+                # The first round only warms up plans and caches.
                 if number:
                     times[name].setdefault(size, []).append(milliseconds)
     print(f"ms, median of {rounds}; a pass is over {QUEUED} queued jobs and {WORKERS} workers\n")
@@ -57,7 +57,7 @@ def ask(stores: Mapping[int, Store], rounds: int) -> None:
 
 
 def _client(store: Store) -> FlaskClient:
-    """The API over a database, with a job in it whose status is asked for."""
+    """Return a client of the API on a database; stores the job whose status is asked for."""
     now = store.clock.now()
     probe = Job(job_id=PROBE, command="true", created_at=now, queued_at=now, completed_at=now)
     store.jobs.submit([replace(probe, status=JobStatus.COMPLETED)])
@@ -72,7 +72,7 @@ def _get(client: FlaskClient, path: str) -> None:
 
 
 def _plan(store: Store, client: FlaskClient, path: str) -> list[Any]:
-    """What MongoDB says of how it answered the request's query of jobs."""
+    """Return how MongoDB's profiler says that it answered the request's query of jobs."""
     database = store.database
     database["system.profile"].drop()
     database.command("profile", 2)
@@ -80,7 +80,7 @@ def _plan(store: Store, client: FlaskClient, path: str) -> list[Any]:
         _get(client, path)
     finally:
         database.command("profile", 0)
-    # The page comes first; why its queued jobs wait is asked afterwards.
+    # A listing queries the page first, and afterwards why its queued jobs wait.
     asked = {"ns": f"{database.name}.jobs"}
     found = database["system.profile"].find_one(asked, sort=[("$natural", 1)])
     assert found is not None

@@ -1,7 +1,7 @@
-"""What grows with stored jobs, workers and followers, and what does not: ``python bench/scale.py``.
+"""Measure what grows with stored jobs, workers and followers: ``python bench/scale.py``.
 
-Databases alike but for their ended jobs on one mongod of its own, asked in turns; what an answer
-has looked at is read off MongoDB's profiler, of the very operations that were sent.
+Several databases on one mongod are alike but for their ended jobs, and are queried in turns.
+Plans and counts of examined documents come from MongoDB's profiler, for the requests' own queries.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _writes(store: Store, size: int) -> None:
-    """What passes and heartbeats write, where most is stored."""
+    """Time the writes of heartbeats and passes on the largest database."""
     print(f"\nwrites, at {size:,} stored jobs")
     beats = [timed_ms(partial(_beat, store, f"agent{number}")) for number in range(BEATS)]
     share = sum(beats) / 1000 / Settings().renewal_seconds * 100
@@ -86,7 +86,7 @@ def _writes(store: Store, size: int) -> None:
 
 
 def _beat(store: Store, worker_id: str) -> None:
-    """What an agent's presence does with each beat."""
+    """Send the queries and writes that an agent sends with each heartbeat."""
     now = store.clock.now()
     store.workers.heartbeat(worker_id, {"cpuUsage": 1.0, "ramFreeMb": 9_000}, now=now)
     held = store.live.held_by(worker_id)
@@ -110,7 +110,7 @@ def _job(number: int, job_id: str, store: Store | None = None) -> Job:
 
 
 def _placement(kinds: int) -> None:
-    """The pure function alone, of jobs that ask for so many different things."""
+    """Time the pure placement function with jobs of ``kinds`` different requirements."""
     jobs = [
         replace(_job(number, f"job{number}"), required_ram_mb=256 + number % (kinds // 3))
         for number in range(PLACED)
@@ -141,7 +141,7 @@ def _placement(kinds: int) -> None:
 
 
 def _followers() -> None:
-    """Many who follow one job, on ``taskyard up``."""
+    """Follow one job with a hundred clients on ``taskyard up``."""
     with tempfile.TemporaryDirectory() as folder, taskyard(Path(folder)) as side:
         client = side.connect()
         assert isinstance(client, TaskyardClient)

@@ -1,7 +1,7 @@
-"""What lists, counts and the overview cost with a million jobs stored: ``python bench/search.py``.
+"""Measure lists, counts and the overview with a million jobs stored: ``python bench/search.py``.
 
-One mongod of its own with a week of jobs; each search is asked for its first page, for the page
-behind it and for its counts by state.
+A mongod of its own stores a week of jobs. Each search is timed for its first page, its second page
+and its counts by state.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def week_of_jobs(store: Store, count: int) -> Iterator[dict[str, Any]]:
-    """A week of jobs: of a hundred one is queued, seven failed and three were cancelled."""
+    """Yield a week of jobs: 89 % completed, 7 % failed, 3 % cancelled and 1 % queued."""
     now, chosen = store.clock.now(), random.Random(1)
     kinds = [JobStatus.COMPLETED] * 89 + [JobStatus.FAILED] * 7 + [JobStatus.CANCELLED] * 3
     for number in range(count):

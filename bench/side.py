@@ -1,7 +1,7 @@
-"""One system that ``bench/jobs.py`` measures: its clients, its processes, and its workers held.
+"""A side: one of the systems that ``bench/jobs.py`` compares, with its clients and processes.
 
-What it costs is told by kind of process, and its workers can be held (SIGSTOP) while jobs are
-submitted.
+Processes are grouped by kind, so that costs can be reported by kind. The workers can be held
+(SIGSTOP) while jobs are submitted.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ Processes = Mapping[str, Sequence[psutil.Process]]
 
 
 class Client(Protocol):
-    """One of the clients that submit jobs and read them back."""
+    """A client that submits jobs and reads their output."""
 
     def submit(self, command: str = COMMAND) -> Any:
-        """Submit a job; what it returns names it."""
+        """Submit a job and return a handle for ``output``."""
 
     def output(self, job: Any) -> str:
-        """What the job printed, once it has ended."""
+        """Wait until the job has ended and return what it printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One system, running."""
+    """One running system."""
 
     connect: Callable[[], Client]
-    #: Whether every job that was submitted is over and its result stored.
+    #: Whether every submitted job has ended and its result is stored.
     is_drained: Callable[[], bool]
-    #: Kind -> its processes; all but the benchmark's own.
+    #: The system's processes by kind; the benchmark's own process is not among them.
     processes: Processes
-    #: Kinds that run jobs.
+    #: The kinds of process that run jobs.
     workers: Sequence[str]
 
     def everything(self) -> list[psutil.Process]:
-        """All its processes."""
+        """Return the processes of all kinds."""
         return [process for kind in self.processes.values() for process in kind]
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Its workers stand still meanwhile."""
+        """Stop the workers (SIGSTOP) for the duration of the block."""
         mine = [process for kind in self.workers for process in self.processes[kind]]
         for process in mine:
             process.send_signal(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""All sides by name, each started anew with a server of its own."""
+"""All sides by name; entering one starts the system with a server of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""How long a person waits for the first things: ``python bench/start.py``.
+"""Measure how long a user waits for the first commands: ``python bench/start.py``.
 
-``taskyard --help``, ``taskyard up`` to ready, and ``taskyard run -- true`` on the running platform.
+The commands are ``taskyard --help``, ``taskyard up`` until it is ready, and
+``taskyard run -- true`` on the running platform.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _start(folder: Path, rounds: int, times: dict[str, list[float]]) -> None:
 
 
 def _ran(arguments: list[str], env: dict[str, str]) -> float:
-    """How long the command takes, from its start to its end."""
+    """Run the command and return its milliseconds."""
     command = [str(PROGRAM), *arguments]
     return timed_ms(
         lambda: subprocess.run(command, env=env, check=True, capture_output=True, timeout=60)

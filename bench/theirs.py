@@ -1,4 +1,4 @@
-"""The other sides: what is in ``bench/peers``, each with a server of its own."""
+"""The other sides: the applications in ``bench/peers``, each on a server of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from taskyard.embedded import EmbeddedServer
 
 @contextlib.contextmanager
 def flask_celery_redis(folder: Path) -> Iterator[Side]:
-    """Flask + Celery, broker and results on Redis."""
+    """Run Flask + Celery with broker and results on Redis."""
     with _celery_redis(folder) as (env, processes, is_drained), _peers_web(folder, env) as web:
         yield Side(
             connect=lambda: FlaskClient(web[0]),
@@ -35,7 +35,7 @@ def flask_celery_redis(folder: Path) -> Iterator[Side]:
 
 @contextlib.contextmanager
 def celery_redis(folder: Path) -> Iterator[Side]:
-    """Celery on Redis, called directly."""
+    """Run Celery on Redis, called directly."""
     with _celery_redis(folder) as (env, processes, is_drained):
         from celery import Celery
 
@@ -51,7 +51,7 @@ def celery_redis(folder: Path) -> Iterator[Side]:
 
 @contextlib.contextmanager
 def flask_celery_mongodb(folder: Path) -> Iterator[Side]:
-    """Flask + Celery, broker and results on stock MongoDB."""
+    """Run Flask + Celery with broker and results on stock MongoDB."""
     with EmbeddedServer(folder / "db") as server:
         parts = urlsplit(server.uri)
         uri = urlunsplit(parts._replace(path="/peers"))
@@ -61,7 +61,8 @@ def flask_celery_mongodb(folder: Path) -> Iterator[Side]:
             _celery_worker(folder, env) as worker,
             _peers_web(folder, env) as web,
         ):
-            # The stock transport deletes what it hands out: only results tell of ends.
+            # The stock transport deletes a message when it delivers it, so only stored results
+            # show that tasks have ended.
             messages, results = client["peers"]["messages"], client["peers"]["celery_taskmeta"]
             connected, submitted = counted(lambda: FlaskClient(web[0]))
             assert server.pid is not None
@@ -78,7 +79,7 @@ def flask_celery_mongodb(folder: Path) -> Iterator[Side]:
 
 @contextlib.contextmanager
 def dramatiq_redis(folder: Path) -> Iterator[Side]:
-    """Dramatiq on Redis, called directly."""
+    """Run Dramatiq on Redis, called directly."""
     import redis
 
     with redis_server(folder) as (port, pid):
@@ -101,8 +102,8 @@ def dramatiq_redis(folder: Path) -> Iterator[Side]:
 
 
 def _fresh_actor() -> Any:
-    """The actor on a broker of the address that is in the environment now."""
-    # Not by ``from bench.peers import``: the package still has the module of an earlier round.
+    """Import the actor anew, so that it uses the broker that PEERS_BROKER names now."""
+    # ``from bench.peers import`` would return the package's attribute: an earlier round's module.
     sys.modules.pop("bench.peers.dramatiq_app", None)
     return importlib.import_module("bench.peers.dramatiq_app").run
 
@@ -118,7 +119,7 @@ def _celery_redis(
         env = {**os.environ, "PEERS_BROKER": url, "PEERS_BACKEND": url}
         server = redis.Redis(port=port)
         with _celery_worker(folder, env) as worker:
-            # A message is acknowledged once its result is stored.
+            # Late acknowledgement: a message stays in "unacked" until its result is stored.
             yield (
                 env,
                 {"worker": worker, "redis": family(pid)},

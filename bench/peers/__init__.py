@@ -1,1 +1,1 @@
-"""What a team would write instead of using Taskyard, written as a good team would."""
+"""The systems that a good team would write if it did not use Taskyard."""

@@ -1,4 +1,4 @@
-"""Jobs as Celery tasks; broker and results are what PEERS_BROKER and PEERS_BACKEND name."""
+"""Jobs as Celery tasks, on the broker PEERS_BROKER and the result backend PEERS_BACKEND."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app.conf.update(
     task_serializer="json",
     result_serializer="json",
     accept_content=["json"],
-    # A worker that is killed must not lose what it had begun.
+    # The tasks that a killed worker had begun must not be lost.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=4,
@@ -28,7 +28,7 @@ app.conf.update(
 
 @app.task(name="peers.run", bind=True, max_retries=3)
 def run(self: Any, command: str, timeout_seconds: float) -> dict[str, Any]:
-    """Run a command in a shell; the result is its exit code with all that it printed."""
+    """Run a command in a shell; the result is its exit code and its whole output."""
     try:
         done = subprocess.run(
             ["/bin/sh", "-c", command], capture_output=True, text=True, timeout=timeout_seconds

@@ -1,4 +1,4 @@
-"""Jobs as Dramatiq messages on the Redis that PEERS_BROKER names, results kept there."""
+"""Jobs as Dramatiq messages; messages and results are on the Redis that PEERS_BROKER names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(max_retries=3)
 def run(command: str, timeout_seconds: float) -> dict[str, Any]:
-    """Run a command in a shell; the result is its exit code with all that it printed."""
+    """Run a command in a shell; the result is its exit code and its whole output."""
     done = subprocess.run(
         ["/bin/sh", "-c", command], capture_output=True, text=True, timeout=timeout_seconds
     )

@@ -10,14 +10,14 @@ from bench.peers.celery_app import app as celery_app
 from bench.peers.celery_app import run
 from flask import Flask, jsonify, request
 
-#: Between two looks at a result that is not there yet: first and longest pause.
+#: First and longest pause between two polls for a result.
 LOOK_SECONDS, LOOK_MOST_SECONDS = 0.002, 0.02
 
 app = Flask(__name__)
 
 
 class JobRequest(ma.Schema):
-    """What may be asked for."""
+    """The body of ``POST /jobs``."""
 
     command = ma.fields.String(required=True, validate=ma.validate.Length(1, 65536))
     timeout_seconds = ma.fields.Float(
@@ -30,7 +30,7 @@ _schema = JobRequest()
 
 @app.errorhandler(ma.ValidationError)
 def invalid(error: ma.ValidationError) -> Any:
-    """Name the fields that are wrong."""
+    """Answer 422 with the invalid fields."""
     return jsonify(errors=error.messages), 422
 
 
@@ -44,7 +44,7 @@ def create() -> Any:
 
 @app.get("/jobs/<job_id>")
 def status(job_id: str) -> Any:
-    """A job's state and, once it has ended, what it printed; waits for that when asked to."""
+    """Return a job's state and, once it has ended, its output; ``?wait=`` waits for the end."""
     until = time.monotonic() + request.args.get("wait", 0.0, type=float)
     pause_seconds = LOOK_SECONDS
     while True:
