@@ -1,4 +1,4 @@
-"""Chaos: a real platform under load and faults, and a checker that looks at it from outside.
+"""Chaos: a real platform under load and faults, and a checker that examines it from outside.
 
-``python -m tests.chaos --help`` lists what can be run; ``README.md`` says what each prints.
+``python -m tests.chaos --help`` lists the runs; ``README.md`` describes each.
 """

@@ -1,6 +1,6 @@
-"""``python -m tests.chaos``: start a platform, do it harm, and check that nothing was lost.
+"""``python -m tests.chaos``: start a platform, inject faults, and check that nothing was lost.
 
-Without a name the mixed run: every kind of job under every kind of fault.
+Without a name, the mixed run: every kind of job under every kind of fault.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.chaos.scoreboard import Row
 
 
 def main() -> int:
-    """Run what the arguments name; 1 when a rule was broken or a row failed."""
+    """Run what the arguments name; return 1 if a rule was broken or a row failed."""
     wanted = _parser().parse_args()
-    # Ended from outside it still ends its processes and gives back its mounts.
+    # On SIGTERM too, end the processes and unmount the disk.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"{wanted.name}, seed {wanted.seed}", flush=True)
     if wanted.name in EXPERIMENTS:

@@ -1,6 +1,6 @@
 """The rules that every run must keep, as pure functions over the evidence.
 
-``check`` returns one Violation for each breach; none means that the run has passed.
+``check`` returns one Violation for each breach; no violation means that the run has passed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from tests.chaos.evidence import Evidence, Run
 from tests.chaos.holds import holds, steps
 from tests.chaos.job import expected
 
-#: Two clocks of one host: the jobs' wall clock, and the platform's measurement of mongod's.
+#: Tolerance between two clocks of one host: the jobs' wall clock, and mongod's clock as the
+#: platform measures it.
 SKEW_SECONDS = 0.5
 
-#: From the end of an attempt to the end of its last process: what was left behind is killed.
+#: The longest time from the end of an attempt until the agent has killed its last process.
 AFTERLIFE_SECONDS = 2.0
 
-#: A message of the ticks may wait or be held for so long; the broker's lease is 15 s.
+#: The greatest age of a tick's message, waiting or leased; the broker's lease is 15 s.
 MESSAGE_SECONDS = 30.0
 
-#: Sums of fractions of a CPU.
+#: Rounding errors in sums of fractions of a CPU.
 _CPU_SLACK = 1e-6
 
 _SCHEDULER_QUEUE = "scheduler"
@@ -49,7 +50,7 @@ Found = Iterator[tuple[str, str]]
 
 
 def check(evidence: Evidence) -> list[Violation]:
-    """All breaches of all rules."""
+    """Return all breaches of all rules."""
     return [
         Violation(rule=rule, job_id=job_id, detail=detail)
         for rule, breaches in RULES.items()
@@ -58,7 +59,7 @@ def check(evidence: Evidence) -> list[Violation]:
 
 
 def ended(evidence: Evidence) -> Found:
-    """Every accepted job is stored, and in a terminal state; so is every other job."""
+    """Every accepted job is stored, and every stored job is in a terminal state."""
     for job_id in evidence.accepted:
         if job_id not in evidence.documents:
             yield job_id, "was accepted, and is not stored"
@@ -68,7 +69,7 @@ def ended(evidence: Evidence) -> Found:
 
 
 def one_result(evidence: Evidence) -> Found:
-    """One entry of the history ends the job, it is the last, and of the highest attempt."""
+    """One entry of the history ends the job, and it belongs to the highest attempt."""
     runs = _by_job(evidence.runs)
     for job_id, document in evidence.documents.items():
         entries = steps(document)
@@ -85,7 +86,7 @@ def one_result(evidence: Evidence) -> Found:
 
 
 def no_overlap(evidence: Evidence) -> Found:
-    """No run of a job shows life after a later one has begun, under whatever lease."""
+    """No run of a job shows life after a later run has begun, whatever their leases."""
     for job_id, runs in _by_job(evidence.runs).items():
         held = holds(steps(evidence.documents.get(job_id, {})))
         for earlier, later in pairwise(runs):
@@ -100,7 +101,7 @@ def no_overlap(evidence: Evidence) -> Found:
 
 
 def runs_are_leased(evidence: Evidence) -> Found:
-    """Each run was begun once, under a hold of its attempt, and not after the hold's end."""
+    """Each attempt was run once, under a hold of that attempt, and begun before the hold's end."""
     for job_id, runs in _by_job(evidence.runs).items():
         document = evidence.documents.get(job_id)
         if document is None:
@@ -122,7 +123,7 @@ def runs_are_leased(evidence: Evidence) -> Found:
 
 
 def no_afterlife(evidence: Evidence) -> Found:
-    """No process of a job lives on when its attempt has ended, not even one that left its group."""
+    """No process of a job outlives its attempt, not even one that has left its process group."""
     for job_id, runs in _by_job(evidence.runs).items():
         leased = {hold.attempt: hold for hold in holds(steps(evidence.documents.get(job_id, {})))}
         for run in runs:
@@ -132,13 +133,13 @@ def no_afterlife(evidence: Evidence) -> Found:
 
 
 def no_survivors(evidence: Evidence) -> Found:
-    """When all is quiet, no process of a job is left on the machine."""
+    """In the end, no process of a job is left on the machine."""
     for survivor in evidence.survivors:
         yield survivor.job_id, f"process {survivor.pid} is left: {survivor.command}"
 
 
 def nothing_in_use(evidence: Evidence) -> Found:
-    """What workers have in use goes to zero."""
+    """In the end, no worker has resources in use and no ended job has a lease."""
     for document in evidence.documents.values():
         if document.get("leaseUntil") is not None and document["status"] not in HELD:
             yield document["_id"], "has ended, and still has a lease"
@@ -149,7 +150,7 @@ def nothing_in_use(evidence: Evidence) -> Found:
 
 
 def nobody_is_overcommitted(evidence: Evidence) -> Found:
-    """At no instant did a worker hold more RUNNING jobs than it has CPUs for."""
+    """At no instant did a worker's RUNNING jobs need more CPUs than it has."""
     offered = {worker["workerId"]: worker["cpuCount"] for worker in evidence.workers}
     changes: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
     alive = {(run.job_id, run.attempt): run.last for run in evidence.runs}
@@ -158,17 +159,19 @@ def nobody_is_overcommitted(evidence: Evidence) -> Found:
         for hold in held:
             began = hold.began
             if hold is held[-1] and (started := document.get("startedAt")):
-                # A short job may be claimed before it has its place: it begins with its first line.
+                # An agent may claim a job before it has room for it; CPUs are in use only from
+                # ``startedAt``, when the job's process was spawned.
                 began = max(began, started.timestamp())
             changes[hold.worker].append((began, cpu, job_id))
             if (ended := hold.ended) is not None:
                 if ended == hold.asked:
-                    # It was over before its cancel, and that is not written in the history.
+                    # The job ended before its cancel but reported later, so the history gives only
+                    # the time of the cancel.
                     ended = max(began, min(ended, alive.get((job_id, hold.attempt), ended)))
                 changes[hold.worker].append((ended, -cpu, job_id))
     for worker, moves in changes.items():
         used = 0.0
-        # At one instant what ends comes before what begins.
+        # Sorted, ends (negative) come before begins of the same instant.
         for at, cpu, job_id in sorted(moves):
             used += cpu
             if used > offered.get(worker, used) + _CPU_SLACK:
@@ -176,7 +179,7 @@ def nobody_is_overcommitted(evidence: Evidence) -> Found:
 
 
 def output_is_whole(evidence: Evidence) -> Found:
-    """Output has no gap and no double, and is what the attempt printed, as far as it came."""
+    """Chunks have no gaps or duplicates, and output is what a completed run has printed."""
     for (job_id, attempt), numbers in evidence.chunks.items():
         if list(numbers) != list(range(len(numbers))):
             yield job_id, f"attempt {attempt} has the chunks {_brief(numbers)}"
@@ -184,11 +187,11 @@ def output_is_whole(evidence: Evidence) -> Found:
     for job_id, accepted in evidence.accepted.items():
         answer = evidence.answers.get(job_id)
         run = runs.get((job_id, answer.attempts)) if answer else None
-        # A run that was killed had printed a part; one that came to its end printed all.
+        # Only a run that came to its end (``code``) is known to have printed everything.
         if answer is None or run is None or run.code is None or answer.status == "CANCELLED":
             continue
         if answer.exit_code != run.code:
-            continue  # the agent's own failure ended it: its output may be what was lost
+            continue  # the agent failed the job, perhaps because output was lost
         sizes = {"stdout": accepted.plan.stdout_bytes, "stderr": accepted.plan.stderr_bytes}
         for stream, size in sizes.items():
             text = expected(job_id, answer.attempts, stream, size).encode()
@@ -200,7 +203,7 @@ def output_is_whole(evidence: Evidence) -> Found:
 
 
 def history_follows_the_roads(evidence: Evidence) -> Found:
-    """Each entry begins where the one before has ended, on a road that there is."""
+    """Each entry begins in the state where the one before ended, on a transition of ROADS."""
     for job_id, document in evidence.documents.items():
         entries = steps(document)
         if len(document["history"]) < HISTORY_KEPT and entries[0]["verb"] != Verb.SUBMIT:
@@ -218,7 +221,7 @@ def history_follows_the_roads(evidence: Evidence) -> Found:
 
 
 def cancelled_stay(evidence: Evidence) -> Found:
-    """What was cancelled is never started: neither by the history nor by the log."""
+    """A cancelled job is never started, neither by its history nor by the jobs' log."""
     runs = _by_job(evidence.runs)
     for job_id, document in evidence.documents.items():
         cancelled_at = None
@@ -234,7 +237,7 @@ def cancelled_stay(evidence: Evidence) -> Found:
 
 
 def keys_name_one_job(evidence: Evidence) -> Found:
-    """An Idempotency-Key gave the same ids each time, and each wanted job is stored once."""
+    """An Idempotency-Key gave the same ids each time, and each planned job is stored once."""
     for key, answers in evidence.keys.items():
         if len(set(answers)) > 1:
             yield answers[0][0], f"{key} gave {sorted(set(answers))}"
@@ -247,7 +250,7 @@ def keys_name_one_job(evidence: Evidence) -> Found:
 
 
 def queues_drain(evidence: Evidence) -> Found:
-    """No message waits for an agent, and none of a tick has grown old."""
+    """In the end, no message to an agent is left, and no tick's message is old."""
     for queue, age in evidence.messages:
         if queue.startswith("agent.") or (queue == _SCHEDULER_QUEUE and age > MESSAGE_SECONDS):
             yield "", f"a message of {queue} is left after {age:.0f} s"
@@ -264,13 +267,13 @@ def answers_agree(evidence: Evidence) -> Found:
 
 
 def clients_were_served(evidence: Evidence) -> Found:
-    """Clients saw a 2xx, or a 503 with Retry-After, and nothing else."""
+    """Clients got only 2xx answers, and 503 with Retry-After."""
     for words in evidence.wrong:
         yield "", words
 
 
 def processes_stay(evidence: Evidence) -> Found:
-    """Nothing needed a restart that had not been killed."""
+    """No process that had not been killed needed a restart."""
     for words in evidence.own_ends:
         yield "", words
 
@@ -303,7 +306,7 @@ def _by_job(runs: Any) -> dict[str, list[Run]]:
 
 
 def _forgotten(entries: list[Mapping[str, Any]], attempt: int) -> bool:
-    """Whether the attempt lies before the entries that a long history keeps."""
+    """Whether the attempt's entries may have been dropped from a history of full length."""
     return len(entries) >= HISTORY_KEPT and attempt <= entries[0]["attempt"]
 
 

@@ -1,4 +1,4 @@
-"""The platform as real processes, with a supervisor that starts again what has died."""
+"""The platform as real processes, with a supervisor that restarts those that have died."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.replica_set import ReplicaSet
 
 DATABASE = "chaos"
 
-#: How long a supervisor waits before it starts a process again.
+#: How long the supervisor waits before it restarts a process.
 RESTART_SECONDS = 1.0
 
-#: A process that ends sooner has not begun: one without a primary to register at says so and
-#: leaves it to its supervisor.
+#: A process that ends sooner has not begun: one that finds no primary to register with exits and
+#: relies on its supervisor.
 BEGUN_SECONDS = 15.0
 
 _READY_SECONDS = 90.0
@@ -42,7 +42,7 @@ _READY_SECONDS = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """How many of each process there are, and the lease that agents hold."""
+    """How many processes of each role there are, and the agents' lease."""
 
     webs: int = 2
     beats: int = 2
@@ -50,14 +50,14 @@ class Topology:
     agents: int = 3
     members: int = 1
     lease: float = 15.0
-    #: CPUs that each agent offers; more than this machine has, as its jobs do little but wait.
+    #: CPUs that each agent offers: more than this machine has, because the jobs mostly wait.
     cpus: int = 32
-    #: How wrong the clocks of web, beat, scheduler and agent hosts are, in seconds: every other
-    #: host is so much ahead, the ones between as much behind.
+    #: How wrong the clocks of web, beat, scheduler and agent hosts are, in seconds: processes with
+    #: odd numbers are that much ahead, those with even numbers that much behind.
     skew: float = 0.0
 
     def settings(self) -> dict[str, str]:
-        """The platform's timing; with the lease of production, that of production."""
+        """Return settings that scale the platform's timing to the lease; none if it is 15 s."""
         if self.lease == 15:
             return {}
         tick = max(0.5, self.lease / 7.5)
@@ -77,7 +77,7 @@ class Topology:
 
     @property
     def kill_grace(self) -> float:
-        """Seconds between SIGTERM and SIGKILL."""
+        """Return the seconds between SIGTERM and SIGKILL."""
         return float(self.settings().get("TASKYARD_KILL_GRACE_SECONDS", 5))
 
 
@@ -95,25 +95,25 @@ class Program:
         self._started_at = 0.0
         self._ended_at: float | None = None
         self._killed = False
-        #: Whether the supervisor is to keep it running.
+        #: Whether the supervisor restarts it.
         self.wanted = True
-        #: Codes with which it ended, once it had begun and without having been killed by us.
+        #: Exit codes with which it ended after it had begun, without having been killed by us.
         self.own_ends: list[int] = []
 
     @property
     def pid(self) -> int:
-        """Its main process, which leads its group."""
+        """Return the id of its main process, which leads its process group."""
         assert self._popen is not None
         return self._popen.pid
 
     def send(self, number: int, *, group: bool = False) -> None:
-        """Signal the main process alone, or all of its group."""
+        """Signal the main process alone, or its whole process group."""
         self._killed = self._killed or number == signal.SIGKILL
         with suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.pid, number)
 
     def tend(self, now: float) -> None:
-        """Start it, or start it again a while after it has ended."""
+        """Start it, or restart it RESTART_SECONDS after it has ended."""
         if self._popen is None:
             self._start()
         elif (code := self._popen.poll()) is not None:
@@ -152,26 +152,27 @@ class Program:
 
 
 class Cluster:
-    """A set of mongods, and the programs over it."""
+    """A replica set, and the platform's programs that use it."""
 
     def __init__(self, folder: Path, topology: Topology) -> None:
         self.folder = folder
         self.topology = topology
         self.job_log = folder / "jobs.log"
         self.mongods = ReplicaSet(folder / "mongod", size=topology.members)
-        #: The network of the last agent, which can be cut where there is one member to reach.
+        #: The last agent's network, which can be cut; only with a replica set of one member.
         self.proxy: Proxy | None = None
-        #: The disk of the first agent, which can be filled where we may mount one.
+        #: The first agent's disk, which can be filled; only where we may mount one.
         self.disk: SmallDisk | None = None
         self.programs: list[Program] = []
         self._stack = ExitStack()
         self._stopped = threading.Event()
-        # One thread starts them all and outlives them: the kernel ends them with it.
+        # One thread starts all programs and outlives them: the kernel ends a program when the
+        # thread that started it ends.
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor")
 
     def __enter__(self) -> Cluster:
         with ExitStack() as stack:
-            # Logs stay; hundreds of megabytes of databases do not.
+            # The logs are kept; the databases take hundreds of megabytes and are removed.
             stack.callback(shutil.rmtree, self.folder / "mongod", ignore_errors=True)
             stack.enter_context(self.mongods)
             if self.topology.members == 1:
@@ -191,23 +192,23 @@ class Cluster:
         self._stack.close()
 
     def of(self, role: str) -> list[Program]:
-        """The programs of one role, in order."""
+        """Return the programs of one role, in order."""
         return [program for program in self.programs if program.role == role]
 
     def agent(self, worker_id: str) -> Program:
-        """The agent of that worker id."""
+        """Return the agent with the worker id."""
         return next(p for p in self.of("agent") if p.name == worker_id)
 
     def urls(self) -> list[str]:
-        """The addresses of the webs."""
+        """Return the addresses of the web processes."""
         return [web.url for web in self.of("web")]
 
     def own_ends(self) -> list[str]:
-        """What ended without having been killed: nobody should need a restart."""
+        """Describe the ends of programs that were not killed; there should be none."""
         return [f"{p.name} ended with code {code}" for p in self.programs for code in p.own_ends]
 
     def await_ready(self) -> None:
-        """Wait until all webs answer, all agents heartbeat and the ticks run."""
+        """Wait until all webs answer, all agents send heartbeats and the ticks run."""
         eventually(lambda: all(_answers(url) for url in self.urls()), _READY_SECONDS)
         eventually(self._agents_alive, _READY_SECONDS)
         eventually(self._ticking, _READY_SECONDS)
@@ -238,7 +239,7 @@ class Cluster:
         )
 
     def _own_settings(self, role: str, name: str, number: int) -> dict[str, str]:
-        """What an agent alone is told: its id, its size, its disk and its way to MongoDB."""
+        """Return an agent's own settings: its id, size, disk and address of MongoDB."""
         if role != "agent":
             return {}
         base = self.folder / "work"
@@ -246,7 +247,7 @@ class Cluster:
             base = self.disk.folder
         settings = {
             "TASKYARD_WORKER_ID": name,
-            # A job with the label of an agent runs there or nowhere.
+            # A job with an agent's name as its label can run on that agent alone.
             "TASKYARD_LABELS": name,
             "TASKYARD_CPU_COUNT": str(self.topology.cpus),
             "TASKYARD_RAM_TOTAL_MB": "8192",

@@ -1,4 +1,4 @@
-"""A small disk of its own for one agent's workspaces, which can be filled."""
+"""A small disk for one agent's workspaces, which can be filled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PIECE = bytes(2**20)
 
 
 class SmallDisk:
-    """A tmpfs at ``folder``, for as long as the block runs."""
+    """A tmpfs that is mounted at ``folder`` for the duration of a block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -20,7 +20,7 @@ class SmallDisk:
 
     @staticmethod
     def possible() -> bool:
-        """Whether we may mount one: root outside of a strict container."""
+        """Whether we may mount one, as root outside of a strict container may."""
         if os.getuid() != 0:
             return False
         with tempfile.TemporaryDirectory() as folder:
@@ -36,11 +36,11 @@ class SmallDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Lazily: a process that is being killed may still stand in it.
+        # Lazily: a process that is being killed may still have its working directory there.
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
     def fill(self) -> None:
-        """Leave no room."""
+        """Fill the disk."""
         with self._filler.open("ab", buffering=0) as filler:
             try:
                 while True:
@@ -49,7 +49,7 @@ class SmallDisk:
                 return  # full
 
     def clear(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         self._filler.unlink(missing_ok=True)
 
 

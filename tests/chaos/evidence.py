@@ -1,4 +1,4 @@
-"""What is known after a run: the jobs' own log, the API's answers, the collections, the host."""
+"""The evidence after a run: the jobs' own log, API answers, collections, and host processes."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from tests.chaos.load import Accepted, Answers
 
 Document = dict[str, Any]
 
-#: Text that a job's status carries; more is asked of the output route.
+#: The most output that a job's status carries; longer output is read from the output route.
 _STATUS_TEXT_BYTES = 2**20
 
 
 @dataclass(kw_only=True)
 class Run:
-    """One process of one job, as its own log has it. Instants are the wall clock's, in seconds."""
+    """One process of a job by the jobs' own log. Times are wall-clock seconds."""
 
     job_id: str
     attempt: int
     pid: int
     began: float
-    #: The last sign of life, of it or of a child that it left.
+    #: The last sign of life of the process, or of a child that it left behind.
     last: float
-    #: The code it was about to end with; None when it was killed.
+    #: The exit code it logged just before its end; None when it was killed.
     code: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the API shows of one job."""
+    """One job as the API shows it."""
 
     status: str
     attempts: int
     exit_code: int | None
     output_bytes: int
-    #: Stream -> (bytes, sha256) of what it printed.
+    #: Stream -> (bytes, sha256) of its output.
     printed: Mapping[str, tuple[int, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survivor:
-    """A process that still has a job's id in its environment."""
+    """A process still running with a job's id in its environment."""
 
     pid: int
     job_id: str
@@ -58,7 +58,7 @@ class Survivor:
 
 @dataclass(kw_only=True)
 class Evidence:
-    """All that the checker looks at."""
+    """Everything that the checker examines."""
 
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
     keys: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Evidence:
     chunks: Mapping[tuple[str, int], Sequence[int]] = field(default_factory=dict)
     #: Workers as the API lists them.
     workers: Sequence[Mapping[str, Any]] = ()
-    #: (queue, seconds since it was published) of each message that is left.
+    #: (queue, seconds since it was published) of each remaining message.
     messages: Sequence[tuple[str, float]] = ()
     survivors: Sequence[Survivor] = ()
     own_ends: Sequence[str] = ()
@@ -86,7 +86,7 @@ def gather(
     own_ends: Sequence[str] = (),
     skew: float = 0.0,
 ) -> Evidence:
-    """Look at everything, once; the platform's clocks are up to ``skew`` seconds wrong."""
+    """Gather all evidence once; the platform's clocks are up to ``skew`` seconds wrong."""
     documents = {found["_id"]: found for found in database["jobs"].find()}
     with httpx2.Client(base_url=url, timeout=60) as http:
         shown = {job_id: _ask(http, job_id) for job_id in answers.accepted if job_id in documents}
@@ -107,13 +107,13 @@ def gather(
 
 
 def read_log(path: Path) -> list[Run]:
-    """The runs in the jobs' own log, in the order they began."""
+    """Return the runs in the jobs' own log, in the order they began."""
     lines = path.read_text().splitlines() if path.exists() else []
     return runs_of(line.split() for line in lines)
 
 
 def runs_of(lines: Iterable[Sequence[str]]) -> list[Run]:
-    """The runs that these lines tell of."""
+    """Return the runs that the log's lines (split into words) describe."""
     found: dict[tuple[str, int, int], Run] = {}
     for event, job_id, attempt, pid, at, *code in lines:
         key = (job_id, int(attempt), int(pid))
@@ -128,10 +128,10 @@ def runs_of(lines: Iterable[Sequence[str]]) -> list[Run]:
 
 
 def messages_left(database: Database[Document], skew: float) -> list[tuple[str, float]]:
-    """What waits or is held in the broker, with its age.
+    """Return the queue and age of each message that waits or is leased in the broker.
 
-    Not what has expired: the server collects that once a minute. The age is by the clock of
-    who sent it, which may be ``skew`` seconds wrong.
+    Expired messages are left out: the server deletes those once a minute. A message's time is by
+    its sender's clock, which may be ``skew`` seconds wrong; so much is subtracted from its age.
     """
     told: datetime = database.client.admin.command("hello")["localTime"]
     now = told.replace(tzinfo=UTC)
@@ -141,7 +141,7 @@ def messages_left(database: Database[Document], skew: float) -> list[tuple[str, 
 
 
 def survivors(job_ids: Iterable[str]) -> list[Survivor]:
-    """Processes of these jobs that run on this host."""
+    """Return the processes of these jobs that run on this host."""
     wanted = set(job_ids)
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -149,7 +149,7 @@ def survivors(job_ids: Iterable[str]) -> list[Survivor]:
             variables = (entry / "environ").read_bytes().split(b"\0")
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
-            continue  # it has ended meanwhile, or is not ours to see
+            continue  # the process has ended meanwhile, or we may not read it
         named = (
             v.split(b"=", 1)[1].decode() for v in variables if v.startswith(b"TASKYARD_JOB_ID=")
         )

@@ -1,4 +1,4 @@
-"""The faults by name: each strikes, and returns how it is healed."""
+"""The faults by name; each is a function that strikes and returns how to heal the fault."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.replica_set import Member, fail_command, heal_commands
 
 Heal = Callable[[], None]
 
-#: The platform's clients by the name they give MongoDB: its store and its broker.
+#: The ``appName`` of the platform's two MongoDB clients, store and broker.
 APP_NAMES = ("taskyard", "taskyard-broker-work")
 
-#: Commands that a client of the platform has refused at once.
+#: How many commands of a client fail in a row.
 _REFUSED = 6
 _COMMANDS = ["find", "aggregate", "insert", "update", "findAndModify", "delete"]
 KEEPER = "taskyard.agent.keeper"
@@ -27,15 +27,15 @@ _WRITES = ["insert", "update", "findAndModify", "delete"]
 
 
 def strike(cluster: Cluster, fault: Fault) -> Heal | None:
-    """Have it happen; returns how to end it, or None for what is over at once.
+    """Inject the fault; returns how to heal it, or None if there is nothing to heal.
 
-    Raises Impossible where this machine or topology cannot have it.
+    Raises Impossible if this machine or topology cannot have this fault, or not now.
     """
     return FAULTS[fault.kind](cluster, fault)
 
 
 class Impossible(Exception):
-    """This fault cannot be had here; the reason."""
+    """The fault cannot be injected here and now; the message is the reason."""
 
 
 def _pick(cluster: Cluster, role: str, which: int) -> Program:
@@ -51,7 +51,7 @@ def _kill(role: str, *, group: bool) -> Callable[[Cluster, Fault], None]:
 
 
 def _pause(role: str) -> Callable[[Cluster, Fault], Heal]:
-    """SIGSTOP of the main process alone: what it has started runs on."""
+    """SIGSTOP the main process alone; the processes that it has started run on."""
 
     def pause(cluster: Cluster, fault: Fault) -> Heal:
         paused = _pick(cluster, role, fault.which)
@@ -68,7 +68,7 @@ def _pause(role: str) -> Callable[[Cluster, Fault], Heal]:
 
 
 def _keeper_kill(cluster: Cluster, fault: Fault) -> None:
-    """The process that starts and ends the agent's jobs; the agent has to do without at once."""
+    """Kill the keeper, which starts and ends the agent's jobs; the agent must cope at once."""
     agent = _pick(cluster, "agent", fault.which)
     try:
         for child in psutil.Process(agent.pid).children():
@@ -90,7 +90,7 @@ def _network(mode: Mode) -> Callable[[Cluster, Fault], Heal]:
 
 
 def _commands(commands: list[str], **data: object) -> Callable[[Cluster, Fault], Heal]:
-    """The next commands of one of the platform's clients are answered so."""
+    """Have the next commands of one of the platform's clients fail in the given way."""
 
     def refuse(cluster: Cluster, fault: Fault) -> Heal:
         client = cluster.database.client
@@ -133,7 +133,7 @@ def _strike_primary(cluster: Cluster, number: int, mend: Callable[[Member], None
 
 
 def _broker_wipe(cluster: Cluster, _fault: Fault) -> None:
-    """A lost message costs time, never a job."""
+    """Delete all messages of the broker: that may cost time, never a job."""
     try:
         cluster.database["broker.messages"].delete_many({})
     except PyMongoError as error:

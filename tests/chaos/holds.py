@@ -1,4 +1,4 @@
-"""A job's history read as holds: which attempt was RUNNING on which worker, from when to when."""
+"""A job's history as holds: which attempt was RUNNING on which worker, from when to when."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taskyard.jobs.states import JobStatus, Verb
 
 Entry = Mapping[str, Any]
 
-#: An entry that tells of a refused late write: it changes nothing.
+#: The verb of a history entry for a refused late write; such an entry is no transition.
 REFUSE = "refuse"
 
 _BEGIN = {Verb.START, Verb.CLAIM}
@@ -18,7 +18,7 @@ _BEGIN = {Verb.START, Verb.CLAIM}
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """One attempt under one lease. Instants are seconds; ``ended`` None means it is still held."""
+    """One attempt under one lease. Times are in seconds; ``ended`` None means still held."""
 
     attempt: int
     worker: str
@@ -26,7 +26,7 @@ class Hold:
     ended: float | None = None
     #: The verb that ended it.
     by: str | None = None
-    #: When it was asked to stop, if it was.
+    #: When its cancel was requested, if it was.
     asked: float | None = None
 
     def __str__(self) -> str:
@@ -35,12 +35,12 @@ class Hold:
 
 
 def steps(document: Mapping[str, Any]) -> list[Entry]:
-    """The transitions in a job's history."""
+    """Return the transitions in a job's history."""
     return [entry for entry in document.get("history", ()) if entry["verb"] != REFUSE]
 
 
 def holds(entries: Sequence[Entry]) -> list[Hold]:
-    """Every RUNNING time of a job, in order."""
+    """Return a job's holds in order."""
     return list(_holds(entries))
 
 

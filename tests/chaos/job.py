@@ -1,7 +1,8 @@
-"""What a chaos job runs: it keeps a log of its own, outside of the platform.
+"""The program that a chaos job runs; it keeps a log of its own, outside of the platform.
 
-Standard library only: it runs alone, and the checker imports it for ``expected``. Each line of
-the log is ``event job attempt pid wall-clock [code]``; ``alive`` and ``child`` are signs of life.
+It uses the standard library only, since it runs alone; the checker imports it for ``expected``.
+Each log line is ``event job attempt pid wall-clock [code]``; ``alive`` and ``child`` are signs of
+life.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ import sys
 import time
 from collections.abc import Callable
 
-#: Between two signs of life.
+#: The time between two signs of life.
 STEP_SECONDS = 0.1
 
-#: A child that nobody ends goes by itself, so that a failed run does not litter the machine.
+#: A child that nobody kills ends after this time, so that a failed run leaves no processes behind.
 CHILD_SECONDS = 120.0
 
 
 def expected(job_id: str, attempt: int, stream: str, size: int) -> str:
-    """What this attempt prints on the stream: ``size`` ASCII characters that tell their place."""
+    """Return what this attempt prints on the stream: ``size`` ASCII characters, numbered lines."""
     line = f"{job_id}.{attempt} {stream} "
     count = size // (len(line) + 8) + 1
     return "".join(f"{line}{number:07d}\n" for number in range(count))[:size]
 
 
 def main(arguments: list[str]) -> int:
-    """Log, print and live as told; returns the exit code."""
+    """Log, print and live as the arguments say; returns the exit code."""
     wanted = _parser().parse_args(arguments)
     job_id, attempt = os.environ["TASKYARD_JOB_ID"], int(os.environ["TASKYARD_ATTEMPT"])
     log = os.open(wanted.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -70,7 +71,7 @@ def _seconds(text: str) -> tuple[float, ...]:
 
 
 def _leave_child(note: Callable[..., None]) -> None:
-    """A child in a session of its own, which no signal to the job's group reaches."""
+    """Leave a child in a session of its own, which no signal to the job's group reaches."""
     if os.fork():
         return
     os.setsid()
@@ -85,7 +86,7 @@ def _leave_child(note: Callable[..., None]) -> None:
 
 
 def _live(seconds: float, texts: dict[int, str], note: Callable[..., None]) -> None:
-    """Print the texts in equal pieces over the time, with a sign of life beside each."""
+    """Print the texts in equal pieces over the time, and log a sign of life after each piece."""
     steps = max(1, round(seconds / STEP_SECONDS))
     began = time.monotonic()
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""The load: what clients submit and cancel over HTTP, and what they were answered."""
+"""The load: clients that submit and cancel jobs over HTTP, and a record of their answers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import httpx2
 
 from tests.chaos.plan import JobPlan, Submission
 
-#: A client goes on trying for so long; then the request has failed, which is a violation.
+#: How long a client retries; a request that has not succeeded by then is a violation.
 PATIENCE_SECONDS = 120.0
 
-#: No answer within this time is a broken connection.
+#: A request without an answer within this time counts as a broken connection.
 ANSWER_SECONDS = 30.0
 
 _CLIENTS = 24
@@ -28,7 +28,7 @@ _PAUSE_SECONDS = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A job that the API has promised to run."""
+    """A job that the API has accepted."""
 
     job_id: str
     name: str
@@ -37,21 +37,21 @@ class Accepted:
 
 @dataclass(kw_only=True)
 class Answers:
-    """What the clients were told, as evidence."""
+    """The answers that clients got, as evidence."""
 
     accepted: dict[str, Accepted] = field(default_factory=dict)
-    #: Key -> the ids of each 2xx answer to it.
+    #: Idempotency-Key -> the job ids in each 2xx answer.
     keys: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
-    #: Status -> how often; 0 is a connection that broke or timed out.
+    #: HTTP status -> count; 0 is a connection that broke or timed out.
     statuses: Counter[int] = field(default_factory=Counter)
-    #: Answers that no client should ever see.
+    #: Descriptions of answers that no client should ever get.
     wrong: list[str] = field(default_factory=list)
-    #: Seconds from the first try of a submit to its 2xx.
+    #: Seconds from the first try of each submit to its 2xx.
     seconds: list[float] = field(default_factory=list)
 
 
 class Load:
-    """Clients that work in the background."""
+    """A pool of clients that work in the background."""
 
     def __init__(self, urls: Sequence[str], job_log: Path) -> None:
         self.answers = Answers()
@@ -72,7 +72,7 @@ class Load:
             self._pending.append(self._pool.submit(self._make, submission, began))
 
     def submit(self, submission: Submission) -> list[str]:
-        """Submit until it is accepted; returns the ids."""
+        """Submit until accepted; returns the job ids, or none if PATIENCE_SECONDS ran out."""
         names = [f"{submission.key}.{number}" for number in range(len(submission.jobs))]
         bodies = [
             plan.request(name, self._job_log)
@@ -94,17 +94,17 @@ class Load:
         return ids
 
     def cancel(self, job_id: str) -> None:
-        """Cancel until that is done, or too late."""
+        """Request the cancel until it succeeds, or the job has ended (409)."""
         self._send("/api/jobs/cancel", {"jobId": job_id}, {}, also=409)
 
     def finish(self) -> None:
-        """Wait until every client has what it wanted."""
+        """Wait until all submissions and their cancels are done."""
         for pending in self._pending:
             pending.result()
         self._pending.clear()
 
     def close(self) -> None:
-        """Send the clients home."""
+        """Stop the clients and close their connections."""
         self._pool.shutdown(cancel_futures=True)
         self._http.close()
 
@@ -121,7 +121,7 @@ class Load:
     def _send(
         self, path: str, body: Any, headers: dict[str, str], also: int = 0
     ) -> httpx2.Response | None:
-        """Try until there is a 2xx (or ``also``). None, and a note, when it failed for good."""
+        """Retry until the answer is 2xx or ``also``; None, and a record, if it failed for good."""
         until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until:
             try:
@@ -151,5 +151,5 @@ class Load:
 
 
 def _wait_until(then: float) -> None:
-    """The pace of a client; nothing is waited for."""
+    """Sleep until the given time: this paces clients and waits for no condition."""
     threading.Event().wait(max(0.0, then - time.monotonic()))

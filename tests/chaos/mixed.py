@@ -14,29 +14,29 @@ from tests.chaos.scoreboard import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """Which faults strike how often, on how many mongods, with how much output."""
+    """A mixed run's parameters: kinds and rate of faults, mongods, output, and clock skew."""
 
     kinds: tuple[str, ...] = plan.KINDS
     fault_every: float = 5.0
     members: int = 1
     output_bytes: int = 4000
-    #: Seconds by which the clocks of all hosts but the database's are wrong.
+    #: Seconds by which all clocks but the database's are wrong.
     skew: float = 0.0
 
 
 MIXES: Mapping[str, Mix] = {
     "mixed": Mix(),
-    # Row 7: nothing but the primary fails.
+    # Row 7: only the primary fails.
     "failover": Mix(kinds=plan.DATABASE, fault_every=30.0, members=3),
-    # Row 15: every clock is wrong, and agents die and are paused all the same.
+    # Row 15: every clock but the database's is wrong, and processes are killed and paused too.
     "skew": Mix(kinds=("agent-kill", "agent-pause", "scheduler-kill", "web-kill"), skew=300.0),
-    # Row 12: much output through blips and retries.
+    # Row 12: much output, with failing commands and retries.
     "output": Mix(kinds=(*plan.COMMANDS, "agent-kill", "web-kill"), output_bytes=2**20),
 }
 
 
 def mixed(arena: Arena, planned: Plan) -> tuple[list[Row], list[Violation]]:
-    """Play the plan; returns the rows and what is wrong."""
+    """Play the plan; returns the scoreboard's rows and the violations."""
     play(arena, planned)
     found, violations = judge(arena)
     jobs, lease = len(found.accepted), arena.lease

@@ -1,6 +1,6 @@
-"""The plan of a run: which jobs are submitted when, and which faults strike when. Pure.
+"""The plan of a run: which jobs are submitted when, and which faults strike when.
 
-One seed gives one plan, so that a run can be played again.
+Pure functions: one seed gives one plan, so that a run can be played again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 JOB = Path(__file__).with_name("job.py")
 
-#: How long faults last: in seconds, and in leases where one has to outlast them.
+#: How long faults last: in seconds, or in leases for faults that must outlast a lease.
 SECONDS = {
     "scheduler-pause": 4.0,
     "primary-kill": 2.0,
@@ -40,7 +40,7 @@ KINDS = (*PROCESSES, *AGENTS, *COMMANDS, *DATABASE, "broker-wipe", "disk-full")
 
 @dataclass(frozen=True, kw_only=True)
 class JobPlan:
-    """One job: what it does, and what the checker may expect of it."""
+    """One job: what it does, and so what the checker expects."""
 
     seconds: tuple[float, ...] = (0.5,)
     exit_code: int = 0
@@ -52,7 +52,7 @@ class JobPlan:
     wanted: Mapping[str, Any] = field(default_factory=dict)
 
     def request(self, name: str, log: Path) -> dict[str, Any]:
-        """The body that submits it; ``name`` is how the checker tells it from all others."""
+        """Return the request's body; ``name`` identifies the job to the checker."""
         flags = [("--ignore-term", self.ignores_term), ("--setsid-child", self.setsid_child)]
         words = [
             *(sys.executable, "-I", "-S", str(JOB), str(log)),
@@ -63,7 +63,7 @@ class JobPlan:
             *(flag for flag, given in flags if given),
         ]
         needs = {"requiredCpu": 0.5, "requiredRamMb": 64, "maxRetries": 20}
-        # The shell would not ignore a SIGTERM that the job ignores.
+        # ``exec``, because the shell would not ignore the SIGTERM that the job ignores.
         command = f"exec {shlex.join(words)}"
         return {"command": command, **needs, **self.wanted, "env": {"CHAOS_JOB": name}}
 
@@ -76,19 +76,19 @@ class Submission:
     at: float
     jobs: tuple[JobPlan, ...]
     as_list: bool = False
-    #: Sent a second time after its answer, as a client would that lost it.
+    #: Whether it is sent again after its answer, as by a client that lost the answer.
     twice: bool = False
-    #: Cancelled so long after it was accepted; None means never.
+    #: Seconds from its acceptance to the cancel of its jobs; None means never.
     cancel_after: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that goes wrong, at a time, for a while (0: at once over)."""
+    """A fault that strikes at a time and lasts a while (0: it is over at once)."""
 
     at: float
     kind: str
-    #: Which of several it strikes.
+    #: Which of several targets it strikes, modulo their number.
     which: int = 0
     seconds: float = 0.0
 
@@ -116,7 +116,7 @@ def make(
     lease: float,
     output_bytes: int = 4000,
 ) -> Plan:
-    """A mixed load and faults of these kinds over so many seconds."""
+    """Make a plan of mixed load, and of faults of these kinds, over the given seconds."""
     dice = random.Random(seed)
     submissions = tuple(_load(dice, seconds, jobs_per_second, output_bytes))
     faults = tuple(_faults(dice, seconds, kinds, fault_every, lease)) if kinds else ()
@@ -151,14 +151,14 @@ def _job(dice: random.Random, output_bytes: int) -> JobPlan:
 
 
 def _cancel_after(dice: random.Random) -> float | None:
-    """Some while they are queued, some while they run, some when they have ended."""
+    """Choose a delay by which some jobs are still queued, some run and some have ended."""
     return round(dice.uniform(0.0, 2.5), 2) if dice.random() < 0.15 else None
 
 
 def _faults(
     dice: random.Random, seconds: float, kinds: Sequence[str], every: float, lease: float
 ) -> Iterator[Fault]:
-    """Each kind in turn, in an order that is shuffled anew each time round."""
+    """Yield faults of each kind in turn; each round has a newly shuffled order."""
     at, bag = every, list[str]()
     while at < seconds:
         bag = bag or dice.sample(list(kinds), len(kinds))

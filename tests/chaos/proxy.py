@@ -1,4 +1,4 @@
-"""A TCP proxy in front of one mongod, for one agent: the network between the two."""
+"""A TCP proxy between one agent and one mongod, which simulates network faults."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _PIECE = 65536
 
 
 class Mode(StrEnum):
-    """What the network does."""
+    """How the network behaves."""
 
     PASS = "pass"
-    #: Half-open: connections stand, and nothing comes through any more.
+    #: Half-open: connections stay open, but no data passes.
     DROP = "drop"
     #: Connections are reset, and new ones are closed at once.
     REFUSE = "refuse"
 
 
 class Proxy:
-    """Listens on a port of loopback and forwards to another, as its mode says."""
+    """Forwards a loopback port to another, as its mode says."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -45,7 +45,7 @@ class Proxy:
         self._close_all()
 
     def set(self, mode: Mode) -> None:
-        """Change the network. What was dropped is gone: those connections end on ``PASS``."""
+        """Change the mode. Dropped data is lost, so ``PASS`` after ``DROP`` closes connections."""
         before, self._mode = self._mode, mode
         if mode is Mode.REFUSE or (mode is Mode.PASS and before is Mode.DROP):
             self._close_all()

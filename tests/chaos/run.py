@@ -1,4 +1,4 @@
-"""One run: a plan's load and faults over a cluster, then quiet, then the checker."""
+"""One run: a plan's load and faults on a cluster, then a wait for quiet, then the checker."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.helpers import eventually, waiting_step
 
 Say = Callable[[str], None]
 
-#: Bound on the quiet after a run, beside a few leases.
+#: How long the system may take to become quiet after a run, in addition to four leases.
 QUIET_SECONDS = 60.0
 
 _LIVE = ["QUEUED", "ASSIGNED", "RUNNING"]
 
 
 def say_now(words: str) -> None:
-    """Print at once, also into a file that somebody watches."""
+    """Print without buffering, so that a log file shows the words at once."""
     print(words, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arena:
-    """A cluster with its load."""
+    """A running cluster with its load."""
 
     cluster: Cluster
     load: Load
@@ -44,17 +44,17 @@ class Arena:
 
     @property
     def lease(self) -> float:
-        """Seconds of an agent's lease."""
+        """Return the seconds of an agent's lease."""
         return self.cluster.topology.lease
 
     def pause(self, seconds: float) -> None:
-        """Let time pass: what is waited for is that a lease ends, which nothing shows."""
+        """Let time pass, for instance until a lease has ended, which no condition shows."""
         threading.Event().wait(seconds)
 
 
 @contextmanager
 def arena(topology: Topology, say: Say = say_now, folder: Path | None = None) -> Iterator[Arena]:
-    """A running platform, and clients for it."""
+    """Run a platform, and clients for it."""
     folder = folder or Path(mkdtemp(prefix="taskyard-chaos-"))
     say(f"logs, and the jobs' own log: {folder}")
     with Cluster(folder, topology) as cluster:
@@ -66,16 +66,16 @@ def arena(topology: Topology, say: Say = say_now, folder: Path | None = None) ->
 
 
 def play(arena: Arena, plan: Plan) -> None:
-    """Make the plan's submissions and strike with its faults, each at its time; heal them all."""
+    """Make the plan's submissions and inject its faults, each at its time; heal all faults."""
     arena.load.begin(plan.submissions)
     inject(arena, plan.faults)
     arena.load.finish()
 
 
 def inject(arena: Arena, planned: Sequence[Fault]) -> None:
-    """Strike with faults at their times, counted from now, and heal each after its own."""
+    """Inject faults at their times, counted from now, and heal each after its duration."""
     began, order = time.monotonic(), itertools.count()
-    #: A fault that is to strike, or what heals one that has.
+    #: (time, order, a fault to inject or the function that heals one).
     due: list[tuple[float, int, Fault | Heal]] = [(f.at, next(order), f) for f in planned]
     heapq.heapify(due)
     while due:
@@ -89,11 +89,11 @@ def inject(arena: Arena, planned: Sequence[Fault]) -> None:
 
 
 def judge(arena: Arena) -> tuple[Evidence, list[Violation]]:
-    """Wait until the system is quiet, look at everything, and apply every rule."""
+    """Wait until the system is quiet, gather the evidence, and apply every rule."""
     cluster = arena.cluster
     cluster.await_ready()
     patience = QUIET_SECONDS + 4 * arena.lease
-    with suppress(AssertionError):  # what is not quiet by then the checker names
+    with suppress(AssertionError):  # the checker reports what is not quiet by then
         eventually(lambda: _quiet(cluster), patience)
     with suppress(AssertionError):
         eventually(lambda: not evidence.survivors(arena.load.answers.accepted), 5)

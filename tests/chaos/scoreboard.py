@@ -1,4 +1,4 @@
-"""The scoreboard: one row a promise, with what was measured."""
+"""The scoreboard: one row for each promise, with what was measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     lines = ["| # | check | measured | wanted | n | lease | |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         verdict = "pass" if row.passed else "**FAIL**"
@@ -38,7 +38,7 @@ def table(rows: Iterable[Row]) -> str:
 def counted(
     number: str, check: str, breaches: int, *, n: int, lease: float, wanted: str = "0"
 ) -> Row:
-    """A row that passes when nothing was found."""
+    """Return a row that passes if there were no breaches among ``n`` > 0 cases."""
     return Row(
         number=number,
         check=check,
@@ -59,7 +59,7 @@ def timed(
     p50: float | None = None,
     p99: float,
 ) -> Row:
-    """A row that passes when the times' median and 99th percentile are within bounds."""
+    """Return a row that passes if the times' median and 99th percentile are within bounds."""
     measured = [percentile(seconds, 50), percentile(seconds, 99)] if seconds else []
     bounds = [p50 if p50 is not None else p99, p99]
     shown = f"p50 {_spoken(measured[0])}, p99 {_spoken(measured[1])}" if measured else "nothing"
@@ -75,12 +75,12 @@ def timed(
 
 
 def _spoken(seconds: float) -> str:
-    """Seconds as people read them."""
+    """Format seconds for people."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.4g} s"
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The percentile; of few values the nearest one that is not below it."""
+    """Return the percentile by nearest rank; the 50th is the ordinary median."""
     if len(values) == 1:
         return values[0]
     if percent == 50:
@@ -89,7 +89,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return ordered[min(len(ordered) - 1, -(-len(ordered) * percent // 100) - 1)]
 
 
-#: Rows that the checker alone decides: number, check, rules.
+#: The rows that the checker alone decides: number, check, rules.
 _CHECKED = (
     ("1", "no accepted job lost", ("ended", "served")),
     ("2", "one recorded result per job, of the highest attempt", ("result", "history", "answer")),
@@ -107,7 +107,7 @@ _CHECKED = (
 def checked(
     violations: Sequence[Violation], *, n: int, lease: float, only: Sequence[str] = ()
 ) -> list[Row]:
-    """The rows that the checker decides, all or some by number."""
+    """Return the rows that the checker decides: all, or those with the numbers in ``only``."""
     found = Counter(violation.rule for violation in violations)
     return [
         counted(number, check, sum(found[rule] for rule in rules), n=n, lease=lease)

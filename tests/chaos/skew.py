@@ -1,4 +1,4 @@
-"""Hosts whose clocks are wrong: libfaketime in front of a process's wall clock."""
+"""Hosts with wrong clocks: libfaketime shifts the wall clock of a process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def library() -> Path | None:
-    """The library that the ``test`` extra brings, or None where it has none."""
+    """Return the libfaketime that the ``test`` extra installs, or None where it has none."""
     package = importlib.util.find_spec("libfaketime")
     for folder in package.submodule_search_locations or () if package else ():
         if found := next(Path(folder).rglob("libfaketime.so.1"), None):
@@ -16,7 +16,7 @@ def library() -> Path | None:
 
 
 def environment(seconds: float) -> dict[str, str]:
-    """What makes a process see its wall clock so many seconds ahead; durations stay true."""
+    """Return variables that put a process's wall clock ahead; its monotonic clock stays true."""
     found = library()
     if found is None or not seconds:
         return {}

@@ -1,4 +1,4 @@
-"""Each rule finds the breach it is there for, and is content with a run that has none."""
+"""Each rule of the checker finds its breach, and passes a run that has none."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def started(job: Job, worker: str, when: float, *, lease: float = 3) -> Job:
 
 
 def recovered_job() -> Job:
-    """A job whose first worker was lost, and which another brought to its end."""
+    """A job whose first worker was lost and whose second attempt completed on another worker."""
     job = started(submitted("job-1", "key-1.0"), "w1", 1)
     lost = lifecycle.expire(job, at=at(5))
     assert lost is not None
@@ -78,7 +78,7 @@ def printed(job_id: str, attempt: int) -> dict[str, tuple[int, str]]:
 
 @pytest.fixture
 def evidence() -> Evidence:
-    """What a run leaves that went well: one job recovered, one cancelled before its start."""
+    """The evidence of a good run: one job recovered, one job cancelled before its start."""
     nothing = hashlib.sha256(b"").hexdigest()
     return Evidence(
         accepted={
@@ -126,7 +126,7 @@ def test_a_run_that_went_well_passes(evidence: Evidence) -> None:
 
 
 def test_a_job_that_was_over_before_its_cancel_holds_nothing_any_more(evidence: Evidence) -> None:
-    """Its end is told late and so stands behind the cancel; another has its place by then."""
+    """Its end is reported late, after the cancel; another job has its CPU by then."""
     job = started(submitted("job-2", "key-2.0"), "w2", 3)
     job = after(job, lifecycle.cancel(job, by="op", reason=None, at=at(7)))
     job = after(job, lifecycle.finish(job, lease_of(job), Outcome(), at=at(5.5)))
@@ -138,7 +138,8 @@ def test_a_job_that_was_over_before_its_cancel_holds_nothing_any_more(evidence: 
     assert [job_id for job_id, _ in RULES["capacity"](evidence)] == ["job-1"]
 
 
-# Each breach is one change to the good run: (the rule that must find it, the job it must name).
+# Each breach is one change to the good run's evidence. The table below says which rule must find
+# it, and which job the rule must name.
 
 
 def is_lost(evidence: Evidence) -> None:
@@ -157,7 +158,7 @@ def ends_twice(evidence: Evidence) -> None:
 
 
 def is_given_by_an_old_attempt(evidence: Evidence) -> None:
-    """The stale write that must never be accepted."""
+    """A stale write, which must never be accepted."""
     history = evidence.documents["job-1"]["history"]
     history[-1] = {**history[-1], "attempt": 1, "worker": "w1"}
 

@@ -1,4 +1,4 @@
-"""A seed decides everything, and a plan has every kind of fault that was asked for."""
+"""A seed decides the whole plan, and a plan has every requested kind of fault."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.helpers import eventually
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """The port of a server that answers what it is told."""
+    """The port of a server that echoes what it receives."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:

@@ -15,7 +15,7 @@ from tests.chaos.run import Arena, arena
 SEED = 3
 LEASE_SECONDS = 3.0
 
-#: One of each family; the long runs have them all.
+#: At least one kind of each family of faults; the long runs have all kinds.
 KINDS = (
     *("agent-kill", "keeper-kill", "agent-pause", "agent-cut-off"),
     *("scheduler-kill", "web-kill"),
@@ -45,7 +45,7 @@ def test_nothing_is_lost_under_faults_of_every_family(tmp_path: Path) -> None:
 
 
 def _one_on_each_agent(running: Arena) -> list[str]:
-    """Jobs that last as long as the faults, unless they are lost; all of them run."""
+    """Start one job on each agent that lasts as long as the faults, unless its agent is lost."""
     agents = running.cluster.of("agent")
     plans = [JobPlan(seconds=(26.0, 0.2), wanted={"labels": [agent.name]}) for agent in agents]
     job_ids = watch.submit(running, *plans)

@@ -1,4 +1,4 @@
-"""Wrong clocks on every host but the database's change nothing."""
+"""Wrong clocks on all hosts but the database's break no rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What experiments do with single jobs: submit one, and wait for its runs and its end."""
+"""Helpers for experiments with single jobs: submit a job, await its runs and its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chaos.plan import JobPlan, Submission
 from tests.chaos.run import Arena
 from tests.helpers import eventually
 
-#: What an experiment waits for comes within a few leases, or it is a failure.
+#: How long an experiment waits for anything, in addition to a few leases.
 PATIENCE_SECONDS = 60.0
 
 _numbers = itertools.count()
@@ -28,14 +28,14 @@ def submit(arena: Arena, *plans: JobPlan) -> list[str]:
 
 
 def document(arena: Arena, job_id: str) -> Mapping[str, Any]:
-    """The job as it is stored."""
+    """Return the job's document."""
     found = arena.cluster.database["jobs"].find_one({"_id": job_id})
     assert found is not None, job_id
     return found
 
 
 def await_run(arena: Arena, job_id: str, attempt: int) -> Run:
-    """The run of an attempt, as soon as it has begun by the jobs' own log."""
+    """Wait until the attempt has begun by the jobs' own log, and return its run."""
 
     def find() -> Run | None:
         runs = evidence.read_log(arena.cluster.job_log)
@@ -55,10 +55,10 @@ def await_status(arena: Arena, job_ids: Sequence[str], *statuses: str) -> None:
 def give_to_stopped(
     arena: Arena, agent: Program, plan: JobPlan, count: int
 ) -> tuple[list[str], list[str]]:
-    """Stop the agent, and submit jobs of which some are given to it, which it cannot start.
+    """Stop the agent, and submit jobs until some are assigned to it, which it cannot start.
 
-    Returns the ids of all, and of those. While the machine is busy the scheduler gives it
-    nothing: then it may go on for a while before it is stopped again.
+    Returns the ids of all jobs and of those assigned to it. While the machine is busy, the
+    scheduler assigns it nothing: then the agent is resumed for a while and stopped again.
     """
     submitted: list[str] = []
     until = time.monotonic() + PATIENCE_SECONDS
@@ -74,12 +74,12 @@ def give_to_stopped(
 
 
 def holder(arena: Arena, job_id: str) -> Program:
-    """The agent that holds the job now."""
+    """Return the agent that the job is assigned to now."""
     return arena.cluster.agent(document(arena, job_id)["assignedAgentId"])
 
 
 def last_lives(arena: Arena, job_ids: Sequence[str]) -> dict[str, Run]:
-    """Job id -> its latest run."""
+    """Return the latest run of each job, by job id."""
     wanted = set(job_ids)
     runs = evidence.read_log(arena.cluster.job_log)
     return {run.job_id: run for run in runs if run.job_id in wanted}

@@ -1,7 +1,7 @@
-"""One experiment for each row of the scoreboard that wants one of its own.
+"""One experiment for each row of the scoreboard that needs an experiment of its own.
 
-Each takes the arena, a number of rounds and dice, says what it sees, and returns its rows; the
-checker is applied to every run afterwards.
+Each takes the arena, a number of rounds and a random generator, prints what happens, and returns
+its rows. The checker examines every run afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.chaos.scoreboard import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What runs, on which topology, and how often by default."""
+    """An experiment's function, its default number of rounds, and its topology."""
 
     run: Callable[[Arena, int, random.Random], list[Row]]
     rounds: int

@@ -1,4 +1,4 @@
-"""Row 8: connections break and the primary says no, while a hundred jobs run."""
+"""Row 8: connections break and the primary refuses commands while a hundred jobs run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.chaos.scoreboard import Row, counted
 
 _JOBS = 100
 
-#: Long enough that all of them run when the first ends.
+#: Long enough that all jobs have begun before the first ends.
 _JOB_SECONDS = 25.0
 
-#: Both clients of every process, and the network of one agent.
+#: The blips: both MongoDB clients of every process, and the network of one agent.
 _STRUCK = (
     *(("not-primary", 0), ("not-primary", 1), ("reset", 0), ("reset", 1)),
     *(("no-majority", 0), ("no-majority", 1), ("agent-refused", 0)),
@@ -27,7 +27,7 @@ _BLIPS = tuple(
 
 
 def blip(arena: Arena, rounds: int, _dice: random.Random) -> list[Row]:
-    """No job is run again because of a blip."""
+    """Count the jobs that are run again because of a blip; there should be none."""
     again = jobs = 0
     for _ in range(rounds):
         job_ids = watch.submit(arena, *[JobPlan(seconds=(_JOB_SECONDS,), stdout_bytes=500)] * _JOBS)

@@ -1,4 +1,4 @@
-"""Row 10: a cancel works whatever the job is doing, and leaves no process."""
+"""Row 10: a cancel works in every state of a job, and leaves no process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNPLACEABLE = JobPlan(wanted={"labels": ["nobody-has-this"]})
 
 
 def cancel(arena: Arena, rounds: int, _dice: random.Random) -> list[Row]:
-    """Queued, assigned, running, stubborn, and running on an agent that is cut off."""
+    """Cancel jobs that are queued, assigned, running, stubborn, and on an agent that is cut off."""
     obedient, stubborn = list[float](), list[float]()
     never: list[str] = []
     for _ in range(rounds):
@@ -59,7 +59,7 @@ def _cancelled_while_queued(arena: Arena) -> list[str]:
 
 
 def _cancelled_while_assigned(arena: Arena) -> list[str]:
-    """Its agent is stopped, so that the job is given to it and not started."""
+    """Cancel jobs that are assigned to a stopped agent, which cannot start them."""
     agent = arena.cluster.of("agent")[0]
     plan = JobPlan(seconds=(0.1,))
     job_ids, mine = watch.give_to_stopped(arena, agent, plan, 6)
@@ -78,7 +78,7 @@ def _cancelled_while_running(arena: Arena, plan: JobPlan) -> float:
 
 
 def _cancelled_while_cut_off(arena: Arena) -> None:
-    """The agent cannot be told: it kills by itself, and the job ends with its lease."""
+    """Cancel a job whose agent cannot be reached: the agent kills it, and its lease runs out."""
     assert arena.cluster.proxy is not None
     agent = arena.cluster.of("agent")[-1]
     job_ids = watch.submit(arena, replace(_STUBBORN, wanted={"labels": [agent.name]}))

@@ -1,4 +1,4 @@
-"""Row 14: an idle platform starts a job at once."""
+"""Row 14: an idle platform starts a job within milliseconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.scoreboard import Row, timed
 
 
 def dispatch(arena: Arena, rounds: int, _dice: random.Random) -> list[Row]:
-    """One job at a time, from its arrival at web to its start, both by the database's clock."""
+    """Measure one job at a time from its arrival at web to its start, by the database's clock."""
     waits: list[float] = []
     for _ in range(rounds):
         (job_id,) = watch.submit(arena, JobPlan(seconds=(0.0,)))

@@ -1,4 +1,4 @@
-"""Row 3: an agent sleeps past its leases, its jobs run elsewhere, and it wakes up."""
+"""Row 3: an agent is stopped past its leases, its jobs run elsewhere, and it is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.plan import JobPlan
 from tests.chaos.run import Arena
 from tests.chaos.scoreboard import Row, counted
 
-#: Jobs at once; about half of them are on the agent that is stopped.
+#: Jobs at once; about half of them run on the agent that is stopped.
 _JOBS = 10
 
 _LEASES = 3
@@ -22,7 +22,7 @@ _IN_FLIGHT_SECONDS = 0.5
 
 
 def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
-    """SIGSTOP an agent for three leases, SIGCONT it while its jobs run elsewhere."""
+    """SIGSTOP an agent for three leases, and SIGCONT it while its jobs run elsewhere."""
     stale: list[str] = []
     stopped = tried = 0
     for number in range(rounds):
@@ -59,27 +59,30 @@ def fencing(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
 
 
 def _job(arena: Arena, dice: random.Random) -> JobPlan:
-    """The first attempt ends while its agent sleeps, or would go on; the second outlasts it."""
+    """A job whose first attempt ends while its agent is stopped, or would go on after that.
+
+    The second attempt still runs when the agent is resumed.
+    """
     first = dice.choice((arena.lease / 2 + 1, 6.0 * arena.lease))
     seconds = (first, 3.0 * arena.lease)
     return JobPlan(seconds=seconds, stdout_bytes=3000, stderr_bytes=300)
 
 
 def _busiest(arena: Arena, job_ids: list[str]) -> Program:
-    """The agent that runs most of these jobs."""
+    """Return the agent that runs most of these jobs."""
     ((agent, _),) = Counter(watch.holder(arena, job_id) for job_id in job_ids).most_common(1)
     return agent
 
 
 def _held(arena: Arena, job_ids: list[str], agent: Program) -> list[str]:
-    """The jobs that are RUNNING on the stopped agent, when its last writes have arrived."""
+    """Return the jobs that are RUNNING on the stopped agent once its last writes have arrived."""
     arena.pause(_IN_FLIGHT_SECONDS)
     held = {"_id": {"$in": job_ids}, "status": "RUNNING", "assignedAgentId": agent.name}
     return [found["_id"] for found in arena.cluster.database["jobs"].find(held, {"_id": 1})]
 
 
 def _written_by_the_first(arena: Arena, job_id: str) -> tuple[int, int, int]:
-    """What the first attempt has written: transitions, chunks of output, the job's first bytes."""
+    """Count the first attempt's writes: its transitions, its chunks, the job's inline output."""
     document = watch.document(arena, job_id)
     entries = [entry for entry in steps(document) if entry["attempt"] == 1]
     chunks = arena.cluster.database["output"].count_documents({"_id.j": job_id, "_id.a": 1})
@@ -87,10 +90,10 @@ def _written_by_the_first(arena: Arena, job_id: str) -> tuple[int, int, int]:
 
 
 def _has_more(now: tuple[int, ...], told: tuple[int, ...]) -> bool:
-    """Whether something was added; what was not accepted in time may be taken back."""
+    """Whether any count has grown; a count may shrink, as unaccepted writes may be removed."""
     return any(after > before for after, before in zip(now, told, strict=True))
 
 
 def _refusals(agent: Program) -> int:
-    """Late writes of an agent that were refused, by its own log."""
+    """Count the agent's late writes that were refused, by its own log."""
     return agent.log.read_text(errors="replace").count("write_refused")

@@ -1,4 +1,4 @@
-"""Rows 5 and 6: an agent is killed, and what it ran or was about to run runs elsewhere."""
+"""Rows 5 and 6: an agent is killed, and its running and assigned jobs run elsewhere."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.chaos.plan import JobPlan
 from tests.chaos.run import Arena
 from tests.chaos.scoreboard import Row, timed
 
-#: Jobs that are handed to an agent which cannot start them any more.
+#: Jobs submitted at once; some of them are assigned to an agent that cannot start them.
 _PREFETCHED = 20
 
 
 def recovery(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
-    """From kill -9 of an agent to the next start line of its job, with nobody restarting it."""
+    """Measure from kill -9 of an agent, which is not restarted, to its job's next start line."""
     seconds = []
     for number in range(rounds):
         (job_id,) = watch.submit(arena, JobPlan(seconds=(arena.lease * 4 + 30, 0.1)))
         watch.await_run(arena, job_id, 1)
         agent = watch.holder(arena, job_id)
-        # The lease may have been renewed just now, or be about to be.
+        # Kill at a random time between two renewals of the lease.
         arena.pause(dice.uniform(0, arena.lease / 3))
         killed_at = _kill(agent)
         again = watch.await_run(arena, job_id, 2)
@@ -34,7 +34,7 @@ def recovery(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
         assert [entry["attempt"] for entry in _lost] == [1], _lost
         agent.wanted = True
         arena.cluster.await_ready()
-    # Of the default lease: a renewal just made, the lease, a sweep, and a start.
+    # The bounds fit the default lease: at worst a full lease, then a sweep and a start.
     p50, p99 = arena.lease, arena.lease + 10
     return [
         timed(
@@ -49,7 +49,7 @@ def recovery(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
 
 
 def prefetched(arena: Arena, rounds: int, _dice: random.Random) -> list[Row]:
-    """From kill -9 of an agent to the start of jobs that it was given and had not started."""
+    """Measure from kill -9 of an agent to the start of jobs assigned to it but not started."""
     seconds = []
     for number in range(rounds):
         agent = arena.cluster.of("agent")[number % 2]
@@ -74,7 +74,7 @@ def prefetched(arena: Arena, rounds: int, _dice: random.Random) -> list[Row]:
 
 
 def _kill(agent: Program) -> float:
-    """Kill the main process for good; returns when, by the wall clock."""
+    """Kill the main process without a restart; returns the wall-clock time."""
     agent.wanted = False
     killed_at = time.time()
     agent.send(signal.SIGKILL)

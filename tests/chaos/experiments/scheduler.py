@@ -13,14 +13,14 @@ from tests.chaos.run import Arena
 from tests.chaos.scoreboard import Row, timed
 from tests.helpers import eventually
 
-#: A paused one wakes up in the middle of what it was doing, this much later.
+#: How long a paused process is stopped, in the middle of what it was doing.
 _PAUSE_SECONDS = 5.0
 
 _JOBS_PER_SECOND = 3
 
 
 def scheduler(arena: Arena, rounds: int, dice: random.Random) -> list[Row]:
-    """From the end of one to the next tick that another has run."""
+    """Measure from the kill or pause of one process to the next tick of another."""
     seconds = []
     each = arena.lease / 3 + 1
     load = plan.make(

@@ -1,4 +1,4 @@
-"""Row 11: a timeout ends a job that does not want to end, with all that it left."""
+"""Row 11: a timeout ends a job that ignores SIGTERM, with all the processes that it left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STUBBORN = JobPlan(
 
 
 def timeout(arena: Arena, rounds: int, _dice: random.Random) -> list[Row]:
-    """Jobs that ignore SIGTERM and have a child in a session of its own."""
+    """Time out jobs that ignore SIGTERM and have a child in a session of its own."""
     lived: list[float] = []
     while len(lived) < rounds:
         count = min(_AT_ONCE, rounds - len(lived))
