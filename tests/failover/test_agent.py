@@ -1,4 +1,4 @@
-"""An agent's runner on a set that loses its primary: what runs goes on, and is delivered."""
+"""An agent's runner while the replica set loses its primary: jobs run on and deliver results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench(platform: Platform, tmp_path: Path) -> Iterator[Bench]:
 
 
 def ended(bench: Bench, lease: Lease) -> Job:
-    """The job once it has ended; the test's own reads meet the outage too."""
+    """Return the job once it has ended; the test's own reads may fail in the outage too."""
 
     def over() -> Job | None:
         try:

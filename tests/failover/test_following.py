@@ -1,4 +1,4 @@
-"""Following a job while the database is away: the stream waits, and the job is left alone."""
+"""Following a job while the database is away: the stream waits, and the job is not changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.failover.test_verbs import FAULTS
 
 
 def begun(platform: Platform) -> tuple[str, Iterator[Seen]]:
-    """A follower that has seen its job once."""
+    """Return a job's id and a follower that has seen the job once."""
     job = factories.queued_job(now=platform.store.clock.now())
     platform.store.jobs.submit([job])
     seen = follow(platform, job.job_id)

@@ -1,4 +1,4 @@
-"""The whole platform as it is deployed, under load, while its database's primary goes away."""
+"""The whole platform as it is deployed, under load, while its database loses its primary."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tests.replica_set import ReplicaSet
 
 DATABASE = "platform"
 
-#: A request's bound: one operation of 5 s fails, and twice as much for a machine that is busy.
+#: The bound on a request: one failing operation takes 5 s; the rest is for a busy machine.
 ANSWERED_SECONDS = 15.0
 
-#: Between two faults: the platform is to work again meanwhile.
+#: The least time between two faults, in which the platform must work again.
 CALM_SECONDS = 6.0
 
 
 @dataclass
 class Load:
-    """An app that posts a short job every so often, and tries each again until it is taken."""
+    """An app that submits short and long jobs at intervals, and retries each until accepted."""
 
     url: str
     token: str
@@ -96,7 +96,7 @@ class Load:
 
 
 class Platform:
-    """web, beat, scheduler and agent, each a process of its own that nobody starts again."""
+    """Web, beat, scheduler and agent as processes that nobody restarts."""
 
     def __init__(self, uri: str, home: Path) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -123,7 +123,7 @@ class Platform:
                 )
 
     def everything(self) -> set[tuple[str, int]]:
-        """All its processes but those of jobs."""
+        """Return name and pid of the four processes and of web's workers."""
         found = {(name, process.pid) for name, process in self.processes.items()}
         web = psutil.Process(self.processes["web"].pid)
         return found | {("web worker", child.pid) for child in web.children()}
@@ -226,7 +226,7 @@ def _pause(replica_set: ReplicaSet) -> None:
 
 
 def _take_majority(replica_set: ReplicaSet, load: Load) -> None:
-    """Two of three answer nothing until requests have been refused for it."""
+    """Stop both secondaries until requests have been answered with 503."""
     primary = replica_set.await_primary()
     others = [member for member in replica_set.members if member is not primary]
     for member in others:
@@ -240,7 +240,7 @@ def _take_majority(replica_set: ReplicaSet, load: Load) -> None:
 
 
 def _calm(load: Load) -> None:
-    """Some time in which jobs are taken again."""
+    """Wait CALM_SECONDS and until jobs are accepted again."""
     taken, since = len(load.accepted), time.monotonic()
     eventually(
         lambda: len(load.accepted) > taken + 5 and time.monotonic() - since > CALM_SECONDS, 60
@@ -248,7 +248,7 @@ def _calm(load: Load) -> None:
 
 
 def _waiting(running: Platform, token: str) -> list[str]:
-    """Why jobs still wait."""
+    """Return why jobs still wait."""
     answer = httpx2.get(
         f"{running.url}/api/jobs/list?status=QUEUED&limit=5",
         headers={"Authorization": f"Bearer {token}"},
@@ -258,5 +258,5 @@ def _waiting(running: Platform, token: str) -> list[str]:
 
 
 def _tails(running: Platform) -> str:
-    """What a person looks at when this test fails."""
+    """Return the ends of all logs, to be shown when the test fails."""
     return "\n".join(f"--- {name}\n{log.read_text()[-1500:]}" for name, log in running.logs.items())

@@ -1,4 +1,4 @@
-"""The store on a set whose members come and go: majority, unknown outcomes, bounded waits."""
+"""The store on a replica set whose members fail: majority, unknown outcomes, bounded waits."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from tests.failover.conftest import APP, Fail
 from tests.helpers import eventually
 from tests.replica_set import Member, ReplicaSet
 
-#: No majority: what the server adds to its answer when a write reached too few members.
+#: The write concern error of a write that has reached too few members for a majority.
 TOO_FEW = {"code": 64, "errmsg": "waiting for replication timed out", "errInfo": {"wtimeout": True}}
 
-#: An operation's time and as much again for a machine that is busy.
+#: The time limit of an operation, doubled for a busy machine.
 BOUND_SECONDS = 2 * OPERATION_TIMEOUT_MS / 1000
 
 
 @contextmanager
 def stopped(*members: Member) -> Iterator[None]:
-    """Members that answer nothing, and hold their connections open."""
+    """Stop members: they answer nothing, and their connections stay open."""
     for member in members:
         member.signal(signal.SIGSTOP)
     try:
@@ -147,7 +147,7 @@ def test_with_two_of_three_gone_a_write_ends_in_time_and_is_unknown(
 def test_what_was_written_on_a_minority_is_not_taken_for_confirmed(
     store: Store, replica_set: ReplicaSet
 ) -> None:
-    """A job that is there already, but on the primary alone, is no reason to acknowledge it."""
+    """A submit that finds its job on the primary alone must not be acknowledged."""
     job = factories.queued_job()
     with stopped(*others(replica_set)):
         for _ in range(2):
@@ -182,7 +182,7 @@ def test_reach_tells_an_election_from_being_cut_off(store: Store, replica_set: R
     eventually(lambda: store.reach(silence_seconds=6) is Reach.PRIMARY, 30)
     primary = replica_set.await_primary()
     seen = set()
-    # The driver's monitors look every two seconds: an election may be over between two looks.
+    # The driver's monitors poll every two seconds: an election could be over between two polls.
     replica_set.put_off_elections(6)
     primary.signal(signal.SIGKILL)
     try:
@@ -239,7 +239,7 @@ def _written(store: Store, job: Job) -> bool:
 
 
 def _answered(act: Callable[[], object]) -> bool:
-    """Whether it was done; whatever else may happen is that MongoDB is away."""
+    """Whether the call succeeded; it may fail only because MongoDB is away."""
     try:
         act()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Each verb while a command of it fails once: nothing lost, nothing doubled, never a 500."""
+"""Each verb while one of its commands fails once: nothing lost, nothing doubled, never a 500."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "no majority": {"writeConcernError": {"code": 64, "errmsg": "", "errInfo": {"wtimeout": True}}},
 }
 
-#: After these the driver looks for a primary anew, which takes a second: for a few verbs only.
+#: After these the driver selects a primary anew, which takes a second, so few verbs are tried.
 SLOW_FAULTS: dict[str, dict[str, Any]] = {
     "shutting down": {"errorCode": 91},
     "stepped down, written": {"writeConcernError": {"code": 189, "errmsg": "stepped down"}},
@@ -44,12 +44,12 @@ SLOW_FAULTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class World:
-    """The platform, an app's client, an agent that speaks MongoDB and one that speaks HTTP."""
+    """The platform, an app's client, an agent that uses MongoDB and one that uses HTTP."""
 
     platform: Platform
     web: FlaskClient
     reporter: Reporter
-    #: What was answered on the way; never anything but success and 503.
+    #: The refusals on the way, all 503; any other failure fails the test.
     refused: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class World:
         )
 
     def ask(self, request: Callable[[], Any]) -> dict[str, Any]:
-        """What a caller gets who tries again after each 503."""
+        """Return what a caller gets who retries after each 503."""
 
         def answered() -> Any:
             answer = request()
@@ -76,7 +76,7 @@ class World:
         return dict(answer)
 
     def again(self, act: Callable[[], Any]) -> Any:
-        """What an agent or a tick gets that tries again while MongoDB is away."""
+        """Return what an agent or a tick gets that retries while MongoDB is away."""
 
         def done() -> Any:
             try:
@@ -137,7 +137,7 @@ def world(platform: Platform) -> Iterator[World]:
     reporter.close()
 
 
-#: Breaks what follows.
+#: Makes the verb's next command fail.
 Break = Callable[[], None]
 
 
@@ -153,7 +153,7 @@ def assign(world: World, fault: Break) -> None:
     job = world.queued()
     fault()
     world.again(lambda: world.platform.run_pass("test"))
-    # The pass that died left its lock behind.
+    # The failed pass may have left its lock behind.
     world.platform.store.database["locks"].delete_many({})
     world.platform.run_pass("test")
     found = world.job(job.job_id)
@@ -277,7 +277,7 @@ def expire(world: World, fault: Break) -> None:
 
 Act = Callable[[World, Break], None]
 
-#: Each verb with a command that it cannot do without, and the collection it is for.
+#: Each verb with a command that it needs, and the command's collection.
 TABLE: list[tuple[Act, str, str]] = [
     (submit, "insert", "idempotency"),
     (submit, "insert", "jobs"),
