@@ -44,7 +44,7 @@ def test_commands_do_not_go_on_to_something_else_at_that_address(
 ) -> None:
     monkeypatch.setenv("TASKYARD_CONFIG_DIR", str(tmp_path))
     with served(platform) as url:
-        # What answers there has no such route.
+        # The server answers at that address, but has no such route.
         config.save(config.Connection(url=f"{url}/elsewhere", token="tyk_a_b"))
         granted = operator_access(platform.store, ANOTHER)
     assert granted.is_new

@@ -1,4 +1,4 @@
-"""An agent that is started while MongoDB does not answer, or that can never start."""
+"""An agent that starts while MongoDB does not answer, or that can never start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.processes.conftest import BIN, ROOT, user_environment
 
 @pytest.fixture
 def network(mongod: EmbeddedServer) -> Iterator[Proxy]:
-    """The way to MongoDB, which refuses."""
+    """A proxy in front of MongoDB that refuses connections."""
     port = re.search(r":(\d+)/", mongod.uri)
     assert port
     with Proxy(int(port[1])) as proxy:
@@ -32,7 +32,7 @@ def network(mongod: EmbeddedServer) -> Iterator[Proxy]:
 def agent(
     mongod: EmbeddedServer, network: Proxy, tmp_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Celery worker that has said that it waits."""
+    """A Celery worker whose log says that it waits for MongoDB."""
     uri = re.sub(r":\d+/", f":{network.port}/", mongod.uri)
     log = tmp_path / "log"
     with log.open("wb") as out:

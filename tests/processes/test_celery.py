@@ -19,7 +19,7 @@ Celery = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.mark.parametrize("command", [["status"], ["inspect", "ping"]])
 def test_status_and_inspect_find_scheduler_and_agent(celery: Celery, command: list[str]) -> None:
     def both_are_found() -> bool:
-        """Whether both have answered within the second for which the command waits."""
+        """Whether both nodes have answered within the second for which the command waits."""
         answered = celery(*command)
         words = ("scheduler@", "agent@", "2 nodes online")
         return answered.returncode == 0 and all(word in answered.stdout for word in words)
@@ -52,7 +52,7 @@ def test_result_answers_from_the_job_document(up: Up, celery: Celery) -> None:
 
 
 def refused(home: Path, *command: str, **env: str) -> str:
-    """The one line that a refused command says."""
+    """Run a command that must be refused, and return its message."""
     ended = subprocess.run(
         [BIN / "celery", "-A", "taskyard.celery_app", *command],
         cwd=ROOT,
@@ -84,7 +84,7 @@ def test_a_uri_that_is_none_is_refused_in_one_line(
 
 
 def test_a_semicolon_in_a_uri_begins_no_second_broker(tmp_path: Path) -> None:
-    """To the driver it is a character of a password, and parts options."""
+    """Kombu splits URLs at semicolons; MongoDB allows them in passwords and between options."""
     uri = "mongodb://me:pa;ss@db1:1,db2:2/?replicaSet=rs;authSource=mine"
     show = "from taskyard.celery_app import app; print(app.connection_for_write().hostname)"
     shown = subprocess.run(

@@ -1,4 +1,4 @@
-"""Processes whose log nobody reads, or that cannot be written."""
+"""Processes whose log nobody reads, or whose log cannot be written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLOSED = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]
 
 @pytest.fixture
 def start(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Start]:
-    """Starts a process of the platform that writes its log to that file."""
+    """Starts a process of the platform that logs to the given file descriptor."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(name: str, log: int, *, by: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -69,8 +69,8 @@ def _heeds_sigterm(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _fill(pipe: int) -> None:
-    """Leave no room in a pipe, for not even a byte."""
-    # Opened anew, so that who has it too waits as before.
+    """Fill a pipe to the last byte."""
+    # Opened anew, so that O_NONBLOCK does not apply to the process that shares the pipe.
     end = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
     for size in (4096, 1):
         with contextlib.suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""The Procfile under honcho: the same processes, with a MongoDB that ops name."""
+"""The Procfile under honcho: the same processes as ``up``, with an operator's MongoDB."""
 
 from __future__ import annotations
 

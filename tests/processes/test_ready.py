@@ -1,4 +1,4 @@
-"""``/readyz`` of the whole platform, while a part of it stands still."""
+"""``/readyz`` of the whole platform while one of its processes is stopped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import psutil
 from tests.helpers import eventually
 from tests.processes.conftest import Up
 
-#: Short, so that three of them are soon over.
+#: Short ticks, so that a process that misses three of them is soon reported.
 TICKS = {f"TASKYARD_{name}_TICK_SECONDS": "1" for name in ("TIMEOUTS", "HEALTH", "ASSIGNMENT")}
 
 
 def failing(up: Up) -> dict[str, str]:
-    """The checks that fail, with their words."""
+    """Return the failing checks with their details."""
     try:
         with urllib.request.urlopen(f"{up.url}/readyz", timeout=30) as answer:
             status, body = answer.status, json.load(answer)
@@ -32,7 +32,7 @@ def failing(up: Up) -> dict[str, str]:
 
 @contextmanager
 def stopped(up: Up, name: str) -> Iterator[None]:
-    """Stop a child without ending it: nobody starts it again."""
+    """Stop child processes (SIGSTOP), which the supervisor does not notice."""
     children = [child for child in up.everything()[1:] if name in " ".join(child.cmdline())]
     assert children
     _signal(children, signal.SIGSTOP)
@@ -48,7 +48,7 @@ def _signal(children: list[psutil.Process], number: int) -> None:
 
 
 def all_failing(up: Up, names: set[str]) -> dict[str, str]:
-    """The checks that fail, once they are just these."""
+    """Wait until exactly these checks fail, and return them."""
 
     def looked() -> dict[str, str] | None:
         found = failing(up)

@@ -22,7 +22,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def screen(capsys: Capture) -> Screen:
-    """One that shows logs."""
+    """A screen that has shown its welcome, and so shows logs."""
     made = Screen()
     made.welcome(Access(connection=Connection(), sign_in_link=""))
     capsys.readouterr()
@@ -70,7 +70,7 @@ def test_address_and_token_are_shown_whole_whatever_the_width(
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[str]]:
-    """Runs a program as a child until it ends; returns the lines that were passed on."""
+    """Runs a program as a child of ``up`` until it ends; returns the lines that were passed on."""
 
     def run(source: str) -> list[str]:
         (tmp_path / "printing.py").write_text(source)

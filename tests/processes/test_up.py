@@ -1,4 +1,4 @@
-"""``taskyard up`` as a newcomer meets it."""
+"""``taskyard up`` as a new user meets it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_doctor_finds_nothing_to_complain_of(up: Up) -> None:
 
 
 def _project(target: Path) -> Path:
-    """Somebody's project with a test, as a ZIP."""
+    """Write a small project with a test as a ZIP file."""
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr(
             "pyproject.toml",

@@ -39,7 +39,7 @@ def test_ctrl_c_stops_all_of_it_and_the_next_up_finds_the_same_jobs(
 ) -> None:
     first = start_up(home=tmp_path).await_ready()
     stubborn = first.taskyard("submit", "--", "trap '' TERM; sleep 300").stdout.strip()
-    # It is RUNNING a little before its processes are there.
+    # The job is RUNNING a little before its processes exist.
     eventually(lambda: "sleep 300" in alive(first.everything()))
     processes = first.everything()
 
@@ -70,7 +70,7 @@ def test_a_terminal_that_is_closed_ends_it_unless_it_was_started_with_nohup() ->
 
 
 def test_another_ctrl_c_stops_the_stop_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing to a terminal that is held may take as long as it takes to be impatient."""
+    """Writing to a stopped terminal may block until an impatient user presses Ctrl-C again."""
     stopped: list[str] = []
 
     class Impatient:
@@ -104,7 +104,7 @@ def test_what_was_started_ends_even_when_up_itself_is_killed(
     up = start_up("--ephemeral").await_ready()
     processes = up.everything()
     up.stop(signal.SIGKILL)
-    # Their MongoDB ends with them: each waits for it a few times before it gives up.
+    # MongoDB ends too, and each process retries it a few times before it gives up.
     eventually(lambda: not alive(processes), 60)
 
 
@@ -148,7 +148,7 @@ def test_a_host_with_less_than_one_cpu_is_enough(start_up: Callable[..., Up]) ->
 
 
 def refused(home: Path, *arguments: str, **env: str) -> str:
-    """The one line that a refused start says."""
+    """Run a start that must be refused, and return its message."""
     ended = subprocess.run(
         [BIN / "taskyard", "up", *arguments],
         env=user_environment(home, **env),
@@ -239,7 +239,7 @@ def test_without_auth_only_loopback_is_bound(tmp_path: Path, bind: str) -> None:
 def test_a_mongod_that_ends_while_all_else_starts_is_what_is_told_of(
     start_up: Callable[..., Up], step: str
 ) -> None:
-    """As on a disk that is full by then: what ends for want of it is not what is wrong."""
+    """As on a disk that fills up: the cause is mongod, not the processes that end without it."""
     up = start_up()
     eventually(lambda: step in up.err, 60)
     next(p for p in up.everything() if p.name() == "mongod").kill()

@@ -1,4 +1,4 @@
-"""A web that strangers could reach, by whichever way it was told where to listen."""
+"""A web that strangers could reach, by each way to set its address."""
 
 from __future__ import annotations
 
