@@ -1,4 +1,4 @@
-"""What a pass reads: as much as could be placed, and nothing while nothing is free."""
+"""What a pass reads: as many jobs as could be placed, and none while no worker is free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beat's table and its sleep."""
+"""Beat's schedule, and how long it sleeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taskyard.settings import Settings
 
 
 class Sending(Scheduler):
-    """Notes what it would send."""
+    """A beat scheduler that records the names of tasks instead of sending them."""
 
     def setup_schedule(self) -> None:
         self.sent: list[str] = []
@@ -42,7 +42,7 @@ def test_it_sleeps_until_a_tick_is_due_and_asks_no_more_than_that(app: Celery) -
     while len(beat.sent) < 5:
         asked += 1
         time.sleep(max(0.0, beat.tick()))  # as Celery's Service does
-    # Once to send, once for how long to sleep, and once more for a clock that is a little behind.
+    # One call to send, one for the time to sleep, and one more if the clock is a little behind.
     assert asked <= 3 * len(beat.sent)
 
 

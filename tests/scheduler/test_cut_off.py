@@ -1,4 +1,4 @@
-"""Ticks that are killed between any two of their writes: the next one leaves nothing missing."""
+"""Ticks that are killed between any two of their writes: the next tick completes their work."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ DAY_SECONDS = 24 * 3600
 
 
 class Killed(BaseException):
-    """What no part of a tick catches."""
+    """The death of a tick, which no part of it catches."""
 
 
 class CutOff:
-    """Lets so many writes through, and then none."""
+    """Lets a number of writes through, and raises Killed at the next."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
@@ -45,7 +45,7 @@ class CutOff:
 
     def _guarded(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(collection: Any, *given: Any, **named: Any) -> Any:
-            # Counters are written beside the tick, by a thread of their own.
+            # Counters are written by a thread of their own, not by the tick.
             if self.left is not None and collection.name != "counters":
                 if not self.left:
                     raise Killed
@@ -55,7 +55,7 @@ class CutOff:
         return guarded
 
     def ends(self, platform: Platform, name: str, after: int) -> bool:
-        """Whether the tick ends within so many writes; if not, it is killed there."""
+        """Whether the tick ends within ``after`` writes; if not, it is killed at the next."""
         self.left = after
         try:
             ticks.run(platform, name)
@@ -75,8 +75,9 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> CutOff:
 def everywhere(
     platform: Platform, clock: TestClock, cut_off: CutOff
 ) -> Callable[[str, Callable[[], Callable[[], None]]], None]:
-    """Kills a tick after each number of writes, each time in a platform that is prepared anew;
-    what the preparation returns looks whether the ticks that follow have made up for it.
+    """Kills a tick after 0, 1, 2, ... writes, each time on a newly prepared platform.
+
+    ``prepare`` returns a check that the ticks which follow make up for the killed one.
     """
 
     def run(name: str, prepare: Callable[[], Callable[[], None]]) -> None:

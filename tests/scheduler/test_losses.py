@@ -1,4 +1,4 @@
-"""Workers that die, and what becomes of the jobs they ran; on the real store, time by the clock."""
+"""Workers that die, and what becomes of their jobs; on the real store, with a test clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORKERS = ("w1", "w2", "w3")
 
 
 class Fleet:
-    """Celery agents that start what is assigned to them, and die when they are told to."""
+    """Celery agents that start the jobs assigned to them; those in ``dead`` show no life."""
 
     def __init__(self, platform: Platform, clock: TestClock) -> None:
         self.platform = platform
@@ -52,7 +52,7 @@ class Fleet:
                 self.reporter.start(lease_of(job))
 
     def beat(self) -> None:
-        """Two seconds of life: heartbeats, renewals and the sweep."""
+        """Let two seconds pass: heartbeats, renewals, the sweep, a pass, and starts of jobs."""
         self.clock.advance(2)
         for worker_id in set(WORKERS) - self.dead:
             self.store.workers.heartbeat(worker_id, {}, now=self.clock.now())
@@ -81,7 +81,7 @@ def fleet(platform: Platform, clock: TestClock) -> Fleet:
 
 
 def await_expiry(fleet: Fleet, job_id: str) -> Job:
-    """Beat until the sweep has taken the job from its dead worker."""
+    """Call ``beat`` until the sweep has taken the job from its dead worker."""
     held = fleet.get(job_id)
     for _ in range(12):
         fleet.beat()
@@ -124,7 +124,7 @@ def test_three_losses_in_a_row_make_a_poison_job_and_its_neighbours_do_not_suffe
             fleet.register(killed)
             continue
         for job in map(fleet.get, neighbours):
-            # A worker that also runs the poison job lives for no result.
+            # A worker that also runs the poison job dies before it reports a result.
             if job.status is JobStatus.RUNNING:
                 fleet.finish(job)
     ended = fleet.get(poison)
@@ -172,7 +172,7 @@ def test_a_worker_that_lost_a_job_gets_nothing_before_its_next_heartbeat(fleet: 
 def test_a_pass_in_the_middle_of_a_sweep_gives_nothing_back_to_the_worker_that_was_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It looks free by then: the job stood under a start deadline once more before it ran."""
+    """The lost worker looks free by then: assigned to it, the job waited for a start deadline."""
     for worker_id in WORKERS[1:]:
         fleet.delete(worker_id)
     (job_id,) = fleet.submit(1)
@@ -194,7 +194,7 @@ def test_a_pass_in_the_middle_of_a_sweep_gives_nothing_back_to_the_worker_that_w
 def test_a_worker_that_was_started_anew_gets_the_job_that_its_earlier_life_lost_at_once(
     fleet: Fleet,
 ) -> None:
-    """On a platform of one host it was idle for up to ten seconds more."""
+    """Otherwise a platform with one worker was idle for up to ten seconds more."""
     for worker_id in WORKERS[1:]:
         fleet.delete(worker_id)
     (job_id,) = fleet.submit(1)

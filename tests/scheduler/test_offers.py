@@ -1,4 +1,4 @@
-"""Which agent a new job names, so that it alone is woken."""
+"""Which agent a new job is offered to, so that only that agent is woken."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_nothing_is_offered_where_it_could_not_run(offers: Offers, platform: Pla
 def test_requests_that_come_at_once_do_not_fill_the_places_together(
     offers: Offers, platform: Platform, racing: Racing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They share them, and a place is taken in several steps."""
+    """Requests share the places, and taking a place is not atomic."""
     look(offers, platform)
     place, inside = placement.place, threading.Semaphore(1)
 

@@ -1,4 +1,4 @@
-"""The sweep around outages: nothing is expired before everybody could renew."""
+"""The sweep around outages: no lease is expired before its agent had time to renew it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRACE = timedelta(seconds=65)
 
 
 class Running:
-    """A job that runs on an agent, which renews when it is told to."""
+    """A job that runs on an agent; the agent renews its lease when a test calls ``renew``."""
 
     def __init__(self, store: Store, worker_id: str = "w1") -> None:
         self._store = store
@@ -58,7 +58,7 @@ class Running:
 
 @pytest.fixture
 def clock(clock: TestClock, monkeypatch: pytest.MonkeyPatch) -> TestClock:
-    """One that stands still until a test puts it forward, however slow the machine is."""
+    """A clock that stands still until a test advances it, however slow the machine is."""
     began = clock.now()
     monkeypatch.setattr(Clock, "now", lambda _: began)
     return clock
@@ -112,8 +112,8 @@ def test_no_outage_costs_a_lease(
     outage_seconds: float,
     due_seconds: float,
 ) -> None:
-    """The renewal was ``due_seconds`` ago when the outage began, just after a sweep; when it
-    ends, the sweep is there first and the agent two seconds later.
+    """The outage begins just after a sweep, ``due_seconds`` after the last renewal; when it ends,
+    the sweep comes first and the agent renews two seconds later.
     """
     running.renew()
     clock.advance(due_seconds)
@@ -136,8 +136,8 @@ def test_a_step_of_the_databases_clock_expires_nothing_that_is_renewed(
     step_seconds: float,
     noticed_seconds: float,
 ) -> None:
-    """The scheduler sees it at once, the agent when it measures next; until then what the agent
-    writes is of the clock as it was.
+    """The scheduler sees the step at once, the agent when it next measures the clock; until then
+    the agent writes instants of the old clock.
     """
     sweep(store, settings)
     clock.advance(step_seconds)
@@ -173,7 +173,7 @@ def test_a_clock_that_was_a_day_ahead_for_a_moment_holds_the_sweep_for_no_day(
 def test_a_sweep_writes_once_however_many_agents_are_lost(
     store: Store, settings: Settings, clock: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that waited for a majority for each job would come too late, and hold back the next."""
+    """A sweep that waited for a majority for each job would be late and hold back the next."""
     lost = [Running(store, f"w{number}") for number in range(5)]
     for _ in range(8):
         sweep(store, settings)
@@ -228,7 +228,7 @@ def test_a_scheduler_that_wakes_with_an_old_instant_takes_no_hold_away(
 ) -> None:
     sweep(store, settings)
     before = clock.now()
-    # A minute ahead, the mark would be one from before the server's clock was set back.
+    # Only 30 s: a mark a minute ahead would count as one from before a clock that was set back.
     clock.advance(30)
     assert sweep(store, settings).held_back
     gap, hold = timeouts.outage_gap(settings), timedelta(seconds=30)
@@ -245,7 +245,9 @@ def test_a_scheduler_paused_in_the_middle_judges_by_the_instant_it_began_with(
     running: Running,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It reads an overdue job; the agent renews; an outage longer than a lease; it wakes."""
+    """The scheduler reads an overdue job and is paused, the agent renews, and the scheduler resumes
+    after an outage that is longer than a lease.
+    """
     sweep(store, settings)
     for _ in range(8):
         clock.advance(2)

@@ -1,4 +1,4 @@
-"""A poll of an HTTP agent while others poll too."""
+"""A poll by an HTTP agent while other agents poll too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def job_ids(platform: Platform) -> list[str]:
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The jobs that were tried for, each time."""
+    """The ids of the jobs of all transitions that were tried, in order."""
     names: list[str] = []
     apply = JobStore.apply
 
@@ -45,7 +45,7 @@ def registered(platform: Platform, worker_id: str) -> Worker:
 
 
 def others_take_meanwhile(platform: Platform, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Whoever has read the queue once finds that others have taken the first of it."""
+    """Have another worker claim the first jobs right after the queue is next read."""
     other, read = registered(platform, "other"), LiveJobs.first
 
     def first(self: LiveJobs, shapes: Sequence[str], limit: int) -> list[Job]:
@@ -102,7 +102,7 @@ def test_but_none_of_a_lower_priority_before_it(
     job_ids = list(operations.submit(platform, wanted, by="app"))
     worker = registered(platform, "w1")
     others_take_meanwhile(platform, monkeypatch, 1)
-    # However it falls out.
+    # The choice among jobs is random; this makes it certain.
     monkeypatch.setattr("random.choice", lambda jobs: jobs[-1])
     claimed = polling.poll(platform.store, platform.settings, worker)
     assert claimed is not None

@@ -1,4 +1,4 @@
-"""What is old goes, children first; what is in use stays."""
+"""Retention removes what is old, children before parents, and keeps what is in use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def saved(store: Store, keep_days: float) -> StoredFile:
 
 
 def ended_job(platform: Platform, **fields: Any) -> Job:
-    """A job that ran to its end just now, with output and a result."""
+    """Store a job that has just ended, with output and a result."""
     store = platform.store
     job = factories.running_job(now=store.clock.now(), **fields)
     store.jobs.submit([job])
@@ -165,7 +165,7 @@ def test_what_is_left_of_a_file_that_was_never_finished_is_collected(
     tick: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The database went away while a file was sent, so that nothing could be taken back."""
+    """The database went away during an upload, so that the upload could not be undone."""
 
     def away(*_: object) -> None:
         raise AutoReconnect
@@ -181,7 +181,7 @@ def test_what_is_left_of_a_file_that_was_never_finished_is_collected(
             )
     begun = platform.store.database["files.begun"].find_one()
     assert begun is not None
-    # The driver sends 48 MB at once: a smaller file has left nothing yet.
+    # The driver sends 48 MB at a time, so this small file has left no chunks by itself.
     platform.store.database["files.chunks"].insert_one({"files_id": begun["_id"], "n": 0})
     clock.advance(2 * DAY)
     tick("retention")
@@ -193,7 +193,7 @@ def test_what_is_left_of_a_file_that_was_never_finished_is_collected(
 def test_a_tick_ends_soon_however_many_files_were_never_finished(
     platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sweep waits for it, and holds itself back when it comes late."""
+    """The sweep waits for the tick, and holds itself back if it is late."""
     monkeypatch.setattr(retention, "SLICE_SECONDS", 0)
     begun = platform.store.database["files.begun"]
     begun.insert_many([{"_id": f"file-{n}", "at": clock.now()} for n in range(25)])
@@ -218,7 +218,7 @@ def test_workers_that_are_long_gone_are_forgotten(
 def test_a_result_that_replaced_the_stream_is_what_is_left_and_goes_as_one(
     platform: Platform, clock: TestClock, tick: Callable[[str], None]
 ) -> None:
-    """Output replaced at the end: the old generation is collected with the job."""
+    """A result may replace the streamed output; the old generation is collected with the job."""
     job = ended_job(platform, kind="http")
     store = platform.store
     store.output.store(

@@ -1,4 +1,4 @@
-"""The statistics tick: what ended is counted from the jobs, once, whoever counts."""
+"""The statistics tick: each ended job is counted once, whichever scheduler counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _no_minute_ends_meanwhile(clock: TestClock) -> None:
 def ended(
     store: Store, at: datetime, status: JobStatus, *, wait_ms: int = 0, run_ms: int = 0
 ) -> None:
-    """A job that ended at an instant."""
+    """Store a job that ended at an instant."""
     started = at - timedelta(milliseconds=run_ms)
     document = to_document(factories.job_in(status)) | {"completedAt": at}
     if "startedAt" in document:
@@ -79,7 +79,7 @@ def test_counting_again_changes_nothing_and_late_writes_are_counted(
 def test_an_end_that_was_told_as_late_as_it_may_be_is_counted(
     store: Store, clock: TestClock, with_settings: Callable[..., Platform], grace_seconds: float
 ) -> None:
-    """A job may take so long to deliver what it left, and ended before that."""
+    """An end is reported once the job's output is delivered, which may take the grace period."""
     platform = with_settings(finish_grace_seconds=grace_seconds)
     at = clock.now()
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""A tick leaves its mark when it has run to its end."""
+"""Ticks: a tick notes its mark once it has run to its end."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_without_anything_to_place_no_pass_is_run(
 def test_the_sweep_waits_for_one_pass_whoever_asks_for_another_meanwhile(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passes that take long are asked for again in each of them."""
+    """While a long pass runs, the next pass is always requested already."""
     soon: list[Act] = []
     here = dataclasses.replace(platform, soon=soon.append)
     store, decide, passes = here.store, assignment.decide, []
