@@ -1,4 +1,4 @@
-"""What a person is told whose MongoDB cannot be used: one line, and whose mistake it is."""
+"""What a user is told whose MongoDB cannot be used: one line, and what to put right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers import eventually, free_port
 
 @pytest.fixture
 def start_mongod(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts servers as somebody might by hand; gives the URI."""
+    """Starts a mongod as somebody might by hand, and returns its URI."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*flags: str) -> str:
@@ -59,7 +59,7 @@ def _answers(uri: str) -> bool:
 def test_a_user_who_may_not_is_a_setting_that_is_wrong(
     mongod: EmbeddedServer, store: store_client.Store, user: str
 ) -> None:
-    """None at all, an unknown one, and one with rights on another database."""
+    """No user, an unknown user, and a user with rights on another database only."""
     admin = store.client.admin
     if not admin.command("usersInfo", "stranger")["users"]:
         roles = [{"role": "readWrite", "db": "elsewhere"}]
@@ -74,7 +74,9 @@ def test_a_user_who_may_not_is_a_setting_that_is_wrong(
 def test_an_index_that_somebody_made_is_named(
     mongod: EmbeddedServer, store: store_client.Store, name: str
 ) -> None:
-    """Of the same keys by another name, as MongoDB's advisers make them, or of other keys."""
+    """The same keys under another name, as MongoDB's advisers create them, or the same name with
+    other keys.
+    """
     database = store.client["tests_other_index"]
     keys = [("createdAt", -1), ("_id", -1)] if name == "by_hand" else [("createdAt", 1)]
     database["jobs"].create_index(keys, name=name)
@@ -116,7 +118,7 @@ def test_what_a_uri_says_of_writes_changes_none(
 def test_processes_that_start_at_once_prepare_the_database_together(
     store: store_client.Store, racing: Racing, held_by_an_earlier_version: bool
 ) -> None:
-    """A new one, and one of an earlier version: who is slower finds done what it would do."""
+    """A new database, and one of an earlier version: the slower find the work already done."""
     database = store.client["tests_started_at_once"]
     for _ in range(4):
         if held_by_an_earlier_version:

@@ -1,4 +1,4 @@
-"""The job collection: guarded writes, pages, and what is live."""
+"""The job collection: guarded writes, pages, and live jobs."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_look_at_the_queue_is_bounded_in_kinds_and_leaves_none_out_for_good(
 
 
 def test_there_may_be_more_kinds_waiting_than_one_answer_of_mongodb_holds(store: Store) -> None:
-    """Nothing was placed any more: not even what waited before."""
+    """When that failed, no job was placed any more, not even those that waited before."""
     longest = f"1/256/{','.join(['label' * 13] * 20)}"
     for some in range(0, 13_000, 1_000):
         kinds = ({"status": "QUEUED", "shape": f"{longest}{n}"} for n in range(some, some + 1_000))

@@ -1,4 +1,4 @@
-"""Leases: who renews what, and how far."""
+"""Leases: which ones a worker's renewal extends, and until when."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.store.conftest import stored
 
 def test_renewal_moves_the_lease_of_what_is_named_and_held(store: Store) -> None:
     mine, other = (stored(store, factories.running_job(w)) for w in ("w1", "w2"))
-    # A start whose answer was lost: the agent does not run it and does not name it.
+    # A start whose answer was lost: the agent does not run the job and does not name its lease.
     unheard = stored(store, factories.running_job("w1"))
     later = NOW + timedelta(seconds=5)
     leases = [lease_of(mine), lease_of(other), replace(lease_of(mine), lease_id="unknown")]
@@ -82,7 +82,7 @@ def test_a_lease_never_moves_back_nor_past_the_jobs_timeout(store: Store) -> Non
 def test_a_lease_from_before_the_clock_was_set_back_is_one_from_now_on(
     store: Store, clock: TestClock, how: str
 ) -> None:
-    """Nobody would have missed its worker until the clock had caught up."""
+    """Otherwise its worker's loss would go unnoticed until the clock had caught up."""
     now = clock.now()
     kind = "celery" if how == "renew" else "http"
     job = stored(store, factories.running_job(now=now + timedelta(hours=1), kind=kind))

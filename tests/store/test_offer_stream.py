@@ -1,4 +1,4 @@
-"""The stream of offers, on a real server: what it tells, and in which order."""
+"""The stream of offers, on a real server: what it delivers, and in which order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers import eventually
 
 
 class Listener:
-    """Notes what it is told, in order."""
+    """Records the calls of the stream in order."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -66,7 +66,7 @@ def test_what_concerns_others_is_not_told(store: Store, listener: Listener) -> N
 def test_a_job_that_cannot_be_read_is_passed_over_and_those_behind_it_are_told(
     store: Store, listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As one of another version of us might be; else there were no more offers in this life."""
+    """Another version of Taskyard may store one, which must not end this process's offers."""
     store.database["jobs"].insert_one({"_id": "odd", "offeredTo": "w1"})
     eventually(lambda: listener.told[2:] == ["-", "free", "look"])
     assert "offers.failed" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Workers, locks, tokens, idempotency, files and wake-ups."""
+"""Workers, locks, tokens, idempotency, files, wake-ups and the database's clock."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_silence_and_cooldowns_are_noticed_once(any_store: Store) -> None:
 def test_many_that_fall_silent_are_marked_in_one_write(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an outage these may be all that there are, and the sweep waits for it."""
+    """After an outage these may be all workers, and the sweep waits until they are marked."""
     for number in range(5):
         at = NOW + timedelta(seconds=number)
         store.workers.register(f"w{number}", FACTS, now=at)
@@ -186,13 +186,13 @@ def test_a_holder_whose_flag_was_raised_goes_once_more(any_store: Store) -> None
 def test_a_lock_that_is_given_back_before_its_flag_is_up_is_taken(
     any_store: Store, monkeypatch: pytest.MonkeyPatch, late: timedelta
 ) -> None:
-    """Also by one whose look at the clock was ``late`` before the lock was taken."""
+    """The taker's instant may be from ``late`` before the lock was first taken."""
     locks = any_store.locks
     real = locks._locks
     assert locks.acquire("a", now=NOW, hold=HOLD)
 
     class Between:
-        """Has the holder release between the two writes of who finds the lock taken."""
+        """Has the holder release the lock between the two writes of a process that wants it."""
 
         def update_one(self, *arguments: Any, **named: Any) -> Any:
             try:
@@ -218,7 +218,7 @@ def test_a_lock_of_somebody_who_died_runs_out(any_store: Store) -> None:
 def test_a_lock_of_somebody_who_died_before_the_clock_was_set_back_is_free(
     any_store: Store,
 ) -> None:
-    """Until the clock had caught up there was no pass."""
+    """Otherwise there was no pass until the clock had caught up."""
     locks = any_store.locks
     assert locks.acquire("a", now=NOW + timedelta(hours=1), hold=HOLD)
     assert locks.acquire("b", now=NOW, hold=HOLD)
@@ -407,7 +407,7 @@ def test_what_the_monitors_hear_keeps_the_clock_right(settings: Settings) -> Non
     with closing(store_client.connect(settings)) as connected:
         clock = connected.clock
         clock.now()
-        # The server's clock was set, and nothing but a monitor is there to tell.
+        # The server's clock was set, and only a monitor can notice.
         clock._base = clock.now() - timedelta(hours=1), clock._monotonic()
         clock._measure_again_at = clock._monotonic() + 3600
         true = server_time(connected.client)

@@ -1,4 +1,4 @@
-"""How far a process reaches, from what its monitors know of the members."""
+"""Whether a process reaches a primary, from what the driver's monitors know of the members."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE, GONE = ("db1", 27017), ("db9", 27017)
 
 @dataclass
 class Member:
-    """A member as a monitor describes it."""
+    """A replica set member as the driver's monitor describes it."""
 
     is_server_type_known: bool = True
     is_writable: bool = False
@@ -28,7 +28,8 @@ SECONDARY = Member(primary=HERE)
 FOLLOWS_WHO_IS_GONE = Member(primary=GONE)
 LEADERLESS = Member()
 SILENT = Member(is_server_type_known=False)
-#: The set's clock shows 1,000 s more than ours; these told at 10 s of ours what they had last.
+#: The set's clock is 1,000 s ahead of ours; at our second 10, these members reported their last
+#: writes.
 HAS_ALL = Member(primary=GONE, last_write_date=1009.0, last_update_time=10.0)
 HAS_NOTHING_NEW = Member(primary=GONE, last_write_date=1003.0, last_update_time=10.0)
 

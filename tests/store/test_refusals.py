@@ -1,4 +1,4 @@
-"""Refused writes as they are recorded, and the counters."""
+"""How refused writes are recorded, and the counters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LATER = NOW + timedelta(hours=1)
 
 
 def lost(store: Store, **fields: Any) -> tuple[Job, Lease]:
-    """A job that was lost, and the lease that it was lost under."""
+    """Return a job that was lost, and the lease under which it was lost."""
     running = factories.running_job(**fields)
     store.jobs.submit([running])
     expired = lifecycle.expire(running, at=Moment(now=LATER))
@@ -106,7 +106,7 @@ def test_a_refusal_has_its_place_behind_a_move_that_came_in_between(
 
 
 class _Away:
-    """A collection of a server that is not there."""
+    """A collection whose server is away."""
 
     def with_options(self, **_: Any) -> _Away:
         return self

@@ -1,4 +1,4 @@
-"""Searches on the real server: what they find, which index answers, and where they stop."""
+"""Searches on a real server: what they find, which index they use, and where they stop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIXTURES: dict[str, tuple[JobStatus, dict[str, Any]]] = {
 }
 
 
-#: Searches, and what of the fixtures each finds.
+#: Searches, and the names of the fixtures that each finds.
 FOUND = (
     ("", "queued running done failed old"),
     ("status:live", "queued running"),
@@ -71,7 +71,7 @@ FOUND = (
 
 @pytest.fixture
 def names(store: Store) -> dict[str, str]:
-    """One job of each kind: id -> name."""
+    """Store one job of each kind; the names of the jobs by id."""
     found = {}
     for name, (status, fields) in FIXTURES.items():
         job = factories.job_in(status, **fields)
@@ -88,7 +88,7 @@ def test_what_a_search_finds(store: Store, names: dict[str, str], text: str, exp
 
 @pytest.mark.parametrize("text", ['error:"part #"', 'error:"part #5"', 'error:"part ##"'])
 def test_a_number_sign_that_stands_in_an_error_is_found(store: Store, text: str) -> None:
-    """Of "no part #5" the overview makes "no part ##", and links to that."""
+    """The overview shows "no part #5" as "no part ##" and links to a search for that."""
     job = to_document(factories.job_in(JobStatus.FAILED)) | {"errorMessage": "no part #5"}
     store.database["jobs"].insert_one(job)
     page = store.queries.page(parse(text, now=NOW), limit=10)
@@ -108,7 +108,7 @@ def test_a_number_sign_that_stands_in_an_error_is_found(store: Store, text: str)
 def test_numbers_are_found_whole_however_many_there_are(
     store: Store, text: str, error: str
 ) -> None:
-    """Of each, MongoDB tried all its parts: until it gave up, or answered in time no more."""
+    """MongoDB tried all parts of each number, until it gave up or took too long."""
     job = to_document(factories.job_in(JobStatus.FAILED)) | {"errorMessage": error}
     store.database["jobs"].insert_one(job)
     page = store.queries.page(parse(text, now=NOW), limit=10)
@@ -142,7 +142,7 @@ def many(store: Store) -> list[str]:
 
 @pytest.fixture
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One page looks at fifty jobs."""
+    """Limits the jobs that are examined for one page to fifty."""
     monkeypatch.setattr(searches, "LOOKED_AT", 50)
     monkeypatch.setattr(queries, "LOOKED_AT", 50)
 
@@ -169,7 +169,7 @@ def test_a_search_that_stops_looking_says_so_and_finds_the_rest_page_by_page(
 def test_what_leaves_or_arrives_while_a_page_is_looked_for_hides_and_repeats_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """A bulk cancel left out a queued job for each that agents took meanwhile."""
+    """A bulk cancel left out one queued job for each job that an agent claimed meanwhile."""
     bases = [factories.queued_job(command=command) for command in ("pytest", "make")]
     made: list[str] = []
 
@@ -183,7 +183,7 @@ def test_what_leaves_or_arrives_while_a_page_is_looked_for_hides_and_repeats_not
     meant = made[::2]
 
     def happen(number: int) -> None:
-        """What agents, or apps, do between any two reads."""
+        """Have agents claim jobs, or apps submit some, between any two reads."""
         if change == "arrive":
             for n in range(6):
                 make(NOW + timedelta(seconds=10 * number + n))
@@ -270,7 +270,7 @@ def test_a_page_is_read_off_an_index_and_looks_at_a_bounded_number(
 
 
 def walk(node: Any) -> Any:
-    """Every stage of an explained plan that was run."""
+    """Yield each stage of an explained plan that was run, with its name."""
     if isinstance(node, dict):
         if "stage" in node:
             yield node["stage"], node
@@ -283,7 +283,7 @@ def walk(node: Any) -> Any:
 
 
 def found(node: Any, name: str) -> Any:
-    """The first value of that name, anywhere."""
+    """Return the first value with that name, at any depth."""
     if isinstance(node, dict):
         if name in node:
             return node[name]

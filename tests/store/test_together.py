@@ -1,4 +1,4 @@
-"""Writes of several threads made as one."""
+"""Writes of several threads that are combined into one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.helpers import eventually
 
 
 class Writes:
-    """What is written, at the pace of the test."""
+    """A write function that records its calls; each call returns when the test releases it."""
 
     def __init__(self) -> None:
         self.begun: list[list[str]] = []
         self.go_on = threading.Semaphore(0)
-        #: What is raised for a write, if anything.
+        #: Returns the error to raise for a write, if any.
         self.refuse: Callable[[Sequence[str]], Exception | None] = lambda _: None
 
     def __call__(self, items: Sequence[str]) -> None:
@@ -36,14 +36,14 @@ class Writes:
 
 
 class Callers:
-    """Threads that have something written, and what came of it."""
+    """Threads that call the combined write, and their results."""
 
     def __init__(self, pool: ThreadPoolExecutor, writes: Writes) -> None:
         self._pool = pool
         self.write = Together(writes)
 
     def bring(self, *items: str) -> list[Future[None]]:
-        """Bring each on a thread of its own."""
+        """Write each item on a thread of its own."""
         return [self._pool.submit(self.write, item) for item in items]
 
 
@@ -61,7 +61,7 @@ def callers(writes: Writes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callers
 
 
 def brought_while_one_is_written(callers: Callers, writes: Writes) -> list[Future[None]]:
-    """``a`` is being written; ``b``, ``c`` and ``d`` wait."""
+    """Begin a write of ``a``, and have ``b``, ``c`` and ``d`` wait for it."""
     first = callers.bring("a")
     eventually(lambda: writes.begun == [["a"]])
     others = callers.bring("b", "c", "d")
