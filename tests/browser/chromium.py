@@ -1,4 +1,4 @@
-"""Debian's Chromium under Playwright, with nothing of it that would reach for a network."""
+"""Debian's Chromium under Playwright, without its own features that use the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
-#: A name of this host that is not loopback's: browsers trust it less over plain http.
+#: A name that resolves to this host but is not loopback's: over plain HTTP, browsers trust such an
+#: origin less.
 NAMED = "taskyard.test"
 
 _ARGUMENTS = [
@@ -25,7 +26,7 @@ _ARGUMENTS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser while the block runs. Where there is none, tests fail; they never skip."""
+    """Run a browser for the duration of the block; without Chromium, tests fail, never skip."""
     path = next((found for name in _NAMES if (found := shutil.which(name))), None)
     assert path, "The browser's tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:

@@ -1,5 +1,7 @@
-"""A day that was, for pictures of the overview: ended jobs as the verbs leave them, and what the
-statistics' tick would have seen of queue and workers. A platform that runs counts the rest.
+"""A made-up past day, for screenshots of the overview.
+
+It has ended jobs as the lifecycle's verbs leave them, and the samples of queue and workers that the
+statistics tick would have taken. The statistics tick counts the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tests.processes.conftest import Up
 
 DAY, STEP = timedelta(hours=24), timedelta(minutes=1)
 
-#: An hour in which a build was broken: most of it fails, and the queue grows.
+#: An hour in which a build is broken: most jobs fail, and the queue grows.
 TROUBLE = (timedelta(hours=7), timedelta(hours=6))
 
 COMMANDS = (
@@ -48,7 +50,7 @@ _CPUS = 8
 
 
 def live_through(up: Up, worker_id: str) -> None:
-    """Put the day there, as if ``worker_id`` had worked through it."""
+    """Store the day, as if ``worker_id`` had run all its jobs."""
     with _store(up) as store:
         end = floor(store.clock.now() - 5 * MINUTE, MINUTE)
         minutes = [end - DAY + n * STEP for n in range(DAY // STEP)]
@@ -74,7 +76,7 @@ def _store(up: Up) -> Iterator[Store]:
 
 
 def _load(at: datetime, end: datetime) -> float:
-    """How busy the minute was, 0 to 1: two waves a day, and a little of its own."""
+    """How busy the minute is, 0 to 1: two waves a day, and a smaller faster wave."""
     hours = (end - at) / timedelta(hours=1)
     return 0.45 + 0.35 * math.sin(hours / 24 * 4 * math.pi) + 0.1 * math.sin(hours * 5)
 
@@ -110,7 +112,7 @@ def _ended(
 def _look(store: Store, at: datetime, end: datetime, chosen: random.Random) -> None:
     trouble, load = _is_trouble(at, end), _load(at, end) * chosen.uniform(0.85, 1.15)
     used = min(_CPUS, round(_CPUS * load) + 3 * trouble)
-    # The queue of the bad hour grows until somebody mends the build.
+    # In the bad hour the queue grows until its end, as until somebody repairs the build.
     since = (at - (end - TROUBLE[0])) / timedelta(hours=1) if trouble else 0
     queued = round(90 * since) if trouble else round(4 * max(0, load - 0.6) * 10)
     waits_ms = round(240_000 * since) if trouble else queued * 180

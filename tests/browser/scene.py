@@ -1,4 +1,4 @@
-"""What the pages are looked at with: a running platform with jobs of every kind on it."""
+"""The scene of the browser tests: a running platform with jobs of every kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.processes.conftest import Up
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
-#: Output that would take a terminal over, or a page.
+#: Output that tries to control a terminal or a page.
 HOSTILE_OUTPUT = (
     "printf '%s\\n' '" + HOSTILE.replace("'", "'\\''") + "';"
     r"printf '\033]0;owned\007\033]8;;http://evil.example\007link\033]8;;\007\033[2J\033[H\n';"
@@ -29,7 +29,7 @@ printf '\033[32mok\033[0m  6 parts, 0 errors\n'"""
 
 @dataclass(kw_only=True)
 class Scene:
-    """A platform, a client of it, and the jobs that were put on it, by name."""
+    """A platform, a client of its API, and the ids of the submitted jobs by name."""
 
     up: Up
     url: str
@@ -47,7 +47,7 @@ class Scene:
 
 @contextmanager
 def set_scene(up: Up) -> Iterator[Scene]:
-    """Jobs that ended well and badly, one that waits for ever, one that runs and prints."""
+    """Submit jobs that succeed and fail, one that waits for ever, one that runs and prints."""
     found = re.search(r"operator token +(tyk_\S+)", up.out)
     assert found, up.out
     with Client(up.url, found[1]) as client:
@@ -57,7 +57,7 @@ def set_scene(up: Up) -> Iterator[Scene]:
 
 
 def fill(scene: Scene) -> None:
-    """Put the jobs there."""
+    """Submit the jobs, and wait for the ends of those that end by themselves."""
     scene.submit("build", BUILD)
     scene.submit("failed", "echo looking; echo 'no such part' >&2; exit 3")
     scene.submit("hostile", HOSTILE_OUTPUT)

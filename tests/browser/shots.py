@@ -19,7 +19,7 @@ from tests.processes.conftest import Up
 
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 
-#: Lists of a day: their first rows are enough.
+#: Pages with long lists, of which the first screen is enough.
 LONG = ("jobs", "jobs-failed", "worker")
 
 Colours = Literal["light", "dark"]
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
 
 
 def take(browser: Browser, scene: Scene, folder: Path, colours: Colours) -> None:
-    """All pages in one set of colours."""
+    """Take the pictures of all pages in one colour scheme, wide and narrow."""
     worker = scene.client.workers()["workers"][0]["workerId"]
     pages = {
         "sign-in": "/sign-in",

@@ -1,4 +1,4 @@
-"""What an engineer does on the pages, in a real browser, act by act."""
+"""The actions of an engineer on the pages, in a real browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.browser.test_lists import is_marked, mark, row
 def test_over_plain_http_under_a_name_of_the_network_forms_still_act(
     opens: Opens, scene: Scene
 ) -> None:
-    """There a browser tells less of where a form comes from."""
+    """There a browser sends less information about a form's origin."""
     named = scene.url.replace("127.0.0.1", NAMED)
     page = opens("/sign-in", token=None)
     page.goto(f"{named}/workers")
@@ -232,7 +232,7 @@ def test_the_system_shows_what_is_behind_the_pages(opens: Opens) -> None:
 def test_a_stream_that_ends_goes_on_without_a_complaint(
     opens: Opens, scene: Scene, path: str
 ) -> None:
-    """The server ends each after a while; here it has ended the first at once."""
+    """The server ends each stream after a while; here the first ends at once."""
     page = opens("/sign-in")
     page.route(
         "**/live",
@@ -247,7 +247,7 @@ def test_a_stream_that_ends_goes_on_without_a_complaint(
 
 
 def test_what_a_tool_did_to_a_list_is_not_carried_on(page: Page, scene: Scene) -> None:
-    """A style of an older element on a fresh one would be refused by the content policy."""
+    """The content security policy would refuse an old element's inline style on a new one."""
     expect(page.locator("#live")).to_have_text("Live")
     page.evaluate("document.querySelector('#all').style.caretColor = 'transparent'")
     scene.submit("redraws", "true")
@@ -266,7 +266,7 @@ def test_who_signs_out_in_one_tab_is_asked_to_sign_in_in_the_others(
     for tab, here in ((jobs, "/?"), (job, f"/jobs/{scene.jobs['runs']}?")):
         expect(tab.locator("h1")).to_have_text("Sign in")
         expect(tab.locator("main input[name=next]")).to_have_value(here)
-    # That the part was refused is for the console, and no fault.
+    # The browser's console complains about the refused (401) part, as it should.
     assert all("401" in said for said in complaints)
     complaints.clear()
 

@@ -1,4 +1,4 @@
-"""Pages of a platform that tests drive, in a browser: what goes wrong, and many jobs at once."""
+"""Pages in a browser, on a platform whose clock and ticks the tests drive: faults, many jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tick = Callable[[str], None]
 
 @pytest.fixture
 def page(browser: Browser, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    """A page of an operator; addresses are paths of the platform."""
+    """A page of a signed-in operator; addresses are paths of the platform."""
     monkeypatch.setattr(live, "BEAT_SECONDS", 0.5)
     token = platform.store.tokens.create(role="operator", name="o")
     with served(platform) as url:
@@ -42,7 +42,7 @@ def test_alarms_come_and_go_by_themselves_and_lead_to_the_jobs(
     alarms = page.locator(".said.alarm")
 
     def is_well() -> None:
-        """A worker shows life, and so do scheduler and beat."""
+        """Have a worker, the scheduler and beat show life."""
         for name in ("timeouts", "health", "assignment", "statistics"):
             tick(name)
         store.locks.note_scheduler(now=clock.now())
@@ -76,7 +76,7 @@ def test_alarms_come_and_go_by_themselves_and_lead_to_the_jobs(
 def test_older_jobs_are_a_page_of_their_own_and_back_leads_back(
     page: Page, platform: Platform, clock: TestClock
 ) -> None:
-    """All on a page are selected and cancelled; those of the next page are not."""
+    """All jobs on one page are selected and cancelled; those on the next page are not."""
     now = clock.now()
     jobs = [factories.queued_job(now=now - timedelta(seconds=n)) for n in range(60)]
     platform.store.jobs.submit(jobs)

@@ -1,4 +1,4 @@
-"""A job's page in a real browser: its output as it comes, whatever it is."""
+"""A job's page in a real browser: its output as it arrives, whatever it contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists in a real browser: they move by themselves, and what is done there is done."""
+"""Lists in a real browser: they update by themselves, and actions on them take effect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def address(scene: Scene, name: str) -> str:
     return PAGES[name].format(**scene.jobs, worker=worker)
 
 
-#: Has the run times drawn anew, with a value at one step alone; how much ink they have then.
+#: Redraws the chart of run times with a value at one step alone; gives the number of inked pixels.
 DRAWN = """(value) => {
   const data = document.getElementById("series").dataset;
   const shown = JSON.parse(data.series);
@@ -57,7 +57,7 @@ def row(page: Page, scene: Scene, name: str) -> Locator:
 
 
 def mark(page: Page) -> None:
-    """A page that is loaded anew loses this."""
+    """Mark the page; a reload removes the mark."""
     page.evaluate("window.marked = true")
 
 
@@ -69,7 +69,7 @@ def is_marked(page: Page) -> bool:
 def test_no_page_has_a_serious_barrier(
     opens: Opens, scene: Scene, colours: str, rules: list[str] | None
 ) -> None:
-    """The dark pages differ in their colours alone, and those are on few pages."""
+    """Dark pages differ in colours only, and these few pages have all of them."""
     page = opens("/sign-in", color_scheme=colours)
     serious = []
     for name in ("jobs", "a job that waits", "a job that failed", "overview") if rules else PAGES:
@@ -108,7 +108,7 @@ def test_names_of_any_length_and_what_is_unfolded_fit_a_phone(opens: Opens, scen
         expect(page.locator("main")).to_contain_text(re.compile("www|lll"))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     page.goto(f"{scene.url}/workers")
-    # What is beside a long name is there without a way to the side.
+    # The cells beside a long name are visible without scrolling sideways.
     expect(page.get_by_role("cell", name="Idle").last).to_be_in_viewport(ratio=1)
     scene.client.cancel(waits)
     httpx2.delete(f"{scene.url}/api/workers/{name}", headers=as_agent).raise_for_status()
@@ -224,7 +224,7 @@ def test_a_tab_that_nobody_sees_holds_no_stream_and_catches_up(opens: Opens, sce
 
 
 def turn(page: Page, *, hidden_now: bool) -> None:
-    """As if the tab went to the background, or came back; a browser without a window has none."""
+    """Simulate a tab that goes to the background or comes back: headless tabs never do."""
     page.evaluate(
         """(hidden) => {
           Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
@@ -290,7 +290,7 @@ def test_the_overview_draws_its_charts_and_leads_to_jobs(opens: Opens, scene: Sc
 
 
 def test_a_step_with_nothing_beside_it_is_drawn_too(opens: Opens, scene: Scene) -> None:
-    """All that a new platform has done in one minute of an hour."""
+    """A new platform has values for one step alone."""
     page = opens("/overview")
     chart = page.locator(".chart", has_text="Run time").locator("canvas")
     expect(chart).to_be_visible()
@@ -352,7 +352,7 @@ def test_a_worker_is_deleted_and_leaves_the_list(opens: Opens, scene: Scene) -> 
 def test_a_list_that_is_refused_says_that_it_is_old_until_it_comes_again(
     page: Page, scene: Scene, complaints: list[str]
 ) -> None:
-    """The stream goes on while MongoDB is away, and the list is answered with 503."""
+    """While MongoDB is away, the stream goes on, and requests for the list get 503."""
     expect(page.locator("#live")).to_have_text("Live")
     page.route(scene.url + "/", lambda route: route.fulfill(status=503))
     expect(page.locator("#live")).to_have_text("Not up to date, trying again")
@@ -364,7 +364,7 @@ def test_a_list_that_is_refused_says_that_it_is_old_until_it_comes_again(
 
 
 def test_what_is_pressed_while_the_list_is_drawn_anew_is_clicked(page: Page, scene: Scene) -> None:
-    """A list that moves is drawn anew each second, and a click that fell into that was lost."""
+    """A changing list is redrawn each second, and a click during a redraw was lost."""
     expect(page.locator("#live")).to_have_text("Live")
     link = row(page, scene, "failed").locator("td.job a")
 
@@ -383,7 +383,7 @@ def test_what_is_pressed_while_the_list_is_drawn_anew_is_clicked(page: Page, sce
 
 
 def test_a_list_moves_on_beside_the_menu_of_a_link(page: Page, scene: Scene) -> None:
-    """Where it is open, nobody tells the page that the button was let go."""
+    """While the menu is open, the page gets no event when the button is released."""
     expect(page.locator("#live")).to_have_text("Live")
     row(page, scene, "failed").locator("td.job a").hover()
     page.mouse.down(button="right")
@@ -393,7 +393,7 @@ def test_a_list_moves_on_beside_the_menu_of_a_link(page: Page, scene: Scene) -> 
 
 
 def test_an_answer_that_was_on_its_way_takes_no_choice_away(page: Page, scene: Scene) -> None:
-    """The list is asked for before something is selected, and answered after."""
+    """The list is requested before a row is selected, and the answer arrives afterwards."""
     expect(page.locator("#live")).to_have_text("Live")
     box = page.get_by_label(f"Select {scene.jobs['failed']}")
 

@@ -1,4 +1,4 @@
-"""Dead letters in a real browser: looked at, put back, dropped."""
+"""Dead letters in a real browser: they are viewed, put back and dropped."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def test_a_dead_letter_comes_is_put_back_and_is_dropped(opens: Opens, dead_lette
     expect(letters(page).locator("pre")).to_contain_text("<script>document.title=")
     assert "owned" not in page.title()
     with page.expect_response(lambda answer: answer.url.endswith("/system")):
-        pass  # the list is drawn anew
+        pass  # wait until the list is redrawn
     expect(letters(page).locator("pre")).to_be_visible()
 
     choose(page, "Put back")
     expect(page.locator(".said")).to_have_text("1 dead letter put back into the queue.")
-    expect(letters(page)).to_have_count(1)  # no worker knows the task, still
+    expect(letters(page)).to_have_count(1)  # dead again: no worker knows the task
 
     choose(page, "Drop for good")
     expect(page.locator(".said")).to_have_text("1 dead letter dropped for good.")
