@@ -1,4 +1,4 @@
-"""A job's environment in a form: what is shown and not touched comes back as it was."""
+"""A job's environment in a form: a value that is not edited comes back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream that says that jobs changed."""
+"""The stream of events that tell the lists that jobs have changed."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_it_says_that_it_ends_so_that_the_token_is_asked_for_anew(
 
 
 def test_output_alone_is_no_change_of_the_list(platform: Platform) -> None:
-    """A flood of output wakes its followers, and no list."""
+    """A flood of output wakes the job's followers, but no list."""
     job = stored(platform, JobStatus.RUNNING)
     feed = platform.store.feed
     with feed.waiting_for(ANY_JOB) as any_job, feed.waiting_for(job.job_id) as mine:
         seqs = itertools.count()
 
         def printed() -> bool:
-            """The feed has come as far as what is printed now."""
+            """Store a chunk, and say whether the feed reports it."""
             mine.clear()
             chunk = Chunk(seq=next(seqs), stream="stdout", data="x")
             now = platform.store.clock.now()

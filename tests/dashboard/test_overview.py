@@ -1,4 +1,4 @@
-"""The overview and the system's page as an engineer's browser gets them."""
+"""The overview and the system page as a browser gets them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listing as an engineer's browser gets it."""
+"""The pages of jobs and workers, and their forms, as a browser gets them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 def browser(platform: Platform, role: str) -> FlaskClient:
-    """A browser that is signed in."""
+    """Return a browser that is signed in."""
     token = platform.store.tokens.create(role=role, name=f"a {role}")
     client = create_app(platform).test_client()
     client.set_cookie("taskyard_token", token)
@@ -223,7 +223,7 @@ def test_only_what_can_be_done_to_all_is_offered(
 def test_the_rows_alone_are_a_page_that_counts_what_is_on_its_way(
     operator: FlaskClient, platform: Platform
 ) -> None:
-    """They are asked for with each change; the other counts follow every few seconds."""
+    """Rows come at each change, with the counts of live states; the others every few seconds."""
     for status in JobStatus:
         job = stored(platform, status)
     page = operator.get("/", headers={"Taskyard-Part": "rows"}).text
@@ -271,7 +271,7 @@ def test_long_work_on_all_that_match_says_how_far_it_is_and_goes_on(
 
 
 def _hidden(page: str) -> dict[str, str]:
-    """What the page's form sends by itself."""
+    """Return the hidden fields of the page's form, but for ``next``."""
     fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
     fields.pop("next", None)
     return fields
@@ -349,7 +349,7 @@ def test_a_job_is_run_again_with_edits(operator: FlaskClient, platform: Platform
 def test_a_job_with_a_value_of_several_lines_is_run_again_with_it(
     operator: FlaskClient, platform: Platform
 ) -> None:
-    """Each of its lines was a variable of its own, or refused as one."""
+    """Each line of the value was taken for a variable of its own, or refused as one."""
     env = {"DOTENV": "A=1\nB=2", "OTHER": "3"}
     job = stored(platform, JobStatus.FAILED, env=env)
     form = operator.get(f"/jobs/{job.job_id}/edit").text
@@ -361,7 +361,7 @@ def test_a_job_with_a_value_of_several_lines_is_run_again_with_it(
 
 
 def test_what_is_not_edited_runs_again_as_it_was(operator: FlaskClient, platform: Platform) -> None:
-    """A browser makes one kind of line's end of all, and the form showed a third as 0.333333."""
+    """A browser turns all line ends into CRLF, and the form showed a third as 0.333333."""
     was = {"command": "echo a\r\necho b\rc\n", "env": {"H": "a\rb", "CRLF": "x\r\ny"}}
     job = stored(platform, JobStatus.FAILED, required_cpu=1 / 3, **was)
     form = operator.get(f"/jobs/{job.job_id}/edit").text
@@ -373,7 +373,7 @@ def test_what_is_not_edited_runs_again_as_it_was(operator: FlaskClient, platform
 
 
 def _as_a_browser_sends(form: str) -> dict[str, str]:
-    """What stands in the areas of text and in the fields of a form, untouched."""
+    """Return a form's text areas and input fields as a browser sends them unedited."""
     areas = re.findall(r'<textarea name="(\w+)"[^>]*>\n(.*?)</textarea>', form, re.DOTALL)
     fields = re.findall(r'<input name="(\w+)"[^>]* value="([^"]*)"', form)
     return {

@@ -1,4 +1,4 @@
-"""From records to words."""
+"""The presenters, which turn records into the words of the pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that hold for every page and every act, asked of all routes that there are."""
+"""Security rules for every page and every action, checked on all existing routes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.api.test_system import dead as dead
 from tests.dashboard.test_pages import HOSTILE, OWN_SITE, browser
 from tests.factories import stored
 
-#: Text of every kind that takes over a page, a terminal or a reader's eyes.
+#: Text that tries to control a page or a terminal, or to deceive a reader.
 EVIL = f"{HOSTILE}\"'</pre></title>\x1b]8;;http://evil.example\x07\x1b[2J\x9b\u202e\u2066\u200b"
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -43,7 +43,7 @@ def _streams_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def evil(platform: Platform) -> Job:
-    """A failed job, a waiting one and a worker, hostile wherever a stranger can write."""
+    """A failed job, a queued job and a worker with hostile text wherever a stranger can write."""
     now = platform.store.clock.now()
     facts = {"hostname": EVIL, "os": EVIL, "version": EVIL, "isolation": EVIL, "labels": [EVIL]}
     platform.store.workers.register(EVIL, facts, now=now)
@@ -63,7 +63,7 @@ def evil(platform: Platform) -> Job:
 
 
 def pages(job: Job) -> dict[str, str]:
-    """An address of each page, by its endpoint."""
+    """Return an address of each page, by its endpoint."""
     return {
         "dashboard.jobs": "/?" + urlencode({"q": "-status:running"}),
         "dashboard.job": f"/jobs/{job.job_id}",
@@ -77,12 +77,12 @@ def pages(job: Job) -> dict[str, str]:
     }
 
 
-#: What a browser gets of the dashboard that is no page.
+#: Endpoints of the dashboard that are no pages.
 NO_PAGES = {"dashboard.live", "dashboard.static"}
 
 
 def test_every_page_is_known_here(platform: Platform, evil: Job) -> None:
-    """A page that is new has to be added to those that are tried."""
+    """A new page must be added to ``pages``."""
     found = {
         endpoint
         for method, _, endpoint in routes(platform)
@@ -92,7 +92,7 @@ def test_every_page_is_known_here(platform: Platform, evil: Job) -> None:
 
 
 def assert_is_closed(answer: TestResponse) -> None:
-    """A page on which nothing runs or loads that is not a file of ours."""
+    """Assert headers by which the page runs and loads only our own files."""
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert "unsafe" not in policy
@@ -103,7 +103,7 @@ def assert_is_closed(answer: TestResponse) -> None:
 
 
 def test_every_answer_that_there_is_closes_the_page(platform: Platform) -> None:
-    """Right and wrong addresses, with and without a token."""
+    """Existing and unknown addresses, with and without a token."""
     for client in (browser(platform, "operator"), create_app(platform).test_client()):
         for method, path, _ in [*routes(platform), ("GET", "/nothing/like/this", "")]:
             assert_is_closed(client.open(path, method=method, headers=OWN_SITE, buffered=True))
@@ -120,7 +120,7 @@ def test_no_page_runs_or_hides_what_a_stranger_wrote(platform: Platform, evil: J
         assert answer.headers["Cache-Control"] == "no-store"
         for tag in ("<script>alert", "<img", "</pre></title>", 'href="http://evil'):
             assert tag not in answer.text, (name, tag)
-        # What a form sends has to be what it was; it stands in a field of its own, or is not seen.
+        # Form fields must keep the raw text, which is hidden or in a field of its own.
         shown = re.sub("<textarea.*?</textarea>|<input[^>]*>", "", answer.text, flags=re.DOTALL)
         assert not HIDDEN.search(shown), name
         if name in ("dashboard.jobs", "dashboard.job", "dashboard.worker", "dashboard.workers"):
@@ -128,7 +128,7 @@ def test_no_page_runs_or_hides_what_a_stranger_wrote(platform: Platform, evil: J
 
 
 def acts(platform: Platform) -> Iterator[tuple[str, str, str]]:
-    """Every route that changes something."""
+    """Yield every route that changes something: its method, path and endpoint."""
     for method, path, endpoint in routes(platform):
         if method != "GET":
             yield method, path, endpoint
@@ -147,7 +147,7 @@ def test_a_foreign_page_does_nothing_by_any_road(platform: Platform) -> None:
 
 @pytest.fixture
 def forms(platform: Platform, dead: str) -> dict[str, tuple[str, dict[str, object]]]:
-    """For each form of the pages what a browser would send, so that it would do something."""
+    """For each form of the pages, a path and fields with which it would change something."""
     waits, ended = stored(platform, JobStatus.QUEUED), stored(platform, JobStatus.FAILED)
     now = platform.store.clock.now()
     platform.store.workers.register("w1", {"hostname": "h", "cpuCount": 1}, now=now)
@@ -176,12 +176,12 @@ def forms(platform: Platform, dead: str) -> dict[str, tuple[str, dict[str, objec
     }
 
 
-#: Forms that change nothing but what this browser is shown, or who it is.
+#: Forms that change only this browser's view or sign-in.
 OWN_AFFAIRS = {"dashboard.sign_in", "dashboard.sign_out", "dashboard.choose_theme"}
 
 
 def everything(platform: Platform) -> dict[str, list[object]]:
-    """All that is stored, but for when a token was last seen."""
+    """Return all stored documents except tokens, which record when they were last used."""
     database = platform.store.database
     names = set(database.list_collection_names()) - {"tokens"}
     return {name: list(database[name].find()) for name in names}
@@ -191,7 +191,7 @@ Forms = dict[str, tuple[str, dict[str, object]]]
 
 
 def test_a_viewer_acts_by_no_form_there_is(platform: Platform, forms: Forms) -> None:
-    """As a browser would send them, from a page of ours, with a viewer's cookie or an agent's."""
+    """The forms are sent as from our own pages, with a viewer's or an agent's cookie."""
     posts = {e for _, _, e in acts(platform) if e.startswith("dashboard.")}
     assert posts - OWN_AFFAIRS == set(forms), "a form that is new has to be tried here"
     before = everything(platform)
@@ -207,7 +207,7 @@ def test_the_same_forms_do_something_for_an_operator(platform: Platform, forms: 
     operator = browser(platform, "operator")
     for endpoint, (path, form) in forms.items():
         answer = operator.post(path, data=form, headers=OWN_SITE)
-        # The first has cancelled what the others would.
+        # Each form redirects, also the later ones, whose jobs the first has cancelled.
         assert answer.status_code == 303, (endpoint, answer.text)
 
 
@@ -226,7 +226,7 @@ def test_no_page_offers_a_viewer_what_it_would_refuse(platform: Platform, evil: 
             assert action
             endpoint, _ = adapter.match(action[1], method="POST")
             offered = name == "dashboard.jobs" and endpoint == "dashboard.act_on_jobs"
-            # The list's rows stand in a form that has no button for a viewer.
+            # The rows of the list are in a form, which has no buttons for a viewer.
             assert endpoint in allowed or offered, (name, form)
 
 

@@ -1,4 +1,4 @@
-"""A job's inputs as lines to paste do the same thing again."""
+"""Snippets: a job's inputs as commands to paste, which submit the same job again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JOB = factories.queued_job(
 )
 
 
-#: What a page writes out, because it would not be seen, beside what shells take for their own.
+#: Characters that a page escapes because they are invisible, and ones special to shells.
 HIDDEN = [
     "echo one\r\necho two",
     "echo \u200d1 zero-width, then a digit",

@@ -1,4 +1,4 @@
-"""Where a job's time went, drawn to scale."""
+"""The timeline: the phases of a job, drawn to scale."""
 
 from __future__ import annotations
 
