@@ -1,4 +1,4 @@
-"""Connections that are used again, at once and after a pause, on a real gunicorn."""
+"""Connections that are reused, at once and after a pause, on a real gunicorn."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_client_that_leaves_is_let_go(start_web: Callable[..., Web]) -> None:
 
 def test_a_search_of_any_letters_is_not_too_long(start_web: Callable[..., Web]) -> None:
     web = start_web(TASKYARD_AUTH="off")
-    # A search may have 1,000 characters, and each of these is six in an address.
+    # A search may have 1,000 characters, and each of these takes six bytes in a URL.
     query = urlencode({"q": "command:" + "\u0436" * 992, "limit": 200})
     connection = http.client.HTTPConnection(urlsplit(web.url).netloc, timeout=20)
     connection.request("GET", f"/api/jobs/list?{query}")
@@ -57,7 +57,7 @@ def test_a_search_of_any_letters_is_not_too_long(start_web: Callable[..., Web]) 
 
 
 def answered(connection: http.client.HTTPConnection) -> int:
-    """The status of one request."""
+    """Send one request and return its HTTP status."""
     connection.request("GET", "/healthz")
     answer = connection.getresponse()
     answer.read()

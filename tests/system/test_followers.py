@@ -1,4 +1,4 @@
-"""Many people follow one job at once, and the API goes on answering."""
+"""Many clients follow one job at once, and the API still answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_hundred_follow_one_job_while_the_api_answers(start_web: Callable[...,
 
 
 def _names(lines: Iterable[str], heard: threading.Semaphore) -> Iterable[str]:
-    """The events' names; tells that the first has been heard."""
+    """Yield the events' names; releases ``heard`` at the first event."""
     first = True
     for line in lines:
         name, _, value = line.partition(": ")

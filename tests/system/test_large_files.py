@@ -1,4 +1,4 @@
-"""Large files go through web without being held in its memory."""
+"""Large files pass through web without being held in its memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.conftest import Web
 MIB = 1024 * 1024
 SIZE = 200 * MIB
 
-#: What web may grow by while 200 MB pass through it.
+#: How much web's memory may grow while 200 MB pass through it.
 GROWTH = 50 * MIB
 
 
@@ -27,7 +27,7 @@ def web(start_web: Callable[..., Web]) -> Web:
 
 @pytest.fixture
 def large_zip(tmp_path: Path) -> Path:
-    """A ZIP of 200 MB that does not compress."""
+    """A ZIP file of 200 MB of random bytes."""
     target = tmp_path / "large.zip"
     with (
         zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive,
@@ -78,5 +78,5 @@ def test_a_body_without_end_is_cut_at_the_limit(start_web: Callable[..., Web]) -
             f"{web.url}/api/files/upload", content=endless(), headers=headers, timeout=60
         )
     except httpx2.WriteError:
-        return  # it hung up while we were still sending
+        return  # web closed the connection while we were still sending
     assert answer.status_code == 413

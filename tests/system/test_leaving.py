@@ -1,4 +1,4 @@
-"""Clients that leave a direct execution which prints nothing, on a real gunicorn."""
+"""Clients that disconnect from a direct execution that prints nothing, on a real gunicorn."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def test_leaving_a_silent_direct_execution_cancels_it(start_web: Callable[..., W
 
 
 def status(web: Web, job_id: str) -> str:
-    """The job's, as the API has it."""
+    """Return the job's status in the API."""
     answer = httpx2.get(f"{web.url}/api/jobs/status", params={"jobId": job_id})
     return str(answer.json()["status"])

