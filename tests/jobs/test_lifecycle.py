@@ -1,4 +1,4 @@
-"""Each verb from each state: what it writes, under which guard, or that it is refused."""
+"""Each verb from each state: its changes and their guard, or its refusal."""
 
 from __future__ import annotations
 

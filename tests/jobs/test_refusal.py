@@ -1,4 +1,4 @@
-"""Which writes are late, and what the history says of them."""
+"""Late writes: which ones are, and what the history says of them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LATER = Moment(now=NOW + timedelta(hours=1))
 
 
 def lost(job: Job) -> Job:
-    """The job after its lease ended."""
+    """Return the job after its lease has expired."""
     expired = lifecycle.expire(job, at=LATER)
     assert expired is not None
     return after(job, expired)
 
 
 def refused(job: Job, lease: Lease, write: Write = Write.RESULT) -> Job:
-    """The job with one refusal noted."""
+    """Return the job with one refusal noted in its history."""
     line = refusal.entry(job, lease, write, NOW)
     assert line is not None
     return replace(job, history=(*job.history, line))

@@ -1,4 +1,4 @@
-"""Whether an attempt that failed is followed by another, and the states a job moves between."""
+"""Whether a failed attempt is followed by another, and a job's states and transitions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from taskyard.jobs.states import HELD, LIVE, ROADS, TERMINAL, JobStatus, Verb
 from taskyard.jobs.transition import Moment, Outcome
 from tests import factories
 
-#: Causes that are not the command's doing: tried again whatever ``retry_on_exit`` says.
+#: Causes that are not the command's fault, and are retried whatever ``retry_on_exit`` says.
 NOT_THE_COMMAND = [Cause.AGENT, Cause.TIMEOUT, Cause.LOST, Cause.STOPPED]
 
 
 def on_attempt(number: int, **fields: Any) -> Job:
-    """A job that runs its ``number``-th attempt."""
+    """Return a job that runs its ``number``-th attempt."""
     return factories.running_job(attempts=number - 1, **fields)
 
 
 def ended_by(job: Job, cause: Cause) -> Job:
-    """What becomes of a queued job whose next attempt ends in this way."""
+    """Return the queued job after its next attempt has ended for this cause."""
     at = Moment(now=job.queued_at)
     until = at.now + factories.LEASE
     assigned = factories.after(

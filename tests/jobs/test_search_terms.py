@@ -1,4 +1,4 @@
-"""The search language, read without a database."""
+"""The search language: how a search text is parsed, without a database."""
 
 from __future__ import annotations
 
