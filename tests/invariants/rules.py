@@ -1,4 +1,4 @@
-"""What must hold of the collections after every step, whatever happened before."""
+"""The invariants: what must hold in the collections after every step, whatever happened before."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from taskyard.jobs.states import HELD, TERMINAL, JobStatus, Verb
 from taskyard.jobs.transition import HISTORY_KEPT
 from taskyard.store.client import Store
 
-#: Slack for sums of fractions of a CPU.
+#: Rounding errors in sums of fractions of a CPU.
 _EPSILON = 1e-9
 
 
 def check_jobs(jobs: Iterable[Job]) -> None:
-    """Each job taken by itself: its fields fit its state, its history leads there."""
+    """Check each job by itself: its fields fit its state, and its history leads to that state."""
     for job in jobs:
         held = job.status in HELD
         assert held == (job.lease_until is not None), job
@@ -30,7 +30,7 @@ def check_jobs(jobs: Iterable[Job]) -> None:
 
 
 def check_capacity(store: Store) -> None:
-    """No worker has more in use than it has."""
+    """Check that no worker has more in use than it has."""
     usage = store.live.usage()
     for worker in store.workers.listed():
         used = usage.get(worker.worker_id)
@@ -41,7 +41,7 @@ def check_capacity(store: Store) -> None:
 
 
 def check_running(store: Store, admissions: Mapping[str, Admission]) -> None:
-    """What runs under leases that the agents of now admitted fits their hosts."""
+    """Check that the RUNNING jobs which each agent's present boot has admitted fit on its host."""
     for worker_id, admission in admissions.items():
         running = store.live.held_by(worker_id, JobStatus.RUNNING)
         admitted = [job for job in running if admission.has(lease_of(job).key)]
@@ -50,16 +50,16 @@ def check_running(store: Store, admissions: Mapping[str, Admission]) -> None:
 
 
 def check_ended_stay(before: dict[str, dict[str, Any]], store: Store) -> None:
-    """A result that was recorded is never written again; ``before`` is kept up to date.
+    """Check that an ended job is never written again; this keeps ``before`` up to date.
 
-    What may be added is that late writes were refused, and how many.
+    Only refusals of late writes, and their count, may be added to it.
     """
     statuses = [str(status) for status in TERMINAL]
     for document in store.database["jobs"].find({"status": {"$in": statuses}}):
         moves = [entry for entry in document.pop("history") if entry["verb"] != Verb.REFUSE]
         refused = document.pop("refusedWrites")
         ended = before.setdefault(document["_id"], {**document, "moves": moves, "refused": 0})
-        # A refusal may have pushed out the oldest of 40 entries, and no other.
+        # Refusals may push out the oldest of the 40 history entries, but no others.
         assert moves, document
         assert moves == ended["moves"][-len(moves) :], (ended, moves)
         assert refused >= ended["refused"], (ended, refused)
@@ -68,7 +68,7 @@ def check_ended_stay(before: dict[str, dict[str, Any]], store: Store) -> None:
 
 
 def check_refusals(jobs: Iterable[Job], store: Store) -> None:
-    """Every refused write is counted on its job and for all, and told of at least once."""
+    """Check that refused writes are counted on the job and in total, and are in the history."""
     refused = 0
     for job in jobs:
         told = [entry for entry in job.history if entry["verb"] == Verb.REFUSE]
@@ -79,7 +79,7 @@ def check_refusals(jobs: Iterable[Job], store: Store) -> None:
 
 
 def _check_history(job: Job) -> None:
-    """One entry leads to the next, and nothing starts after its cancel."""
+    """Check that each entry leads to the next, and that nothing starts after a cancel."""
     assert job.history[0]["verb"] == "submit" or len(job.history) == HISTORY_KEPT
     assert job.history[-1]["to"] == job.status, job
     cancelled = False

@@ -1,4 +1,4 @@
-"""Everything that can happen to jobs, in any order, on the real store; invariants after each step.
+"""Everything that can happen to jobs, in any order, on a real store; invariants after each step.
 
 ``pytest tests/invariants --hypothesis-profile=long`` runs many more examples.
 """
@@ -45,9 +45,9 @@ for name, examples in EXAMPLES.items():
         max_examples=examples,
         stateful_step_count=40,
         deadline=None,
-        # What CI runs is the same every time; the long run looks for what is new.
+        # CI runs the same examples every time; the long run looks for new failures.
         derandomize=name == "default",
-        # Shrinking replays hundreds of examples on a database: the long run has the time.
+        # Shrinking replays hundreds of examples on a database; only the long run has time for it.
         phases=[Phase.generate] if name == "default" else list(Phase),
         suppress_health_check=list(HealthCheck),
     )
@@ -60,7 +60,7 @@ REFUSALS = (Conflict, Forbidden, Gone, NotFound, StaleAttempt)
 
 
 class _Agent:
-    """Runs all that it claims."""
+    """An agent's side of Claims: admits and runs every job that is claimed."""
 
     def __init__(self, admission: Admission, held: Sequence[Lease]) -> None:
         self.claimed: list[Lease] = []
@@ -78,7 +78,7 @@ class _Agent:
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Two agents of each kind with a memory of their own, which may be behind or wrong."""
+    """Two agents of each kind, whose own memory of their jobs may be outdated or wrong."""
 
     platform: Platform
     clock: TestClock
@@ -97,12 +97,12 @@ class Lifecycle(RuleBasedStateMachine):
         self.numbers.reset()
         self.reporter = Reporter(self.platform)
         self.boots: dict[str, str] = {}
-        #: What agents believe to run: their own leases, live or long over.
+        #: The leases of jobs that agents believe they run, live or long over.
         self.believed: list[Lease] = []
         self.started: set[str] = set()
-        #: What the present boot of each agent has admitted; a ghost has its own no more.
+        #: The admissions of each agent's present boot; those of earlier boots (ghosts) are dropped.
         self.admissions: dict[str, Admission] = {}
-        #: What schedulers have decided and not written yet: they are paused in between.
+        #: Decisions of schedulers that are paused before they write them.
         self.decisions: list[Decision] = []
         self.wrote_late = False
         self.ended: dict[str, dict[str, Any]] = {}
@@ -155,7 +155,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_paused_scheduler_writes(self, data: st.DataObject) -> None:
-        """However late: a decision may be written twice, and by two schedulers."""
+        """Write any earlier decision: it may be late, or be written twice or by two schedulers."""
         if self.decisions:
             decision = data.draw(st.sampled_from(self.decisions))
             self.hints.extend(assignment.write(self.store, decision))
@@ -163,7 +163,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 2, 5, 14, 16, 31, 65]), swept=st.booleans())
     def time_passes(self, seconds: int, swept: bool) -> None:
-        """With the sweep running all the while, or after an outage of it."""
+        """Let time pass while sweeps run every two seconds, or during an outage of the sweep."""
         for _ in range(seconds // 2 if swept else 0):
             self.clock.advance(2)
             ticks.run(self.platform, "timeouts")
@@ -173,7 +173,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker_id=WORKERS)
     def register(self, worker_id: str) -> None:
-        """A new boot; what the earlier one believed stays believed, by a ghost."""
+        """Register a new boot; the earlier boot lives on as a ghost with its own beliefs."""
         facts: dict[str, Any] = {"hostname": worker_id, "cpuCount": 2, "ramTotalMb": 2048}
         if worker_id in HTTP:
             worker_half.register(self.platform, worker_id, facts)
@@ -187,7 +187,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker_id=st.sampled_from(CELERY), data=st.data())
     def beat(self, worker_id: str, data: st.DataObject) -> None:
-        """Heartbeat and renewal of some of what it believes to run."""
+        """Send a heartbeat, and renew some of the leases that the worker believes to hold."""
         mine = [lease for lease in self.believed if lease.worker_id == worker_id]
         named = data.draw(st.lists(st.sampled_from(mine), unique=True)) if mine else []
         self._try(
@@ -206,7 +206,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_hint_arrives(self, data: st.DataObject) -> None:
-        """Any hint that was ever sent: late, doubled, or in time."""
+        """Deliver any hint that was ever sent: in time, late or twice."""
         if not self.hints:
             return
         hint = data.draw(st.sampled_from(self.hints))
@@ -233,7 +233,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker_id=st.sampled_from(CELERY))
     def an_agent_claims(self, worker_id: str) -> None:
-        """What has a place on it, without a pass."""
+        """Have an agent claim the jobs that fit on it, without a scheduler's pass."""
         if (admission := self.admissions.get(worker_id)) is None:
             return
 
@@ -245,7 +245,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(data=st.data(), cause=CAUSES)
     def an_agent_reports(self, data: st.DataObject, cause: Cause | None) -> None:
-        """The end of anything that was ever started, whoever holds the job by now."""
+        """Report the end of any attempt that was ever started, whoever holds the job by now."""
         if not self.believed:
             return
         lease = data.draw(st.sampled_from(self.believed))
@@ -301,7 +301,7 @@ class Lifecycle(RuleBasedStateMachine):
             result = worker_half.Result(exit_code=int(cause == "exit"), stdout="x")
             done = self._try(lambda: worker_half.submit_result(self.platform, lease, result))
         if done is not None and before is not None and not before.is_terminal and not fenced:
-            # Without attempt and lease the worker is the guard, and its boot.
+            # A request without attempt and lease is guarded by the worker and its boot.
             assert before.assigned_agent_id == held.worker_id, (before, held)
             assert before.lease_id == held.lease_id, "an old result passed for a new attempt's"
         elif fenced and before is not None and not before.is_terminal:
@@ -327,8 +327,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     @invariant()
     def no_worker_is_overcommitted(self) -> None:
-        """By what is assigned, too, unless a decision was written late: then the agents' last
-        word is what counts, and they give a misfit back.
+        """Count assigned jobs too, unless a decision was written late: then only what agents admit
+        counts, as they give back jobs that do not fit.
         """
         rules.check_running(self.store, self.admissions)
         if not self.wrote_late:
@@ -339,7 +339,7 @@ class Lifecycle(RuleBasedStateMachine):
         rules.check_ended_stay(self.ended, self.store)
 
     def teardown(self) -> None:
-        """Left alone with healthy agents, everything that can run is run, and nothing is held."""
+        """With healthy agents and no faults, every job that can run runs, and no lease is left."""
         ticks.run(self.platform, "retention")
 
     def _leave(self, lease: Lease) -> None:
