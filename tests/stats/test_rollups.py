@@ -1,4 +1,4 @@
-"""Statistics of many jobs, without a database."""
+"""Rollups: statistics of many jobs, without a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which job goes where, and what the others are told."""
+"""Placement: which job goes to which worker, and the reasons why the other jobs wait."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def placed(
     reserve_after: timedelta = RESERVE_AFTER,
     still_queued: Collection[str] = (),
 ) -> Plan:
-    """One pass over jobs in the scheduler's order."""
+    """Run one pass over the jobs in the scheduler's order."""
     available = places.places(workers, usage or {}, NOW, OFFLINE_AFTER)
     return placement.place(
         in_order(jobs),
@@ -136,7 +136,7 @@ def test_what_is_in_use_counts() -> None:
 
 
 def test_a_worker_that_is_free_and_lost_the_job_before_is_not_told_to_be_busy() -> None:
-    """An agent of the earlier system that is alone: nothing but its own restart will help."""
+    """The only worker is an agent of the earlier system: the job waits until it restarts."""
     alone = worker(kind="http")
     job = queued_job(lost_on=(alone.boot,))
     expected = "every worker that could hold it lost it before, and has not registered anew"
@@ -339,7 +339,7 @@ def test_places_too_full_for_any_job_are_looked_at_once_whatever_the_kinds(
 
 
 def test_a_place_that_was_too_full_for_any_is_kept_for_a_large_job_all_the_same() -> None:
-    """It was passed over by the kinds before, and is the best that the large one could have."""
+    """The kinds of job before skipped that worker, but it suits the large job best."""
     usage = {
         "full": Usage(cpu=8, ram_mb=1, job_ids=("x",)),
         "other": Usage(cpu=1, ram_mb=1, job_ids=("y",)),

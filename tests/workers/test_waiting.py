@@ -1,4 +1,4 @@
-"""Why a page of queued jobs waits: one look for each kind of job, and right for each job."""
+"""Why the queued jobs of a page wait: workers are examined once per kind, right for each job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FACTS: dict[str, Any] = {"kind": "http", "bootId": "b1", "cpuCount": 1, "ramTota
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The jobs for which all workers were looked at."""
+    """The ids of the jobs for which all workers were examined."""
     seen: list[str] = []
     really = explanation.Sight.reason
 
@@ -42,7 +42,7 @@ def test_jobs_of_one_shape_are_explained_once(platform: Platform, asked: list[st
 
 
 def test_what_is_particular_to_a_job_is_said_of_it_alone(platform: Platform) -> None:
-    """Of one shape: one lost its worker, and for one the next place is kept."""
+    """Three jobs have one shape; one has lost its worker, and a place is kept for another."""
     usual, lost, kept = queued_job(), queued_job(lost_on=("w1/b1",)), queued_job()
     now, workers = platform.store.clock.now(), platform.store.workers
     for name in ("w1", "w2"):
