@@ -1,7 +1,7 @@
-"""``python -m tests.upstream kombu|celery [pytest's arguments]``: their suites on our broker.
+"""``python -m tests.upstream kombu|celery [pytest's arguments]``: run their suites on our broker.
 
-Kombu's is that of its MongoDB transport. Celery's is run on Redis first, and what passes there
-has to pass here; both keep results in Redis, which its tests ask directly.
+Kombu's suite is that of its MongoDB transport. Celery's suite runs on Redis first, and what passes
+there must pass on our broker; both runs keep results in Redis, which Celery's tests read directly.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from taskyard.embedded import EmbeddedServer
 from tests.upstream import sources, suite
 from tests.upstream.servers import redis_server
 
-#: What is run when no file of theirs is named.
+#: The tests that run when no file of theirs is named.
 TESTS = {"kombu": "t/integration/test_mongodb.py", "celery": "t/integration"}
 
-#: What their plugin for pytest registers, and what needs Azure and no broker.
+#: Load Celery's plugin for pytest; leave out the tests that need Azure and no broker.
 CELERY_OPTIONS = ["-p", "celery.contrib.pytest", "--ignore", "t/integration/test_backend.py"]
 
-#: What is meant to be otherwise here, and why.
+#: Tests whose outcome differs here by design, and why.
 EXPLAINED = {
     "t.integration.test_inspect.test_Inspect::test_scheduled": (
         "a task with an eta waits in the broker, so no worker has it to list"
@@ -39,7 +39,7 @@ EXPLAINED = {
 
 
 def kombu(folder: Path, mongodb_uri: str, tests: Sequence[str]) -> set[str]:
-    """Run kombu's suite; returns what failed."""
+    """Run kombu's suite; returns the failed tests."""
     parsed = parse_uri(mongodb_uri)
     [(host, port)] = parsed["nodelist"]
     environment = {
@@ -52,7 +52,9 @@ def kombu(folder: Path, mongodb_uri: str, tests: Sequence[str]) -> set[str]:
 
 
 def celery(folder: Path, mongodb_uri: str, tests: Sequence[str]) -> set[str]:
-    """Run Celery's suite on Redis and here; returns what failed here alone, unexplained."""
+    """Run Celery's suite on Redis and on our broker; returns the tests that fail here alone and
+    are not EXPLAINED.
+    """
     runs = []
     for scheme in ("redis", SCHEME):
         with redis_server() as port:
@@ -62,7 +64,7 @@ def celery(folder: Path, mongodb_uri: str, tests: Sequence[str]) -> set[str]:
                 "TEST_BACKEND": backend,
                 "REDIS_HOST": "127.0.0.1",
                 "REDIS_PORT": str(port),
-                # As their own runs have it: some tests read the worker's log.
+                # As in Celery's own CI: some tests read the worker's log.
                 "WORKER_LOGLEVEL": "INFO",
             }
             runs.append(suite.run(scheme, folder, [*CELERY_OPTIONS, *tests], environment))
@@ -78,7 +80,7 @@ def celery(folder: Path, mongodb_uri: str, tests: Sequence[str]) -> set[str]:
 
 
 def main() -> int:
-    """Run one suite; 1 when something fails here that does not fail on Redis."""
+    """Run one suite; returns 1 if it found failures."""
     parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__)
     parser.add_argument("suite", choices=["kombu", "celery"])
     arguments, tests = parser.parse_known_args()

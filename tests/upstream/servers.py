@@ -1,4 +1,4 @@
-"""The servers that the suites want, each on a free port of loopback."""
+"""The servers that the suites need, each on a free loopback port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers import eventually, free_port
 
 @contextmanager
 def redis_server() -> Iterator[int]:
-    """A Redis that keeps nothing; gives its port."""
+    """Run a Redis without persistence; yields its port."""
     port = free_port()
     options = [f"--port {port}", "--bind 127.0.0.1", "--appendonly no", "--save"]
     arguments = [*" ".join(options).split(), ""]

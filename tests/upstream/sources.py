@@ -1,4 +1,4 @@
-"""Their tests, from the published source of the version that is installed here."""
+"""The tests of kombu and Celery, from the published source of the installed version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-#: All that is changed in their files: the URL, as (file, what it says, what it shall say).
+#: The only changes to their files are URLs: (file, old text, new text) for each package.
 #: Celery's suite takes its URLs from the environment and needs no change.
 ADAPTED = {
     "kombu": [
@@ -26,12 +26,12 @@ ADAPTED = {
     "celery": [],
 }
 
-#: Python imports this by itself in every process of theirs, as an application would our package.
+#: Python imports this in every process of the suites: an application would import our package.
 _SITECUSTOMIZE = "import taskyard.broker\n"
 
 
 def unpack(package: str, folder: Path) -> str:
-    """Put the package's tests into the folder, adapted; returns their version."""
+    """Put the package's adapted tests into the folder; returns the package's version."""
     version = importlib.metadata.version(package)
     subprocess.run(
         [
@@ -42,7 +42,7 @@ def unpack(package: str, folder: Path) -> str:
     )
     [archive] = folder.glob(f"{package}-*.tar.gz")
     with tarfile.open(archive) as source:
-        # Not the library itself: what is installed here is what is tested.
+        # Leave the library itself out, so that the installed one is tested.
         for member in source.getmembers():
             _, _, member.name = member.name.partition("/")
             if member.name.startswith("t/") or member.name in ("pyproject.toml", "setup.cfg"):

@@ -1,4 +1,4 @@
-"""One run of a suite: pytest in a process of its own, and what became of each test."""
+"""One run of a suite: pytest in a process of its own, and the outcome of each test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-#: For one test. Celery's own limit is 300 s.
+#: The time limit of one test. Celery's own limit is 300 s.
 TEST_SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of each test: passed, failed or skipped."""
+    """The outcome of each test: passed, failed or skipped."""
 
     title: str
     outcomes: Mapping[str, str]
@@ -30,12 +30,12 @@ class Run:
         return f"{self.title}: {told} in {self.seconds:.0f} s"
 
     def named(self, outcome: str) -> set[str]:
-        """The tests that ended so."""
+        """Return the tests with this outcome."""
         return {test for test, became in self.outcomes.items() if became == outcome}
 
 
 def run(title: str, folder: Path, tests: Sequence[str], environment: Mapping[str, str]) -> Run:
-    """Run the tests of the folder. Nothing is run again, whatever their marks say."""
+    """Run the tests of the folder. No failed test is rerun, whatever the tests' marks say."""
     report = folder / f"{title.split()[0]}.xml"
     began = time.monotonic()
     subprocess.run(
@@ -51,7 +51,7 @@ def run(title: str, folder: Path, tests: Sequence[str], environment: Mapping[str
 
 
 def _outcomes(report: Path) -> dict[str, str]:
-    """By test; the worst of it when its set-up, its call and its subtests are told apart."""
+    """Return the outcome by test: the worst one where a report has several cases for it."""
     found: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
