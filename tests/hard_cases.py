@@ -1,8 +1,8 @@
-"""Each hard case with the rule that decides it, and a test that is red without it.
+"""Each hard case with the rule in the code that decides it, and a test that fails without the rule.
 
-``python -m tests.hard_cases`` takes the rules out, one at a time and in a copy, and runs the
-tests: it fails when one of them passes all the same. ``test_docs.py`` holds that every rule is
-where this table says.
+``python -m tests.hard_cases`` removes the rules, one at a time in a copy of the source, and runs
+their tests: it fails if a test still passes. ``test_docs.py`` checks that each rule is where this
+table says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class HardCase:
-    """A rule: where it stands, what stands there without it, and the test that sees that."""
+    """A rule: its module, its text, the text that replaces it, and the test that fails then."""
 
     name: str
     module: str
@@ -202,7 +202,7 @@ HARD_CASES = (
 
 
 def main() -> int:
-    """Take each rule out and run its test; 1 when a test does not notice."""
+    """Remove each rule and run its test; returns 1 if a test still passes."""
     unnoticed = []
     for case in HARD_CASES:
         noticed = _is_red_without(case)
@@ -227,7 +227,7 @@ def _is_red_without(case: HardCase) -> bool:
             capture_output=True,
             text=True,
         )
-    # 1: tests ran, and some failed. Anything else is no answer.
+    # pytest's exit code 1: tests ran and some failed. Other codes say nothing about the rule.
     return ended.returncode == 1
 
 

@@ -1,4 +1,4 @@
-"""The layout's rules, read off the source."""
+"""The rules of the source layout, checked on the source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "platform" / "taskyard"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
-#: What a part may import of ours, beside the pure modules and itself.
+#: The parts of Taskyard that a part may import, beside the pure modules and itself.
 ALLOWED: dict[str, set[str]] = {
     "jobs": {"workers"},
     "workers": {"jobs"},
@@ -32,7 +32,7 @@ PURE |= {"addresses", "archive", "packing", "stats"}
 
 
 def imports(module: Path) -> Iterator[str]:
-    """Dotted names that a module imports, anywhere in it."""
+    """Yield the dotted names that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,8 +86,8 @@ def test_a_part_meets_celery_where_celery_loads_it(part: str, modules: list[str]
 
 
 def test_no_host_clock_is_read_where_it_would_matter() -> None:
-    """Instants are the database's. The CLI shows ages; the broker takes a publisher's own span; a
-    log line says when this host wrote it.
+    """Instants are by the database's clock. Exempt are the CLI, which shows ages; the broker, which
+    uses a publisher's own time span; and log lines, which say when this host wrote them.
     """
     free = {"cli", "broker", "logs"}
     for module in MODULES:

@@ -1,4 +1,4 @@
-"""Archives of strangers."""
+"""Archives that come from strangers."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def special(name: str, kind: int, content: bytes = b"") -> tuple[zipfile.ZipInfo
 
 
 def raw_name(name: str) -> io.BytesIO:
-    """An archive with this name as it is, which Python's writer would clean."""
+    """Return an archive with exactly this name, which Python's writer would clean."""
     placeholder = "n" * len(name.encode())
     made = zipped((placeholder, b"x")).getvalue()
     return io.BytesIO(made.replace(placeholder.encode(), name.encode()))
 
 
 def nameless() -> io.BytesIO:
-    """An archive with an entry whose name is empty."""
+    """Return an archive with an entry whose name is empty."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as made, made.open(zipfile.ZipInfo(""), "w") as entry:
         entry.write(b"x")
@@ -59,7 +59,7 @@ def nameless() -> io.BytesIO:
 
 
 def lying_about_its_size() -> io.BytesIO:
-    """Its directory says 10 bytes; 50 MB come out."""
+    """Return an archive whose directory says 10 bytes, and which unpacks to 50 MB."""
     made = bytearray(zipped(("a", b"\0" * 50_000_000)).getvalue())
     directory = made.rindex(b"PK\x01\x02")
     struct.pack_into("<L", made, directory + 24, 10)
@@ -221,7 +221,7 @@ def test_nothing_is_packed_of_what_a_link_names_that_was_put_in_the_folders_plac
 def test_a_file_is_packed_that_needs_an_entry_for_large_ones(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packed, what is no text is a little larger than before."""
+    """Random bytes are a little larger when compressed, so they may cross ZIP64's limit."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1000)
     (tmp_path / "f").write_bytes(content := os.urandom(size))
     target = io.BytesIO()
@@ -243,7 +243,7 @@ def test_names_that_are_no_text_are_packed_and_kept_apart(tmp_path: Path) -> Non
 
 @contextlib.contextmanager
 def _without_privileges(folder: Path) -> Iterator[None]:
-    """As a user who may not read everything; root may."""
+    """Run the block as a user who may not read everything, as root may."""
     if os.geteuid() != 0:
         yield
         return

@@ -1,4 +1,4 @@
-"""The database's clock as a process carries it, while the database comes and goes."""
+"""A process's copy of the database's clock, while the database comes and goes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
 
 class Server:
-    """A server whose clock can be read, or not."""
+    """A server's clock; reading it fails while ``time`` is None."""
 
     def __init__(self) -> None:
         self.time: datetime | None = NOON
@@ -58,7 +58,7 @@ def test_with_no_primary_it_asks_now_and_then_and_goes_on() -> None:
 def test_what_is_heard_of_the_server_corrects_the_clock_if_it_cannot_be_right(
     step_seconds: float, seen_seconds: float
 ) -> None:
-    """The answer took a second: it may have been given at any instant of it."""
+    """The answer took a second: the server may have read its clock at any instant of it."""
     server, elapsed = Server(), [0.0]
     clock = Clock(server, lambda: elapsed[0])
     clock.now()

@@ -1,4 +1,4 @@
-"""The docs say what the code does."""
+"""The docs agree with the code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
         name = "MONGODB_URI" if field.name == "mongodb_uri" else f"TASKYARD_{field.name.upper()}"
         assert name in listed
         if field.name in ("mongodb_uri", "data_dir", "workspace_dir", "worker_id", "auth"):
-            continue  # no default, or one in words
+            continue  # no default, or one that the docs describe in words
         default = field.default
         expected = ",".join(default) if isinstance(default, tuple) else f"{default}"
         shown = listed[name].strip(" `")
@@ -193,7 +193,7 @@ def test_the_mini_agent_of_the_docs_runs_what_prints_no_text_and_no_lines(
 
 
 def _told(source: Path) -> set[str]:
-    """The events that a module tells of, also where one of two is chosen."""
+    """Return the events that a module emits, also those of conditional expressions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Call) and re.match(
@@ -205,7 +205,7 @@ def _told(source: Path) -> set[str]:
 
 
 def _defined(source: Path) -> set[str]:
-    """The names that a module gives at its top level."""
+    """Return the names that a module defines at its top level."""
     names: set[str] = set()
     for node in ast.parse(source.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -218,7 +218,7 @@ def _defined(source: Path) -> set[str]:
 
 @pytest.mark.parametrize("case", HARD_CASES, ids=lambda case: case.name)
 def test_each_hard_case_stands_where_its_table_says(case: HardCase) -> None:
-    """``python -m tests.hard_cases`` takes the rules out; here they are only found."""
+    """``python -m tests.hard_cases`` takes the rules out; this test only looks for them."""
     assert (ROOT / "platform" / "taskyard" / case.module).read_text().count(case.rule) >= 1
     path, name = case.test.split("::")
     assert f"def {name}(" in (ROOT / "tests" / path).read_text()

@@ -1,4 +1,4 @@
-"""Records as they are read: the same that their own constructors would make."""
+"""Records read from documents equal those that their constructors make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own mongod, started on folders that earlier starts left in every state."""
+"""The embedded mongod, started on folders in every state that earlier starts may leave."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_one_that_ends_while_it_starts_is_told_at_once(tmp_path: Path) -> None:
 def test_a_folder_that_takes_no_more_is_named_and_nothing_is_left_running(
     tmp_path: Path, name: str
 ) -> None:
-    """As on a full disk: a folder in the place of the file cannot be written to either."""
+    """This simulates a full disk: a folder in the file's place cannot be written to either."""
     (tmp_path / name).mkdir()
     server = EmbeddedServer(tmp_path)
     with pytest.raises(EmbeddedServerError, match=rf"{tmp_path} cannot be used: Is a directory"):
@@ -112,7 +112,7 @@ def test_one_whose_disk_has_become_read_only_is_stopped_all_the_same(tmp_path: P
     server.start()
     process = psutil.Process(server.pid)
     (tmp_path / "uri").unlink()
-    (tmp_path / "uri").mkdir()  # can be removed no more than a file of such a disk
+    (tmp_path / "uri").mkdir()  # like a file on a read-only disk, it cannot be unlinked
     server.stop()
     assert not process.is_running()
 
@@ -148,7 +148,7 @@ def test_a_mongod_that_does_not_end_is_named(
 
 
 def _kill_owner(server: EmbeddedServer) -> None:
-    """As the kernel would: what it holds is free, and its mongod runs for a moment more."""
+    """Simulate the death of a process: its lock is free, and its mongod runs on for a moment."""
     server._folder.let_go()
 
 

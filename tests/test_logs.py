@@ -1,4 +1,4 @@
-"""Events as lines: as JSON for machines, as text for people."""
+"""Events as log lines: JSON for machines, text for people."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_log_that_was_closed_undoes_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def _stuck_pipe() -> tuple[int, int, Callable[[], object]]:
-    """A pipe that is full, and what reads it."""
+    """Return the ends of a full pipe, and a function that reads from it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
@@ -135,7 +135,7 @@ def _stuck_pipe() -> tuple[int, int, Callable[[], object]]:
 
 
 def _stopped_terminal() -> tuple[int, int, Callable[[], object]]:
-    """A terminal that somebody has stopped, and what lets it go on."""
+    """Return the ends of a terminal whose output is stopped, and a function that resumes it."""
     reader, writer = os.openpty()
     termios.tcflow(writer, termios.TCOOFF)
     return reader, writer, lambda: termios.tcflow(writer, termios.TCOON)

@@ -1,4 +1,4 @@
-"""Passes that are asked for run soon, on one thread, one for all that ask at once."""
+"""Requested passes run soon, on one thread; one pass serves all requests made meanwhile."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def test_one_that_fails_is_told_of_and_the_next_is_done() -> None:
 def test_a_tenth_of_the_time_is_spent_on_passes_and_a_pause_is_two_seconds_at_most(
     took_seconds: float, pause: float
 ) -> None:
-    """What took long may have waited for MongoDB, and says nothing of how long passes take."""
+    """The pause is bounded, because a long pass may only have waited for MongoDB."""
     assert pause_after(took_seconds) == pytest.approx(pause)

@@ -1,4 +1,4 @@
-"""Settings as they are read from the environment."""
+"""How settings are read from the environment."""
 
 from __future__ import annotations
 

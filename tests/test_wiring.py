@@ -1,4 +1,4 @@
-"""What agents are told of a pass, without a broker."""
+"""Which messages a pass sends to agents, without a broker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.factories import NOW
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The jobs that agents are told of."""
+    """The ids of the jobs in the messages that were sent to agents."""
     jobs: list[str] = []
 
     def send_task(_name: str, *, args: list[Any], **_: Any) -> None:

@@ -1,6 +1,6 @@
-"""Shows that an installed wheel works alone: ``python wheel_smoke.py <its taskyard>``.
+"""Show that an installed wheel works alone: ``python wheel_smoke.py <its taskyard>``.
 
-Not a test of pytest's: it runs beside an empty environment that has the wheel and nothing else.
+This is no pytest test: the argument is the program in an environment that has only the wheel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def main(taskyard: str) -> None:
-    """Start ``up``, run a job through it, stop it."""
+    """Start ``up``, run a job on it, and stop it; exits with a message if something went wrong."""
     with tempfile.TemporaryDirectory() as home:
         env = {"PATH": f"{Path(taskyard).parent}:{os.defpath}", "HOME": home, "LANG": "C.UTF-8"}
         up = subprocess.Popen(
