@@ -179,7 +179,7 @@ def nobody_is_overcommitted(evidence: Evidence) -> Found:
 
 
 def output_is_whole(evidence: Evidence) -> Found:
-    """Chunks have no gaps or duplicates, and output is what a completed run has printed."""
+    """Chunks have no gaps or duplicates, and a run that was not killed has its whole output."""
     for (job_id, attempt), numbers in evidence.chunks.items():
         if list(numbers) != list(range(len(numbers))):
             yield job_id, f"attempt {attempt} has the chunks {_brief(numbers)}"

@@ -1,4 +1,4 @@
-"""A web that strangers could reach, by each way to set its address."""
+"""How web starts: never open to strangers without tokens, and without a temporary folder."""
 
 from __future__ import annotations
 

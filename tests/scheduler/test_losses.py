@@ -172,7 +172,7 @@ def test_a_worker_that_lost_a_job_gets_nothing_before_its_next_heartbeat(fleet: 
 def test_a_pass_in_the_middle_of_a_sweep_gives_nothing_back_to_the_worker_that_was_lost(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lost worker looks free by then: assigned to it, the job waited for a start deadline."""
+    """The lost worker looks free by then; a job assigned to it waited for its start deadline."""
     for worker_id in WORKERS[1:]:
         fleet.delete(worker_id)
     (job_id,) = fleet.submit(1)

@@ -228,7 +228,7 @@ def test_a_scheduler_that_wakes_with_an_old_instant_takes_no_hold_away(
 ) -> None:
     sweep(store, settings)
     before = clock.now()
-    # Only 30 s: a mark a minute ahead would count as one from before a clock that was set back.
+    # Only 30 s: a mark a minute ahead would count as left from before the clock was set back.
     clock.advance(30)
     assert sweep(store, settings).held_back
     gap, hold = timeouts.outage_gap(settings), timedelta(seconds=30)

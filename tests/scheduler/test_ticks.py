@@ -61,7 +61,7 @@ def test_without_anything_to_place_no_pass_is_run(
 def test_the_sweep_waits_for_one_pass_whoever_asks_for_another_meanwhile(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a long pass runs, the next pass is always requested already."""
+    """During each long pass, another pass is requested."""
     soon: list[Act] = []
     here = dataclasses.replace(platform, soon=soon.append)
     store, decide, passes = here.store, assignment.decide, []

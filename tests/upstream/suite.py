@@ -51,7 +51,7 @@ def run(title: str, folder: Path, tests: Sequence[str], environment: Mapping[str
 
 
 def _outcomes(report: Path) -> dict[str, str]:
-    """Return the outcome by test: the worst one where a report has several cases for it."""
+    """Return the outcome by test; a failure wins where a report has several cases for a test."""
     found: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"

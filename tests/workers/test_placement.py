@@ -339,7 +339,7 @@ def test_places_too_full_for_any_job_are_looked_at_once_whatever_the_kinds(
 
 
 def test_a_place_that_was_too_full_for_any_is_kept_for_a_large_job_all_the_same() -> None:
-    """The kinds of job before skipped that worker, but it suits the large job best."""
+    """Earlier kinds of job skipped that worker, but it suits the large job best."""
     usage = {
         "full": Usage(cpu=8, ram_mb=1, job_ids=("x",)),
         "other": Usage(cpu=1, ram_mb=1, job_ids=("y",)),

@@ -78,7 +78,7 @@ def _cancelled_while_running(arena: Arena, plan: JobPlan) -> float:
 
 
 def _cancelled_while_cut_off(arena: Arena) -> None:
-    """Cancel a job whose agent cannot be reached: the agent kills it, and its lease runs out."""
+    """Cancel a job on an agent that is cut off: the agent kills it, and it ends with its lease."""
     assert arena.cluster.proxy is not None
     agent = arena.cluster.of("agent")[-1]
     job_ids = watch.submit(arena, replace(_STUBBORN, wanted={"labels": [agent.name]}))
