@@ -32,4 +32,6 @@ def _go_on(names: Sequence[str], until: int, expiration: float) -> None:
 def execute(self: Any, job_id: str, attempt: int, lease_id: str) -> None:
     """Hand an assigned job to this agent's runner, which does the rest."""
     agent = self.app.agent
-    agent.offer(Lease(job_id=job_id, worker_id=agent.worker_id, attempt=attempt, lease_id=lease_id))
+    agent.run_assigned(
+        Lease(job_id=job_id, worker_id=agent.worker_id, attempt=attempt, lease_id=lease_id)
+    )

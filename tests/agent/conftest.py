@@ -65,9 +65,10 @@ class Bench:
         assert assigned is not None
         return lease_of(assigned)
 
-    def offer(self, command: str, **fields: Any) -> Lease:
+    def give(self, command: str, **fields: Any) -> Lease:
+        """Assign a job and give it to the runner; return its lease."""
         lease = self.assign(command, **fields)
-        self.runner.offer(lease)
+        self.runner.run_assigned(lease)
         return lease
 
     def take(self, *commands: str, **fields: Any) -> list[Lease]:
@@ -79,7 +80,7 @@ class Bench:
 
     def run(self, command: str, **fields: Any) -> Job:
         """Run a job to its end, and return it."""
-        return self.ended(self.offer(command, **fields))
+        return self.ended(self.give(command, **fields))
 
     def ended(self, lease: Lease, timeout_seconds: float = 20) -> Job:
         def over() -> Job | None:

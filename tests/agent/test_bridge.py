@@ -45,7 +45,7 @@ class Running:
         assert list(leases) == [_LEASE]
         self.until.append(until)
 
-    def offer(self, lease: Lease) -> None:
+    def run_assigned(self, lease: Lease) -> None:
         raise AssertionError(lease)
 
     def cancel(self, lease: Lease) -> None:

@@ -43,7 +43,7 @@ def test_a_job_whose_pipes_do_not_come_is_an_agents_error_and_has_no_exit_code(
 ) -> None:
     # As when too many files are open: the kernel leaves the descriptors out of the message.
     monkeypatch.setattr(processes, "_FDS_BYTES", room)
-    job = bench.await_status(bench.offer(line), "QUEUED")
+    job = bench.await_status(bench.give(line), "QUEUED")
     assert "too many open files" in job.history[-1]["reason"]
     assert job.exit_code is None
 

@@ -86,7 +86,7 @@ def test_a_job_ends_in_time_with_its_reason_while_its_input_comes_slowly(
     bench: Bench, slow: Server, way: str
 ) -> None:
     timeout_ms = 1000 if way == "timeout" else 60_000
-    lease = bench.offer("true", file_url=slow.url, timeout_ms=timeout_ms, max_retries=0)
+    lease = bench.give("true", file_url=slow.url, timeout_ms=timeout_ms, max_retries=0)
     if way == "cancel":
         eventually(lambda: slow.came)
         cancel(bench, lease)
@@ -100,7 +100,7 @@ def test_a_job_ends_in_time_with_its_reason_while_its_input_comes_slowly(
 
 
 def test_an_abandoned_job_waits_for_its_input_no_more(bench: Bench, slow: Server) -> None:
-    lease = bench.offer("true", file_url=slow.url)
+    lease = bench.give("true", file_url=slow.url)
     eventually(lambda: slow.came)
     bench.runner.abandon(lease)
     eventually(lambda: not bench.runner.job_ids())
@@ -111,7 +111,7 @@ def test_slow_servers_hold_up_neither_other_jobs_nor_their_output(
     bench: Bench, slow: Server
 ) -> None:
     waiting = [
-        bench.offer("true", file_url=slow.url, required_cpu=0.1) for _ in range(2 * runner.HELPERS)
+        bench.give("true", file_url=slow.url, required_cpu=0.1) for _ in range(2 * runner.HELPERS)
     ]
     eventually(lambda: slow.came == len(waiting))
     job = bench.run("echo begun; sleep .3; seq 5000", required_cpu=0.1)
@@ -124,9 +124,9 @@ def test_a_job_that_waits_for_a_thread_for_its_input_can_be_cancelled(
 ) -> None:
     monkeypatch.setattr(runner, "FETCHERS", 1)
     bench = Bench(platform, tmp_path / "w")
-    bench.offer("true", file_url=slow.url)
+    bench.give("true", file_url=slow.url)
     eventually(lambda: slow.came)
-    second = bench.offer("true", file_url=slow.url)
+    second = bench.give("true", file_url=slow.url)
     bench.await_status(second, "RUNNING")
     cancel(bench, second)
     assert bench.ended(second).status == "CANCELLED"
@@ -170,7 +170,7 @@ def test_a_server_that_is_away_is_tried_again_and_costs_the_worker_nothing(
     monkeypatch.setattr(download, "PAUSES_SECONDS", (0, 0))
     with closing(Server(answer(status))) as server:
         url = server.url if status else f"http://127.0.0.1:{free_port()}/"
-        job = bench.await_status(bench.offer("true", file_url=url), "QUEUED")
+        job = bench.await_status(bench.give("true", file_url=url), "QUEUED")
     reason = f"fileUrl answered {status}" if status else "fileUrl cannot be fetched: ConnectError"
     assert job.history[-1]["reason"] == reason
     assert server.came == (3 if status else 0)
@@ -185,7 +185,7 @@ def test_an_upload_that_is_gone_is_the_jobs_own_failure(bench: Bench) -> None:
 
 @pytest.mark.usefixtures("no_thread_left")
 def test_an_input_for_which_no_thread_is_left_is_the_hosts_fault(bench: Bench) -> None:
-    lease = bench.offer("true", file_url="http://127.0.0.1/in.zip")
+    lease = bench.give("true", file_url="http://127.0.0.1/in.zip")
     job = bench.await_status(lease, "QUEUED")
     assert job.history[-1]["reason"] == "agent error: can't start new thread"
     trouble = bench.store.workers.get("w1").trouble(bench.store.clock.now())

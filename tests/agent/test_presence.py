@@ -45,7 +45,7 @@ class Host:
         wanted = {"command": f"echo $$; {command}"}
         (job_id,) = operations.submit(self.platform, [wanted], by="app")
         job = self.get(job_id)
-        self.agent.offer(lease_of(job))
+        self.agent.run_assigned(lease_of(job))
         eventually(lambda: self.printed(job_id))
         return self.get(job_id)
 
@@ -175,7 +175,7 @@ def test_an_agent_that_was_started_anew_elsewhere_takes_no_hint_of_the_other_one
     job = factories.assigned_job("w1", now=now, command=f"sleep {LEASE_SECONDS / 2}")
     later.platform.store.jobs.submit([job])
     # Both boots consume the queue of that id, so the earlier one may get the message.
-    earlier.agent.offer(lease_of(job))
+    earlier.agent.run_assigned(lease_of(job))
     ended = eventually(lambda: later.ended(job.job_id))
     assert [entry["verb"] for entry in ended.history] == ["assign", "start", "complete"]
 
@@ -190,7 +190,7 @@ def test_an_agent_knows_at_once_that_another_took_its_place(
     eventually(lambda: earlier.agent._claims.is_replaced)
     job = factories.assigned_job("w1", now=later.platform.store.clock.now(), command="pwd")
     later.platform.store.jobs.submit([job])
-    earlier.agent.offer(lease_of(job))
+    earlier.agent.run_assigned(lease_of(job))
     eventually(lambda: later.ended(job.job_id))
     assert "/agent1/" in later.printed(job.job_id)
 

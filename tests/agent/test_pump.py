@@ -225,7 +225,7 @@ def test_no_line_begins_while_the_store_is_behind(
         return store(*args, **kwargs)
 
     monkeypatch.setattr(bench.store.output, "store", slow)
-    lease = bench.offer(f"echo a; {until(go)}; echo b; {until(end)}\ntouch {mark}; echo c")
+    lease = bench.give(f"echo a; {until(go)}; echo b; {until(end)}\ntouch {mark}; echo c")
     (held,) = eventually(lambda: list(bench.runner._held.values()))
     assert asked.wait(10)
     go.touch()

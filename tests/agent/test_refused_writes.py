@@ -151,7 +151,7 @@ class _Running:
     def leases(self) -> list[Lease]:
         return list(self.running)
 
-    def offer(self, lease: Lease) -> None:
+    def run_assigned(self, lease: Lease) -> None:
         raise AssertionError(lease)
 
     def extend(self, leases: Collection[Lease], until: float) -> None:

@@ -55,7 +55,7 @@ def test_only_a_newline_ends_a_line_of_a_command(bench: Bench) -> None:
 
 def test_both_streams_are_kept_apart_and_in_one_sequence(bench: Bench, tmp_path: Path) -> None:
     two, three = tmp_path / "two", tmp_path / "three"
-    lease = bench.offer(f"echo 1; {until(two)}; echo 2 >&2; {until(three)}; echo 3")
+    lease = bench.give(f"echo 1; {until(two)}; echo 2 >&2; {until(three)}; echo 3")
     eventually(lambda: bench.printed(lease))
     two.touch()
     eventually(lambda: bench.printed(lease, "stderr"))
@@ -75,7 +75,7 @@ def test_output_is_stored_within_a_quarter_of_a_second(platform: Platform, tmp_p
 
     def is_in_time() -> bool:
         """Whether the output of one job was in time; other load may delay any single one."""
-        lease = bench.offer("sleep .1; date +%s%N; sleep 60")
+        lease = bench.give("sleep .1; date +%s%N; sleep 60")
         text = eventually(lambda: bench.printed(lease))
         took = time.time() - int(text) / 1e9
         bench.runner.cancel(lease)
@@ -116,7 +116,7 @@ def test_a_line_that_its_keeper_takes_along_does_not_end_as_the_one_before(
     bench: Bench, tmp_path: Path
 ) -> None:
     begun = tmp_path / "begun"
-    lease = bench.offer(f"true\ntouch {begun}; sleep 60")
+    lease = bench.give(f"true\ntouch {begun}; sleep 60")
     eventually(begun.exists)
     (keeper,) = keepers()
     keeper.kill()
@@ -134,7 +134,7 @@ def test_a_timeout_is_in_time_where_output_is_collected_for_long(
 
 
 def test_a_timeout_ends_the_whole_group_even_when_it_ignores_sigterm(bench: Bench) -> None:
-    lease = bench.offer("trap '' TERM; sleep 654 & echo $!; wait; sleep 655", max_retries=0)
+    lease = bench.give("trap '' TERM; sleep 654 & echo $!; wait; sleep 655", max_retries=0)
     child = int(eventually(lambda: bench.printed(lease)))
     (held,) = bench.runner._held.values()
     assert held.attempt
@@ -155,7 +155,7 @@ def test_a_background_process_ends_with_its_job(bench: Bench) -> None:
 def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
     def is_in_time() -> bool:
         """Whether one job ended in time; other load may delay any single one."""
-        lease = bench.offer("echo begun; sleep 100")
+        lease = bench.give("echo begun; sleep 100")
         eventually(lambda: bench.printed(lease))
         job = bench.store.jobs.get(lease.job_id)
         moment = bench.platform.moment()
@@ -173,7 +173,7 @@ def test_a_cancelled_job_ends_within_a_second(bench: Bench) -> None:
 
 
 def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -> None:
-    lease = bench.offer("echo $$; sleep 100")
+    lease = bench.give("echo $$; sleep 100")
     pid = int(eventually(lambda: bench.printed(lease)))
     # The size of the output is noted on the job after the output is stored.
     eventually(lambda: bench.store.jobs.get(lease.job_id).output_bytes)
@@ -187,30 +187,30 @@ def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -
 def test_the_same_lease_twice_runs_once(bench: Bench) -> None:
     lease = bench.assign("echo once >> $HOME/../count; cat $HOME/../count")
     for _ in range(3):
-        bench.runner.offer(lease)
+        bench.runner.run_assigned(lease)
     job = bench.ended(lease)
-    bench.runner.offer(lease)
+    bench.runner.run_assigned(lease)
     assert bench.printed(job) == "once\n"
     assert [entry["verb"] for entry in job.history].count("start") == 1
 
 
 def test_a_job_that_does_not_fit_beside_the_others_is_given_back(bench: Bench) -> None:
-    bench.offer("sleep 60", required_cpu=6)
-    lease = bench.offer("true", required_cpu=6)
+    bench.give("sleep 60", required_cpu=6)
+    lease = bench.give("true", required_cpu=6)
     job = bench.await_status(lease, "QUEUED")
     assert job.attempts == 0
     assert "does not fit" in job.history[-1]["reason"]
 
 
 def test_a_drain_lets_a_job_end_within_the_grace(bench: Bench) -> None:
-    lease = bench.offer("sleep .5; echo done")
+    lease = bench.give("sleep .5; echo done")
     bench.await_status(lease, "RUNNING")
     bench.runner.drain(10)
     assert bench.store.jobs.get(lease.job_id).status == "COMPLETED"
 
 
 def test_a_drain_past_the_grace_puts_the_job_back(bench: Bench) -> None:
-    lease = bench.offer("echo $$; sleep 100")
+    lease = bench.give("echo $$; sleep 100")
     pid = int(eventually(lambda: bench.printed(lease)))
     bench.runner.drain(0.1)
     job = bench.store.jobs.get(lease.job_id)
@@ -271,7 +271,7 @@ def test_a_workspace_is_no_other_jobs_while_what_ran_in_it_may_not_be_gone(
     bench: Bench, tmp_path: Path
 ) -> None:
     go, gone = tmp_path / "go", tmp_path / "gone"
-    lease = bench.offer(f"echo on; {until(go)}; touch late; touch {gone}; sleep 60")
+    lease = bench.give(f"echo on; {until(go)}; touch late; touch {gone}; sleep 60")
     eventually(lambda: bench.printed(lease))
     (keeper,) = keepers()
     keeper.suspend()
@@ -314,7 +314,7 @@ def test_a_job_has_a_path_of_its_agent_that_is_no_text(
 
 @pytest.mark.usefixtures("no_thread_left")
 def test_jobs_run_on_a_host_that_has_no_thread_left(bench: Bench) -> None:
-    leases = [bench.offer("touch f") for _ in range(3)]
+    leases = [bench.give("touch f") for _ in range(3)]
     assert {bench.ended(lease).status for lease in leases} == {JobStatus.COMPLETED}
 
 
@@ -332,7 +332,7 @@ def test_100_mb_of_output_are_cut_visibly_and_held_nowhere(bench: Bench) -> None
     own = psutil.Process(os.getpid())
     bench.run("true")
     before, most = own.memory_info().rss, 0
-    lease = bench.offer("head -c 100000000 /dev/zero | tr '\\0' x", timeout_ms=100_000)
+    lease = bench.give("head -c 100000000 /dev/zero | tr '\\0' x", timeout_ms=100_000)
     while not bench.store.jobs.get(lease.job_id).is_terminal:
         most = max(most, own.memory_info().rss)
     job = bench.ended(lease)
@@ -345,9 +345,9 @@ def test_100_mb_of_output_are_cut_visibly_and_held_nowhere(bench: Bench) -> None
 def test_a_defect_in_one_attempt_costs_that_attempt_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    healthy = bench.offer("sleep 1; echo fine")
+    healthy = bench.give("sleep 1; echo fine")
     bench.await_status(healthy, "RUNNING")
-    broken = bench.offer("sleep 100", max_retries=0)
+    broken = bench.give("sleep 100", max_retries=0)
     bench.await_status(broken, "RUNNING")
 
     def fail(attempt: Attempt, now: float) -> None:

@@ -80,7 +80,7 @@ def test_an_input_that_cannot_be_read_now_is_no_failure_of_the_agent(
     )
     lease = bench.assign("cat a", file_id=saved.file_id)
     fail(["find"], collection=collection, **FAULTS["conflict"])
-    bench.runner.offer(lease)
+    bench.runner.run_assigned(lease)
     job = ended(bench, lease)
     assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
     assert bench.printed(job) == "in"
@@ -93,7 +93,7 @@ def test_a_job_that_runs_through_an_election_is_delivered_once_and_whole(
     bench: Bench, replica_set: ReplicaSet, how: str
 ) -> None:
     lines = "for i in $(seq 60); do echo $i; sleep .1; done; echo kept > left"
-    lease = bench.offer(lines)
+    lease = bench.give(lines)
     bench.await_status(lease, "RUNNING")
     began = time.monotonic()
     _disturb(replica_set, how)

@@ -57,10 +57,10 @@ class Agent:
             ) from None
         events.emit("agent.started", worker=self.worker_id)
 
-    def offer(self, lease: Lease) -> None:
+    def run_assigned(self, lease: Lease) -> None:
         """Run an assigned job, unless this boot of the agent is over: then it is another boot's."""
         if not (self._presence.is_over or self._claims.is_replaced):
-            self.runner.offer(lease)
+            self.runner.run_assigned(lease)
 
     def drain(self, grace_seconds: float | None = None) -> None:
         """Take no more jobs, let running ones end within the grace, stop the rest, then leave."""

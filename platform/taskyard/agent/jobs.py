@@ -14,7 +14,7 @@ class Jobs(Protocol):
     def leases(self) -> list[Lease]:
         """Return the leases of the jobs that are RUNNING on this agent."""
 
-    def offer(self, lease: Lease) -> None:
+    def run_assigned(self, lease: Lease) -> None:
         """Run an assigned job, unless it runs already."""
 
     def extend(self, leases: Collection[Lease], until: float) -> None:

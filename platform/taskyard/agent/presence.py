@@ -145,7 +145,7 @@ class Presence:
         self.is_over = False
         self._renew()
         for job in self._store.live.held_by(self.worker_id, JobStatus.ASSIGNED):
-            self._jobs.offer(lease_of(job))
+            self._jobs.run_assigned(lease_of(job))
 
     def _renew(self) -> None:
         """Renew the leases of the jobs that really run; abandon those that are not renewed."""

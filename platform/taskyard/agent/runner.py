@@ -112,7 +112,7 @@ class Runner:
         """Return the ids of the jobs that this agent holds, each until its last write."""
         return {held.job.job_id for held in list(self._held.values())}
 
-    def offer(self, lease: Lease) -> None:
+    def run_assigned(self, lease: Lease) -> None:
         """Run an assigned job, unless it is held already: a repeated hint changes nothing."""
         if not self._draining and lease.key not in self._held:
             self._helpers.submit(self._look_up, lease)
