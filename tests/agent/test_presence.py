@@ -245,6 +245,24 @@ def test_an_agent_claims_what_is_queued_without_a_pass(start: Callable[..., Host
         assert [entry["verb"] for entry in ended.history] == ["claim", "complete"]
 
 
+@pytest.mark.parametrize("line", ["exit 1", "echo left > file; exit 1"])
+def test_an_idle_agent_runs_again_at_once_what_failed_there(
+    start: Callable[..., Host], line: str
+) -> None:
+    """It waited for the next tick, up to five seconds, with every place free."""
+    host = start()
+    job = factories.queued_job(
+        command=line,
+        now=host.platform.store.clock.now(),
+        offered_to="w1",
+        retry_on_exit=True,
+        max_retries=2,
+    )
+    host.platform.store.jobs.submit([job])
+    ended = eventually(lambda: host.ended(job.job_id))
+    assert [entry["verb"] for entry in ended.history] == ["claim", "fail"] * 3
+
+
 def test_a_job_that_was_expired_meanwhile_is_killed_and_its_result_refused(
     start: Callable[..., Host],
 ) -> None:

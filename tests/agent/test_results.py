@@ -33,7 +33,13 @@ class World:
         self.platform = platform
         self.store = platform.store
         self.reported: list[Held] = []
-        self.results = Results(Reporter(platform), ThreadPoolExecutor(2), self.reported.extend)
+        self.requeued: list[bool] = []
+        self.results = Results(
+            Reporter(platform),
+            ThreadPoolExecutor(2),
+            self.reported.extend,
+            lambda: self.requeued.append(True),
+        )
 
     def running(self, **fields: Any) -> Job:
         job = factories.running_job(now=self.store.clock.now(), **fields)
@@ -123,6 +129,16 @@ def test_output_of_an_attempt_that_is_tried_again_is_kept_apart(world: World) ->
     world.write(world.result(job, FAILED, "first\n"))
     assert world.get(job).status is JobStatus.QUEUED
     assert world.printed(job, attempt=1) == "first\n"
+
+
+@pytest.mark.parametrize("printed", ["", "first\n"], ids=["in a group", "alone"])
+def test_it_is_told_when_a_job_is_to_run_again(world: World, printed: str) -> None:
+    ends, again = world.running(), world.running(retry_on_exit=True)
+    world.write(world.result(ends, FAILED))
+    assert world.requeued == []
+    world.results.add(world.result(again, FAILED, printed))
+    eventually(lambda: world.requeued)
+    assert len(world.reported) == 2
 
 
 def test_a_job_that_waited_for_its_place_began_with_its_first_line(world: World) -> None:

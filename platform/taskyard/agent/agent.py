@@ -76,7 +76,7 @@ class Agent:
         events.emit("agent.stopped", worker=self.worker_id)
 
     def _begin(self) -> None:
-        self.runner.start(freed=self._claims.freed)
+        self.runner.start(freed=self._claims.freed, requeued=self._claims.look)
         self._presence.start()
         self._claims.start()
         self._stop_offers = self._platform.store.offers.listen(self.worker_id, self._claims)

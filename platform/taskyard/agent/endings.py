@@ -26,15 +26,24 @@ class Endings:
         pump: Pump,
         held: dict[str, Held],
         left: Callable[[Held], None],
+        requeued: Callable[[], None],
     ) -> None:
-        """``held`` are all jobs of the runner; ``left`` is called for each that runs no more."""
+        """``held`` are all jobs of the runner; ``left`` is called for each that runs no more, and
+        ``requeued`` when one is to run again.
+        """
         self._loop = loop
         self._helpers = helpers
         self._stages = stages
         self._pump = pump
         self._held = held
         self._left = left
-        self.results = Results(stages.reporter, helpers, self.reported)
+        self.results = Results(
+            stages.reporter,
+            helpers,
+            self.reported,
+            # Behind what ``reported`` posts: a job that is still held here is not claimed.
+            lambda: loop.post(requeued),
+        )
 
     def finish(self, held: Held, attempt: Attempt) -> None:
         """Have the result written; a helper first stores what is too large to go with it."""

@@ -20,7 +20,7 @@ from taskyard.agent.held import Held
 from taskyard.agent.reporting import Reporter
 from taskyard.errors import StaleAttempt
 from taskyard.jobs import lifecycle
-from taskyard.jobs.states import TERMINAL
+from taskyard.jobs.states import TERMINAL, JobStatus
 from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store.output import Chunk
 
@@ -52,11 +52,19 @@ class Results:
     """Writes the results that are added, and tells when nothing more is written about a job."""
 
     def __init__(
-        self, reporter: Reporter, helpers: Executor, reported: Callable[[Sequence[Held]], None]
+        self,
+        reporter: Reporter,
+        helpers: Executor,
+        reported: Callable[[Sequence[Held]], None],
+        requeued: Callable[[], None],
     ) -> None:
+        """``reported`` is called with what is written; ``requeued`` after it, if a job is to run
+        again.
+        """
         self._reporter = reporter
         self._helpers = helpers
         self._reported = reported
+        self._requeued = requeued
         self._added: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="results", daemon=True)
 
@@ -112,25 +120,30 @@ class Results:
         """Write the group; return the results that have to be written alone."""
         decided = [(result, _decide(result)) for result in group]
         transitions = [transition for _, transition in decided if transition is not None]
-        won = set(map(id, self._reporter.end_all(transitions)))
+        performed = self._reporter.end_all(transitions)
+        won = set(map(id, performed))
         self._reported([result.held for result, decision in decided if id(decision) in won])
+        if any(transition.to is JobStatus.QUEUED for transition in performed):
+            self._requeued()
         return [result for result, decision in decided if id(decision) not in won]
 
     def _write_alone(self, result: Result) -> None:
         """Read, decide and write, as often as it takes; runs on a helper."""
-        held = result.held
+        held, job = result.held, None
         try:
             if result.chunks:
                 self._reporter.output(
                     held.job, result.chunks, total_bytes=result.output_bytes, truncated=False
                 )
             outcome = replace(result.outcome, fields=_fields(result))
-            self._reporter.finish(held.lease, outcome, at=result.at)
+            job = self._reporter.finish(held.lease, outcome, at=result.at)
         except Exception as error:
             # Not reported and renewed no more: its lease ends, and the job is tried elsewhere.
             events.error("agent.report_failed", error, job=held.lease.job_id)
         finally:
             self._reported([held])
+            if job is not None and job.status is JobStatus.QUEUED:
+                self._requeued()
 
 
 def _decide(result: Result) -> Transition | None:

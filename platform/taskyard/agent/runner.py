@@ -59,6 +59,7 @@ class Runner:
         self._turns = turns
         self._settings = settings
         self._freed: Freed | None = None
+        self._requeued: Callable[[], None] | None = None
         self._held: dict[str, Held] = {}
         self._draining = False
         self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="agent-helper")
@@ -70,7 +71,9 @@ class Runner:
             stages.store_output,
             flush_seconds=settings.output_flush_seconds,
         )
-        self._endings = Endings(self._loop, self._helpers, stages, pump, self._held, self._leave)
+        self._endings = Endings(
+            self._loop, self._helpers, stages, pump, self._held, self._leave, self._look_again
+        )
         preparation = Preparation(self._helpers, stages, self._endings)
         arrivals = Arrivals(self._loop, self._fetchers, self._helpers, stages, preparation)
         self._running = Running(
@@ -96,9 +99,12 @@ class Runner:
             self._running, pump, self._endings, turns, self._held, self._send_away, settings
         )
 
-    def start(self, freed: Freed | None = None) -> None:
-        """Begin to run jobs. Raises OSError or RuntimeError if the host has no room."""
-        self._freed = freed
+    def start(self, freed: Freed | None = None, requeued: Callable[[], None] | None = None) -> None:
+        """Begin to run jobs; ``requeued`` is called when one that ran here is to run again.
+
+        Raises OSError or RuntimeError if the host has no room.
+        """
+        self._freed, self._requeued = freed, requeued
         self._running.processes.start()
         _start_all(self._helpers)
         self._endings.results.start()
@@ -192,6 +198,11 @@ class Runner:
         """Free the job's place, if it had one, for the next job that waits and for a claim."""
         if self._starts.leave(held) and self._freed:
             self._freed(held.job, held.ran_seconds)
+
+    def _look_again(self) -> None:
+        """A job that ran here waits in the queue again, and there may be a place for it here."""
+        if self._requeued:
+            self._requeued()
 
     # --- from any thread to the loop's
 
