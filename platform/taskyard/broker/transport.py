@@ -142,19 +142,25 @@ class Transport(virtual.Transport):
         """Deliver one message. Raises TimeoutError when none comes in time."""
         ends = math.inf if timeout is None else time.monotonic() + timeout
         looked = False
-        if time.monotonic() >= self._look_at:
-            # Also under a backlog: by a look what has become due takes its place in the queue.
-            self._look_at = time.monotonic() + self._look()
+        # Also under a backlog: by a look what has become due takes its place in the queue.
+        self._look_if_due()
         while not self._deliver_one():
             now = time.monotonic()
             if looked and now >= ends:
                 raise TimeoutError("timed out")
             # A look that is due is made even for a caller that does not wait.
             looked = True
-            if now >= self._look_at or self.inbox.something_later():
-                self._look_at = now + self._look()
-            else:
+            if self.inbox.something_later():
+                self._look_at = now
+            if not self._look_if_due():
                 self.inbox.wait(max(0.0, min(self._look_at, ends) - now))
+
+    def _look_if_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + self._look()
+        return True
 
     def _deliver_one(self) -> bool:
         delivery = next(self.intake.batch(), None)
