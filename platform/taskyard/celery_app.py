@@ -58,6 +58,6 @@ app.platform = wiring.platform
 @signals.beat_init.connect
 def configure_logs(**_: Any) -> None:
     """Send our events to stderr, beside Celery's own lines."""
-    logs.wait_for_no_reader()
+    logs.never_wait_for_readers()
     settings = load()
     logs.configure(settings.log_level, settings.log_format)

@@ -44,7 +44,7 @@ def on_starting(server: Any) -> None:
     """Refuse to listen where strangers could act; called in the master before it forks. The
     addresses are the server's: its own options and ``GUNICORN_CMD_ARGS`` override this module.
     """
-    logs.wait_for_no_reader()
+    logs.never_wait_for_readers()
     try:
         for address in server.cfg.bind:
             _settings.check(replace(_loaded, bind=address))

@@ -57,7 +57,7 @@ def configure(level: str = "INFO", line_format: str = "") -> None:
         _render = _as_json
 
 
-def wait_for_no_reader() -> None:
+def never_wait_for_readers() -> None:
     """Let lines that are not ours (Celery's, gunicorn's) be lost too where nobody reads them,
     instead of blocking their writer.
 
