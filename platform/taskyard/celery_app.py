@@ -54,8 +54,9 @@ app.steps["worker"].update([AgentStep, SchedulerStep])
 app.platform = wiring.platform
 
 
+# Before the first line of a worker, and before that of beat.
 @signals.celeryd_init.connect
-@signals.beat_init.connect
+@signals.after_setup_logger.connect
 def configure_logs(**_: Any) -> None:
     """Send our events to stderr, beside Celery's own lines."""
     logs.never_wait_for_readers()

@@ -16,6 +16,9 @@ from taskyard import settings as _settings
 from taskyard.addresses import is_loopback
 from taskyard.errors import ConfigurationError, TaskyardError
 
+# Here, because gunicorn writes its first lines before it calls ``on_starting``.
+logs.never_wait_for_readers()
+
 try:
     _loaded = _settings.load()
 except TaskyardError as error:
@@ -44,7 +47,6 @@ def on_starting(server: Any) -> None:
     """Refuse to listen where strangers could act; called in the master before it forks. The
     addresses are the server's: its own options and ``GUNICORN_CMD_ARGS`` override this module.
     """
-    logs.never_wait_for_readers()
     try:
         for address in server.cfg.bind:
             _settings.check(replace(_loaded, bind=address))

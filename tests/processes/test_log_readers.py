@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 from tests.processes.conftest import BIN, ROOT, user_environment
 
 CELERY = ["celery", "-A", "taskyard.celery_app"]
@@ -85,6 +86,19 @@ def test_a_signal_ends_it_though_nobody_reads_its_log(start: Start, name: str) -
     process = start(name, writer)
     eventually(lambda: _heeds_sigterm(process), 60)
     _fill(writer)
+    process.terminate()
+    process.wait(60)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_it_starts_and_ends_though_nobody_reads_what_another_wrote(start: Start, name: str) -> None:
+    """As a process that is restarted while its log's reader hangs. Its first lines are not ours."""
+    reader, writer = os.pipe()
+    _fill(writer)
+    process = start(name, writer)
+    eventually(lambda: _heeds_sigterm(process), 60)
     process.terminate()
     process.wait(60)
     os.close(reader)
