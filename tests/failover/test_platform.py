@@ -18,10 +18,12 @@ import psutil
 import pytest
 from pymongo import MongoClient
 
+from taskyard import Client
+from taskyard.addresses import free_port
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.up.processes import COMMANDS
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 from tests.processes.conftest import BIN, ROOT, user_environment
 from tests.replica_set import ReplicaSet
 
@@ -190,9 +192,9 @@ def test_elections_cost_no_job_and_no_process(
     assert ended == {("COMPLETED", 1): len(stored)}
     runs = Counter((tmp_path / "runs").read_text().split())
     assert runs == dict.fromkeys(load.accepted, 1), "each ran once"
-    for name, job_id in load.accepted.items():
-        printed = admin[DATABASE]["output"].find({"_id.j": job_id}).sort("_id", 1)
-        assert "".join(chunk["data"] for chunk in printed) == f"{name}\nend\n"
+    with Client(running.url, token=token) as client:
+        for name, job_id in load.accepted.items():
+            assert "".join(client.output(job_id)) == f"{name}\nend\n"
 
 
 def _ready(url: str) -> bool:
