@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from tests.helpers import free_port
 
+from taskyard.addresses import free_port
 from taskyard.embedded import dies_with_us
 
 ROOT = Path(__file__).parents[1]

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.common import Caller, median, print_table, quantile, started, timed_ms, wait_until
 from bench.passes import insert_jobs
 from bench.search import SEARCHES, WEEK, WORKERS, week_of_jobs
-from tests.helpers import free_port
 
 from taskyard import ids, logs
+from taskyard.addresses import free_port
 from taskyard.api import paging
 from taskyard.documents import to_document
 from taskyard.embedded import EmbeddedServer

@@ -16,8 +16,8 @@ from bench.clients import CeleryClient, DramatiqClient, FlaskClient, counted
 from bench.common import Caller, family, redis_server, started, wait_until
 from bench.side import Side
 from pymongo import MongoClient
-from tests.helpers import free_port
 
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer
 
 

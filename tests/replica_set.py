@@ -10,8 +10,9 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from taskyard.addresses import free_port
 from taskyard.embedded import dies_with_us, find_mongod
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 
 NAME = "failover"
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from taskyard.addresses import free_port
 from taskyard.agent import download, runner
 from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Lease
 from tests.agent.conftest import Bench
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n"
 

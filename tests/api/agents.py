@@ -7,6 +7,9 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from taskyard.api.app import create_app
+from taskyard.context import Platform
+
 FACTS = {
     "hostname": "host",
     "os": "linux",
@@ -61,6 +64,21 @@ class HttpAgent:
         if self.fenced:
             lease |= {"attempt": self.job["attempt"], "leaseId": self.job["leaseId"]}
         return lease
+
+
+def client_with_token(platform: Platform, role: str = "operator") -> FlaskClient:
+    """Return a client of the application, with a token of the role in every request."""
+    token = platform.store.tokens.create(role=role, name=f"a {role}")
+    client = create_app(platform).test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    return client
+
+
+def registered(client: FlaskClient) -> HttpAgent:
+    """Return a registered agent that sends no leases."""
+    agent = HttpAgent(client)
+    assert agent.register().status_code == 200
+    return agent
 
 
 def submit_job(client: FlaskClient, **body: Any) -> str:

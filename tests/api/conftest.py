@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from taskyard.api.app import create_app
 from taskyard.context import Platform
+from tests.api.agents import HttpAgent, registered
 
 
 class As(Protocol):
@@ -35,6 +36,12 @@ def as_role(platform: Platform) -> As:
 def api(as_role: As) -> FlaskClient:
     """A client with an operator's token."""
     return as_role("operator")
+
+
+@pytest.fixture
+def agent(api: FlaskClient) -> HttpAgent:
+    """A registered agent that sends no leases."""
+    return registered(api)
 
 
 @pytest.fixture

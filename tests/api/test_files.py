@@ -15,8 +15,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.http import parse_options_header
 
-from taskyard.api.app import create_app
 from taskyard.context import Platform
+from tests.api.agents import client_with_token
 from tests.test_archive import nameless
 
 
@@ -157,10 +157,9 @@ def test_an_archive_that_is_none_or_would_do_harm_is_refused_and_not_kept(
 
 def test_a_file_over_the_limit_is_413(with_settings: Callable[..., Platform]) -> None:
     here = with_settings(upload_cap_bytes=1000)
-    token = here.store.tokens.create(role="operator", name="o")
-    client = create_app(here).test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
-    answer = client.post("/api/files/upload", data={"file": (io.BytesIO(b"x" * 2000), "a.txt")})
+    answer = client_with_token(here).post(
+        "/api/files/upload", data={"file": (io.BytesIO(b"x" * 2000), "a.txt")}
+    )
     assert answer.status_code == 413
 
 

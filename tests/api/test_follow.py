@@ -19,13 +19,6 @@ from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
 
 
-@pytest.fixture
-def agent(api: FlaskClient) -> HttpAgent:
-    made = HttpAgent(api)
-    made.register()
-    return made
-
-
 def events(
     api: FlaskClient, job_id: str, last: str | None = None, **query: int
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:

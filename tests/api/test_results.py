@@ -32,13 +32,6 @@ def ask(api: FlaskClient, job_ids: Sequence[str], **body: Any) -> dict[str, Any]
     return dict(answer.get_json())
 
 
-@pytest.fixture
-def agent(api: FlaskClient) -> HttpAgent:
-    made = HttpAgent(api)
-    made.register()
-    return made
-
-
 def test_results_come_in_the_order_that_was_asked_for(api: FlaskClient, platform: Platform) -> None:
     jobs = [stored(platform, status) for status in JobStatus]
     wanted = [job.job_id for job in reversed(jobs)]

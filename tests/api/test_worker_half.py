@@ -27,7 +27,7 @@ from taskyard.store.jobs import JobStore
 from taskyard.store.live import LiveJobs
 from taskyard.workers.model import NOTHING
 from tests import factories
-from tests.api.agents import HttpAgent, status_of, submit_job
+from tests.api.agents import HttpAgent, client_with_token, registered, status_of, submit_job
 from tests.api.conftest import As
 from tests.conftest import Racing
 
@@ -38,14 +38,6 @@ def zipped(**files: str) -> bytes:
         for name, text in files.items():
             archive.writestr(name, text)
     return target.getvalue()
-
-
-@pytest.fixture
-def agent(api: FlaskClient) -> HttpAgent:
-    """A registered agent that sends no leases."""
-    made = HttpAgent(api)
-    assert made.register().status_code == 200
-    return made
 
 
 @pytest.fixture
@@ -784,13 +776,7 @@ def test_a_job_that_outlasts_its_timeout_on_a_lively_worker_timed_out(
     api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
 ) -> None:
     """The worker is healthy: it is neither suspended nor counted as lost."""
-    job_id = submit_job(api, timeoutMs=20_000, maxRetries=0)
-    running.submit(0)
-    running.poll()
-    for _ in range(8):
-        running.stream("alive")
-        let_pass(10)
-        running.heartbeat()
+    job_id = _outlasting(api, running, let_pass)
     ended = status_of(api, job_id)
     verbs = [entry["verb"] for entry in ended["history"]]
     assert ended["status"] == "FAILED"
@@ -805,12 +791,7 @@ def test_a_result_of_a_job_that_was_timed_out_before_is_late(
     api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
 ) -> None:
     """It was answered as if it were recorded, and was lost."""
-    job_id = submit_job(api, timeoutMs=20_000, maxRetries=0)
-    running.submit(0)
-    running.poll()
-    for _ in range(8):
-        running.stream("alive")
-        let_pass(10)
+    job_id = _outlasting(api, running, let_pass)
     assert running.submit(0, stdout="all of it").status_code == 409
     ended = status_of(api, job_id)
     assert (ended["status"], ended["exitCode"]) == ("FAILED", None)
@@ -818,15 +799,24 @@ def test_a_result_of_a_job_that_was_timed_out_before_is_late(
     assert ended["refusedWrites"] >= 1
 
 
+def _outlasting(api: FlaskClient, agent: HttpAgent, let_pass: Callable[[float], None]) -> str:
+    """Have an agent run a job past its time-out, alive all the time; return the job's id."""
+    job_id = submit_job(api, timeoutMs=20_000, maxRetries=0)
+    agent.submit(0)
+    agent.poll()
+    for _ in range(8):
+        agent.stream("alive")
+        let_pass(10)
+        agent.heartbeat()
+    return job_id
+
+
 def test_an_empty_stream_beside_one_that_was_cut_stays_empty(
     with_settings: Callable[..., Platform],
 ) -> None:
     here = with_settings(output_cap_bytes=1000)
-    api = create_app(here).test_client()
-    token = here.store.tokens.create(role="operator", name="op")
-    api.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
-    agent = HttpAgent(api)
-    agent.register()
+    api = client_with_token(here)
+    agent = registered(api)
     job_id = submit_job(api)
     agent.poll()
     agent.submit(0, stdout="x" * 2000, stderr="")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from taskyard.addresses import free_port
 from tests.broker import worker_app
 from tests.broker.celery_process import BIN, PATIENCE_SECONDS, wait
 from tests.broker.site import Site, Worker
-from tests.helpers import free_port
 
 Get = Callable[[str], Any]
 

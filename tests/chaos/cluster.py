@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from pymongo.database import Database
 
+from taskyard.addresses import free_port
 from taskyard.embedded import dies_with_us
 from taskyard.up.processes import COMMANDS
 from tests.chaos import skew
 from tests.chaos.disk import SmallDisk
 from tests.chaos.proxy import Proxy
-from tests.helpers import eventually, free_port, waiting_step
+from tests.helpers import answers, eventually, waiting_step
 from tests.processes.conftest import user_environment
 from tests.replica_set import ReplicaSet
 
@@ -209,7 +209,7 @@ class Cluster:
 
     def await_ready(self) -> None:
         """Wait until all webs answer, all agents send heartbeats and the ticks run."""
-        eventually(lambda: all(_answers(url) for url in self.urls()), _READY_SECONDS)
+        eventually(lambda: all(answers(url) for url in self.urls()), _READY_SECONDS)
         eventually(self._agents_alive, _READY_SECONDS)
         eventually(self._ticking, _READY_SECONDS)
 
@@ -277,10 +277,3 @@ class Cluster:
 
     def _ticking(self) -> bool:
         return self.database["locks"].count_documents({"_id": "tick.timeouts"}) == 1
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/healthz", timeout=5).status_code == 200
-    except httpx2.TransportError:
-        return False

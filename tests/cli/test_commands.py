@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from taskyard import Client
-from taskyard.api.app import create_app
 from taskyard.cli import bulk, show
 from taskyard.cli.following import NOT_KEPT, TIMED_OUT, exit_code_of
 from taskyard.context import Platform
@@ -34,7 +33,7 @@ from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Outcome
 from taskyard.store.jobs import JobStore
 from tests import factories
-from tests.api.agents import HttpAgent
+from tests.api.agents import HttpAgent, client_with_token, registered
 from tests.helpers import eventually
 from tests.processes.conftest import BIN, user_environment
 from tests.serving import served
@@ -84,12 +83,7 @@ def cli(platform: Platform, tmp_path: Path) -> Iterator[Cli]:
 
 @pytest.fixture
 def agent(platform: Platform) -> HttpAgent:
-    flask = create_app(platform).test_client()
-    token = platform.store.tokens.create(role="operator", name="agent")
-    flask.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
-    made = HttpAgent(flask)
-    made.register()
-    return made
+    return registered(client_with_token(platform))
 
 
 def work(

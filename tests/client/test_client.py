@@ -22,7 +22,7 @@ from taskyard.client.client import RECONNECT_SECONDS
 from taskyard.client.transport import TRIES
 from taskyard.context import Platform
 from taskyard.errors import ConfigurationError, InvalidRequest, RequestFailed, ServerUnreachable
-from tests.api.agents import HttpAgent
+from tests.api.agents import HttpAgent, client_with_token, registered
 from tests.serving import served
 
 
@@ -39,12 +39,8 @@ def client(platform: Platform, token: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-def agent(platform: Platform, token: str) -> HttpAgent:
-    flask = create_app(platform).test_client()
-    flask.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
-    made = HttpAgent(flask)
-    made.register()
-    return made
+def agent(platform: Platform) -> HttpAgent:
+    return registered(client_with_token(platform))
 
 
 def test_a_job_is_submitted_run_and_waited_for(client: Client, agent: HttpAgent) -> None:

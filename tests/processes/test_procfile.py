@@ -10,12 +10,13 @@ from pathlib import Path
 import psutil
 
 from taskyard import Client
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer
 from taskyard.errors import TaskyardError
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.up.processes import COMMANDS
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 from tests.processes.conftest import BIN, ROOT, alive, user_environment
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from taskyard.addresses import free_port
 from taskyard.errors import EmbeddedServerError
 from taskyard.settings import Settings
 from taskyard.up import signals, supervisor
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 from tests.processes.conftest import BIN, Up, alive, user_environment
 
 #: What the README promises for Ctrl-C.

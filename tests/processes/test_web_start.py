@@ -6,11 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
-import httpx2
 import pytest
 
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer
-from tests.helpers import eventually, free_port
+from tests.helpers import answers, eventually
 from tests.processes.conftest import BIN, user_environment
 
 ANYWHERE = f"0.0.0.0:{free_port()}"
@@ -63,14 +63,7 @@ def test_a_web_starts_though_no_temporary_folder_takes_anything(
         stderr=subprocess.DEVNULL,
     ) as web:
         try:
-
-            def answers() -> bool:
-                assert web.poll() is None
-                try:
-                    return httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-                except httpx2.TransportError:
-                    return False
-
-            eventually(answers, 60)
+            eventually(lambda: web.poll() is not None or answers(f"http://127.0.0.1:{port}"), 60)
+            assert web.poll() is None
         finally:
             web.terminate()

@@ -12,6 +12,7 @@ import pytest
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.errors import PyMongoError
 
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer, dies_with_us, find_mongod
 from taskyard.errors import ConfigurationError, StoreUnavailable
 from taskyard.settings import Settings
@@ -19,7 +20,7 @@ from taskyard.store import client as store_client
 from taskyard.store import passes
 from taskyard.store.indexes import ensure_indexes
 from tests.conftest import Racing
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import psutil
 import pytest
 
+from taskyard.addresses import free_port
 from taskyard.embedded import EmbeddedServer
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
-from tests.helpers import eventually, free_port
+from tests.helpers import answers, eventually
 from tests.processes.conftest import user_environment
 
 DATABASE = "system"
@@ -68,7 +68,4 @@ def start_web(mongod: EmbeddedServer, tmp_path: Path) -> Iterator[Callable[..., 
 
 def _answers(web: Web) -> bool:
     assert web.process.poll() is None, "gunicorn ended"
-    try:
-        return httpx2.get(f"{web.url}/healthz").status_code == 200
-    except httpx2.TransportError:
-        return False
+    return answers(web.url)

@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from taskyard.addresses import free_port
 from taskyard.embedded import dies_with_us
-from tests.helpers import eventually, free_port
+from tests.helpers import eventually
 
 
 @contextmanager
