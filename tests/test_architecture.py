@@ -18,8 +18,8 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"embedded"},
     "scheduler": {"store", "context", "celery_names"},
     "agent": {"store", "context", "celery_names"},
-    "api": {"store", "context", "operations", "worker_half", "follow", "waiting"}
-    | {"bulk", "overview", "system", "dashboard"},
+    "api": {"store", "context", "operations", "worker_half", "follow", "ends"}
+    | {"waiting", "bulk", "overview", "system", "dashboard"},
     "dashboard": {"store", "context", "operations", "bulk", "overview", "waiting", "system", "api"},
     "client": set(),
     "cli": {"client", "up", "store", "embedded"},

@@ -8,7 +8,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import validate
 
-from taskyard import bulk, follow
+from taskyard import bulk, ends
 from taskyard.api import fields as f
 from taskyard.api import job_schemas, paging, representations, schemas
 from taskyard.api.auth import caller
@@ -100,7 +100,7 @@ def results(body: dict[str, Any]) -> Any:
     With ``wait`` the answer comes as soon as all of them have ended, or after that many seconds.
     """
     wanted = body["job_ids"]
-    follow.wait_until_all_ended(platform(), wanted, body["wait"])
+    ends.wait_until_all_ended(platform(), wanted, body["wait"])
     found = platform().store.queries.results_of(wanted)
     for job_id in wanted:
         if job_id not in found:

@@ -10,7 +10,7 @@ from typing import Any
 import marshmallow as ma
 from flask import Response, request
 
-from taskyard import follow, operations
+from taskyard import ends, operations
 from taskyard.api import errors, job_schemas, paging, representations, schemas
 from taskyard.api.auth import caller
 from taskyard.api.base import Blueprint, platform, read_json
@@ -135,7 +135,7 @@ def status(query: dict[str, Any]) -> Any:
 
     With ``wait`` the answer comes as soon as the job has ended, or after that many seconds.
     """
-    found = follow.wait_until_ended(platform(), query["job_id"], query["wait"])
+    found = ends.wait_until_ended(platform(), query["job_id"], query["wait"])
     return representations.job_in_full(found)
 
 
