@@ -306,6 +306,19 @@ def test_all_that_was_lost_is_stopped_before_any_of_it_is_noted(
     assert set(did[:2]) == {f"stopped {job.job_id}" for job in jobs}
 
 
+def test_what_a_stopping_agent_gives_back_does_not_wait_for_a_tick(
+    start: Callable[..., Host],
+) -> None:
+    host = start()
+    job = host.run("sleep 60")
+    store = host.platform.store
+    other = {"kind": "celery", "bootId": "b2", "cpuCount": 8, "ramTotalMb": 8192}
+    store.workers.register("w2", other, now=store.clock.now())
+    host.agent.drain(0)
+    given = host.get(job.job_id)
+    assert (given.status, given.assigned_agent_id) == (JobStatus.ASSIGNED, "w2")
+
+
 def test_a_stopping_agent_is_offline_at_once(start: Callable[..., Host]) -> None:
     host = start()
     began = time.monotonic()

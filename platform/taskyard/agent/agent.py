@@ -71,6 +71,8 @@ class Agent:
         self._stop_offers()
         self._claims.stop()
         self.runner.drain(grace)
+        # Other agents are not offered what this one gave back.
+        self._platform.nudge("drain")
         self._workspaces.close()
         self._presence.stop()
         events.emit("agent.stopped", worker=self.worker_id)
