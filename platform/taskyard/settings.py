@@ -142,7 +142,7 @@ def load() -> Settings:
         if setting.name == "mongodb_uri" or name not in os.environ:
             continue
         read, kind = _READERS[str(setting.type)]
-        if read is Path and not os.environ[name]:
+        if read is _path and not os.environ[name]:
             continue  # an empty path would be the folder that the process was started in
         try:
             values[setting.name] = read(os.environ[name])
@@ -236,6 +236,14 @@ def _number(text: str) -> float:
     return number
 
 
+def _path(text: str) -> Path:
+    """A path; ``~`` is the home, which only a shell would have put in its place."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        raise ValueError from None
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
@@ -246,7 +254,7 @@ _READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "str": (str, "text"),
     "float": (_number, "a number"),
     "int": (int, "a whole number"),
-    "Path": (Path, "a path"),
-    "Path | None": (Path, "a path"),
+    "Path": (_path, "a path"),
+    "Path | None": (_path, "a path"),
     "tuple[str, ...]": (_words, "words with commas between"),
 }
