@@ -49,9 +49,10 @@ class Platform:
 
     def nudge(self, trigger: str) -> None:
         """Have a pass run soon; the caller's own work is done already, whatever comes of it."""
-        self.soon(lambda: self._try_pass(trigger))
+        self.soon(lambda: self.try_pass(trigger))
 
-    def _try_pass(self, trigger: str) -> None:
+    def try_pass(self, trigger: str) -> None:
+        """Run a pass now if a job waits and MongoDB answers."""
         try:
             if self.store.live.waiting_shapes():
                 self.offers.look(self.store, self.settings)

@@ -20,6 +20,7 @@ from taskyard.context import Platform
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus
+from taskyard.nudges import Act, at_once
 from taskyard.scheduler import ticks
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
@@ -77,7 +78,11 @@ def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
     """
     hosts: list[Host] = []
 
-    def make(worker_id: str = "w1", cancel_poll_seconds: float = 0.1) -> Host:
+    def make(
+        worker_id: str = "w1",
+        cancel_poll_seconds: float = 0.1,
+        soon: Callable[[Act], None] = at_once,
+    ) -> Host:
         found = re.search(r":(\d+)/", platform.settings.mongodb_uri)
         assert found
         network = Proxy(int(found[1])).__enter__()
@@ -93,7 +98,7 @@ def start(platform: Platform, tmp_path: Path) -> Iterator[Callable[..., Host]]:
             workspace_dir=tmp_path / f"agent{len(hosts)}",
         )
         store = store_client.connect(settings)
-        own = dataclasses.replace(platform, settings=settings, store=store)
+        own = dataclasses.replace(platform, settings=settings, store=store, soon=soon)
         agent = Agent(own, worker_id)
         agent.start()
         seen = dataclasses.replace(platform, settings=settings)
@@ -309,7 +314,8 @@ def test_all_that_was_lost_is_stopped_before_any_of_it_is_noted(
 def test_what_a_stopping_agent_gives_back_does_not_wait_for_a_tick(
     start: Callable[..., Host],
 ) -> None:
-    host = start()
+    # What it leaves for soon it never does: the process ends.
+    host = start(soon=lambda _: None)
     job = host.run("sleep 60")
     store = host.platform.store
     other = {"kind": "celery", "bootId": "b2", "cpuCount": 8, "ramTotalMb": 8192}

@@ -71,8 +71,8 @@ class Agent:
         self._stop_offers()
         self._claims.stop()
         self.runner.drain(grace)
-        # Other agents are not offered what this one gave back.
-        self._platform.nudge("drain")
+        # Other agents are not offered what this one gave back. Now, because the process ends soon.
+        self._platform.try_pass("drain")
         self._workspaces.close()
         self._presence.stop()
         events.emit("agent.stopped", worker=self.worker_id)
