@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -203,3 +205,27 @@ def test_who_waits_longest_is_first_and_holds_up_nobody_who_fits() -> None:
     assert turns.overdue(third.waits_since) == []
     assert turns.overdue(third.waits_since + 2 * TURN_SECONDS) == [large, third]
     assert turns.count() == 0
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Make Python change between threads as often as it can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_a_claim_bears_that_jobs_end_meanwhile(agent: Agent) -> None:
+    """It failed now and then, and what it was offered waited for a pass."""
+    job = factories.running_job()
+
+    def end_jobs() -> None:
+        for _ in range(100_000):
+            agent.claims.freed(job, ran_seconds=0.001)
+
+    runner = threading.Thread(target=end_jobs)
+    runner.start()
+    while runner.is_alive():
+        agent.claims._short()

@@ -203,7 +203,8 @@ class Claims:
         since = time.monotonic() - self._short_seconds
         while self._ended and self._ended[0][0] < since:
             self._ended.popleft()
-        return [job for _, job in self._ended]
+        # A copy, since the runner's thread adds to it meanwhile.
+        return [job for _, job in list(self._ended)]
 
     def _won(self, worker: Worker, chosen: Sequence[Job]) -> list[Job]:
         """Claim the chosen jobs under one lease id; return those that are ours now."""
