@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Lease
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Transition
 from tests.agent.conftest import Bench, keepers, until
 from tests.helpers import eventually
 
@@ -182,6 +184,28 @@ def test_an_abandoned_job_is_killed_and_nothing_of_it_is_written(bench: Bench) -
     eventually(lambda: not _runs(pid))
     eventually(lambda: not bench.runner.leases())
     assert bench.store.jobs.get(lease.job_id) == before
+
+
+def test_a_job_is_not_abandoned_because_its_result_was_just_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A renewal finds the lease over before the runner has forgotten the job."""
+    written, may_go_on = threading.Event(), threading.Event()
+    write = bench.reporter.end_all
+
+    def slow(transitions: Sequence[Transition]) -> list[Transition]:
+        performed = write(transitions)
+        written.set()
+        may_go_on.wait(20)
+        return performed
+
+    monkeypatch.setattr(bench.reporter, "end_all", slow)
+    lease = bench.give("true")
+    assert written.wait(20)
+    bench.runner.abandon(lease)
+    may_go_on.set()
+    eventually(lambda: not bench.runner.leases())
+    assert "agent.job_abandoned" not in capsys.readouterr().err
 
 
 def test_the_same_lease_twice_runs_once(bench: Bench) -> None:

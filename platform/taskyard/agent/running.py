@@ -117,7 +117,8 @@ class Running:
     def abandon(self, key: str) -> None:
         """Kill a job whose lease is lost, and report nothing of it."""
         held = self._held.get(key)
-        if held is None or held.abandoned:
+        # Once its last process is gone, its lease is over as soon as its result is written.
+        if held is None or held.abandoned or held.ended_at:
             return
         held.abandoned = True
         events.warn("agent.job_abandoned", job=held.job.job_id)
