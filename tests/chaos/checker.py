@@ -278,6 +278,12 @@ def processes_stay(evidence: Evidence) -> Found:
         yield "", words
 
 
+def nothing_failed_unseen(evidence: Evidence) -> Found:
+    """No process logged an exception that nobody expected, even if all went well in the end."""
+    for words in evidence.defects:
+        yield "", words
+
+
 RULES: Mapping[str, Callable[[Evidence], Found]] = {
     "ended": ended,
     "result": one_result,
@@ -295,6 +301,7 @@ RULES: Mapping[str, Callable[[Evidence], Found]] = {
     "answer": answers_agree,
     "served": clients_were_served,
     "process": processes_stay,
+    "logged": nothing_failed_unseen,
 }
 
 

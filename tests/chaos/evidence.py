@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +77,8 @@ class Evidence:
     messages: Sequence[tuple[str, float]] = ()
     survivors: Sequence[Survivor] = ()
     own_ends: Sequence[str] = ()
+    #: Unexpected exceptions that the platform's processes logged.
+    defects: Sequence[str] = ()
 
 
 def gather(
@@ -84,6 +88,7 @@ def gather(
     job_log: Path,
     url: str,
     own_ends: Sequence[str] = (),
+    logs: Iterable[Path] = (),
     skew: float = 0.0,
 ) -> Evidence:
     """Gather all evidence once; the platform's clocks are up to ``skew`` seconds wrong."""
@@ -103,6 +108,7 @@ def gather(
         messages=messages_left(database, skew),
         survivors=survivors(documents),
         own_ends=own_ends,
+        defects=[words for log in logs for words in defects_in(log.name, log.read_text())],
     )
 
 
@@ -125,6 +131,18 @@ def runs_of(lines: Iterable[Sequence[str]]) -> list[Run]:
         if event == "end":
             run.code = int(code[0])
     return sorted(found.values(), key=lambda run: run.began)
+
+
+def defects_in(name: str, log: str) -> list[str]:
+    """Return the events of level ``error`` in a log: each is a defect."""
+    found = []
+    for line in log.split("\n"):
+        # Other lines are Celery's, gunicorn's, and those that a kill -9 has cut off.
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and event["level"] == "error":
+                found.append(f"{name}: {event['event']}: {event['exception']}")
+    return found
 
 
 def messages_left(database: Database[Document], skew: float) -> list[tuple[str, float]]:

@@ -103,6 +103,7 @@ def judge(arena: Arena) -> tuple[Evidence, list[Violation]]:
         job_log=cluster.job_log,
         url=cluster.urls()[0],
         own_ends=cluster.own_ends(),
+        logs=[program.log for program in cluster.programs],
         skew=cluster.topology.skew,
     )
     return found, checker.check(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.transition import Moment, Outcome
 from tests.chaos.checker import AFTERLIFE_SECONDS, MESSAGE_SECONDS, RULES, SKEW_SECONDS, check
-from tests.chaos.evidence import Answer, Evidence, Run, Survivor, runs_of
+from tests.chaos.evidence import Answer, Evidence, Run, Survivor, defects_in, runs_of
 from tests.chaos.job import expected
 from tests.chaos.load import Accepted
 from tests.chaos.plan import JobPlan
@@ -272,6 +273,12 @@ def needed_a_restart(evidence: Evidence) -> None:
     evidence.own_ends = ["agent1 ended with code 1"]
 
 
+def logged_a_defect(evidence: Evidence) -> None:
+    defect = {"event": "agent.failed", "level": "error", "exception": "KeyError: 1"}
+    log = ["beat v5.7 is starting.", '{"event": "cut', json.dumps(defect), ""]
+    evidence.defects = defects_in("agent1.log", "\n".join(log))
+
+
 BREACHES: list[tuple[Callable[[Evidence], None], str, str]] = [
     (is_lost, "ended", "job-2"),
     (never_ends, "ended", "job-2"),
@@ -302,6 +309,7 @@ BREACHES: list[tuple[Callable[[Evidence], None], str, str]] = [
     (is_shown_otherwise, "answer", "job-1"),
     (got_a_server_error, "served", ""),
     (needed_a_restart, "process", ""),
+    (logged_a_defect, "logged", ""),
 ]
 
 
