@@ -62,7 +62,6 @@ def test_imports_run_one_way(part: str) -> None:
     [
         ("pymongo", {"store", "embedded", "broker"}),
         ("bson", {"store", "embedded", "broker"}),
-        ("gridfs", {"store"}),
         ("flask", {"api", "dashboard"}),
         ("celery", {"celery_app", "results", "agent", "scheduler", "tasks"}),
         ("kombu", {"broker"}),

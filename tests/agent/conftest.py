@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import threading
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -99,6 +101,12 @@ class Bench:
     def printed(self, job: Job | Lease, stream: str = "stdout") -> str:
         found = self.store.jobs.get(job.job_id)
         return "".join(c.data for c in self.store.output.read(found) if c.stream == stream)
+
+    def left(self, job: Job) -> zipfile.ZipFile:
+        """Return the archive of what the job left."""
+        stored = self.store.files.get(job.result_file_id or "")
+        content = b"".join(self.store.files.pieces(stored.file_id, 0, stored.size_bytes))
+        return zipfile.ZipFile(io.BytesIO(content))
 
 
 def until(path: Path) -> str:

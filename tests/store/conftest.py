@@ -7,7 +7,6 @@ from typing import Any
 
 import mongomock
 import pytest
-from mongomock.gridfs import enable_gridfs_integration
 
 from taskyard.jobs.model import Job
 from taskyard.settings import Settings
@@ -22,11 +21,10 @@ def any_store(request: pytest.FixtureRequest) -> Store:
     if request.param == "mongod":
         real: Store = request.getfixturevalue("store")
         return real
-    enable_gridfs_integration()  # type: ignore[no-untyped-call] # mongomock publishes no types
     fake: Any = mongomock.MongoClient(tz_aware=True)
     clock = TestClock(lambda: datetime(2026, 11, 24, tzinfo=UTC))
     # mongomock has no sessions, and our writes need none. What it cannot run: renewals and bulk
-    # assignments (update pipelines, bulk writes), files (GridFS), the feed (change streams).
+    # assignments (update pipelines, bulk writes), the feed (change streams).
     return store_client.build(fake, Settings(), feed_uri="", clock=clock)
 
 

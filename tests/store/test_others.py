@@ -1,10 +1,8 @@
-"""Workers, locks, tokens, idempotency, files, wake-ups and the database's clock."""
+"""Workers, locks, tokens, idempotency, wake-ups and the database's clock."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +18,6 @@ from taskyard.errors import (
     InvalidRequest,
     NotFound,
     StaleAttempt,
-    TooLarge,
 )
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
@@ -251,28 +248,6 @@ def test_a_token_is_known_by_its_secret_until_it_is_revoked(any_store: Store) ->
     assert any_store.tokens.any()
     assert any_store.tokens.revoke(known.id)
     assert any_store.tokens.verify(token) is None
-
-
-def test_a_file_comes_back_whole_or_in_part(store: Store) -> None:
-    content = secrets.token_bytes(700_000)
-    saved = store.files.save(
-        io.BytesIO(content), filename="a.bin", cap_bytes=10**6, keep=timedelta(days=1)
-    )
-    assert saved.sha256 == hashlib.sha256(content).hexdigest()
-    assert b"".join(store.files.pieces(saved.file_id, 0, len(content))) == content
-    assert b"".join(store.files.pieces(saved.file_id, 300_000, 10)) == content[300_000:300_010]
-    store.files.delete([saved.file_id])
-    with pytest.raises(NotFound):
-        store.files.get(saved.file_id)
-
-
-def test_a_file_over_the_cap_is_not_kept(store: Store) -> None:
-    with pytest.raises(TooLarge):
-        store.files.save(
-            io.BytesIO(b"x" * 2000), filename="a", cap_bytes=1000, keep=timedelta(days=1)
-        )
-    assert store.database["files.files"].count_documents({}) == 0
-    assert store.database["files.chunks"].count_documents({}) == 0
 
 
 @pytest.fixture

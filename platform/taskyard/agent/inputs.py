@@ -12,6 +12,7 @@ from taskyard.archive import ArchiveLimits
 from taskyard.context import Platform
 from taskyard.jobs.model import Job
 from taskyard.settings import Settings
+from taskyard.store.files import FileStore
 
 
 def bring(job: Job, workspace: Workspace, platform: Platform, fetch: Fetch) -> None:
@@ -20,22 +21,24 @@ def bring(job: Job, workspace: Workspace, platform: Platform, fetch: Fetch) -> N
     Raises BadArchive, NotFound, Unreachable, Unwanted.
     """
     fetch.check()
-    if job.file_id:
-        with platform.store.files.open(job.file_id) as stored:
-            _unpack(cast(BinaryIO, stored), workspace, platform.settings, fetch)
-    elif job.file_url:
-        _download(job.file_url, workspace, platform.settings, fetch)
-
-
-def _download(url: str, workspace: Workspace, settings: Settings, fetch: Fetch) -> None:
-    # Not at the top: it takes longer to load than many a job takes to run.
-    from taskyard.agent.download import download
-
     with tempfile.TemporaryFile(dir=workspace.base) as kept:
         source = cast(BinaryIO, kept)
-        download(url, source, fetch, cap_bytes=settings.upload_cap_bytes)
+        if job.file_id:
+            _copy(job.file_id, source, platform.store.files, fetch)
+        elif job.file_url:
+            # Not at the top: it takes longer to load than many a job takes to run.
+            from taskyard.agent.download import download
+
+            download(job.file_url, source, fetch, cap_bytes=platform.settings.upload_cap_bytes)
         source.seek(0)
-        _unpack(source, workspace, settings, fetch)
+        _unpack(source, workspace, platform.settings, fetch)
+
+
+def _copy(file_id: str, target: BinaryIO, files: FileStore, fetch: Fetch) -> None:
+    stored = files.get(file_id)
+    for piece in files.pieces(file_id, 0, stored.size_bytes):
+        fetch.check()
+        target.write(piece)
 
 
 def _unpack(source: BinaryIO, workspace: Workspace, settings: Settings, fetch: Fetch) -> None:

@@ -1,4 +1,8 @@
-"""Uploads and result archives in GridFS, never whole in memory."""
+"""Uploads and result archives, never whole in memory.
+
+They are laid out as GridFS does, so that its tools can read them; the driver's own classes take
+48 MB and more for each file that is under way (``docs/decisions/0014-files-in-pieces.md``).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO, TypeVar
 
 import pymongo
-from gridfs import GridFSBucket
-from gridfs.errors import NoFile
-from gridfs.synchronous.grid_file import GridIn, GridOut
+from bson import Int64
 from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -23,14 +25,17 @@ from taskyard.errors import NotFound, TooLarge
 
 T = TypeVar("T")
 
+#: What GridFS takes by default.
 _PIECE_BYTES = 255 * 1024
 
 #: The most that one statement removes, in bytes and in number: it has to end within its timeout.
 REMOVED_BYTES = 64 * 1024 * 1024
 REMOVED_AT_ONCE = 200
 
-#: Time for one write of a file. The driver sends up to 48 MB at once, to a majority, which can
-#: take longer than other operations may.
+#: How many pieces are sent or read at once: four MB.
+PIECES_AT_ONCE = 16
+
+#: Time for one write of a file. Four MB to a majority can take longer than other operations may.
 _SEND_SECONDS = 30.0
 
 
@@ -50,7 +55,6 @@ class FileStore:
     """Verbs on files."""
 
     def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
-        self._bucket = GridFSBucket(database, bucket_name="files")
         self._files = database["files.files"]
         self._pieces = database["files.chunks"]
         #: Uploads that have begun: by these records the remains of an unfinished upload are found.
@@ -67,7 +71,8 @@ class FileStore:
         content_type: str = "application/zip",
         is_archive: bool = True,
     ) -> StoredFile:
-        """Store a file piece by piece; an upload that fails leaves nothing behind.
+        """Store a file piece by piece; an upload that fails leaves nothing behind. A read of
+        ``source`` gives less than was asked for only at its end.
 
         ``keep`` is how long the file stays while no job uses it. Raises TooLarge over
         ``cap_bytes``.
@@ -80,22 +85,20 @@ class FileStore:
             "expireAt": now + keep,
         }
         self._begun.insert_one({"_id": file_id, "at": now})
-        digest = hashlib.sha256()
-        size = 0
-        upload = self._bucket.open_upload_stream_with_id(file_id, filename, metadata=metadata)
         try:
-            while piece := source.read(_PIECE_BYTES):
-                size += len(piece)
-                if size > cap_bytes:
-                    raise TooLarge(f"The file is over {cap_bytes} bytes.", field="file")
-                digest.update(piece)
-                with pymongo.timeout(_SEND_SECONDS):
-                    upload.write(piece)
-            metadata["sha256"] = digest.hexdigest()
+            size, metadata["sha256"] = self._send(file_id, source, cap_bytes)
+            record = {
+                "_id": file_id,
+                "filename": filename,
+                "length": Int64(size),
+                "chunkSize": _PIECE_BYTES,
+                "uploadDate": now,
+                "metadata": metadata,
+            }
             with pymongo.timeout(_SEND_SECONDS):
-                upload.close()
+                self._files.insert_one(record)
         except BaseException:
-            self._undo(upload, file_id)
+            self._undo(file_id)
             raise
         self._settle(file_id)
         return self.get(file_id)
@@ -112,20 +115,23 @@ class FileStore:
             raise NotFound("file", file_id)
         return stored
 
-    def open(self, file_id: str) -> GridOut:
-        """The file, open for reading and seeking. Raises NotFound."""
-        try:
-            return self._bucket.open_download_stream(file_id)
-        except NoFile:
-            raise NotFound("file", file_id) from None
-
     def pieces(self, file_id: str, start: int, length: int) -> Iterator[bytes]:
-        """``length`` bytes from ``start``, piece by piece."""
-        with self.open(file_id) as source:
-            source.seek(start)
-            while length > 0 and (piece := source.read(min(_PIECE_BYTES, length))):
-                length -= len(piece)
-                yield piece
+        """``length`` bytes from ``start``, piece by piece, read as they are wanted. Raises NotFound
+        for a file that is not there, or no longer.
+        """
+        number, skipped = divmod(start, _PIECE_BYTES)
+        while length > 0:
+            count = min(PIECES_AT_ONCE, -(-(skipped + length) // _PIECE_BYTES))
+            wanted = {"files_id": file_id, "n": {"$gte": number, "$lt": number + count}}
+            found = list(self._pieces.find(wanted, sort=[("n", pymongo.ASCENDING)]))
+            if [piece["n"] for piece in found] != list(range(number, number + count)):
+                raise NotFound("file", file_id)
+            for piece in found:
+                data = piece["data"][skipped : skipped + length]
+                skipped = 0
+                length -= len(data)
+                yield data
+            number += count
 
     def delete(self, file_ids: Sequence[str]) -> None:
         """Remove files, few at once where they are large; pieces go first, so that no piece is left
@@ -160,10 +166,28 @@ class FileStore:
         used = {"_id": {"$in": list(file_ids)}}
         self._files.update_many(used, {"$max": {"metadata.expireAt": until}})
 
-    def _undo(self, upload: GridIn, file_id: str) -> None:
+    def _send(self, file_id: str, source: BinaryIO, cap_bytes: int) -> tuple[int, str]:
+        """Store a file's pieces; returns the size and the SHA-256. Raises TooLarge."""
+        digest = hashlib.sha256()
+        size = 0
+        while block := source.read(PIECES_AT_ONCE * _PIECE_BYTES):
+            first = size // _PIECE_BYTES
+            size += len(block)
+            if size > cap_bytes:
+                raise TooLarge(f"The file is over {cap_bytes} bytes.", field="file")
+            digest.update(block)
+            pieces = range(0, len(block), _PIECE_BYTES)
+            with pymongo.timeout(_SEND_SECONDS):
+                self._pieces.insert_many(
+                    {"files_id": file_id, "n": n, "data": block[start : start + _PIECE_BYTES]}
+                    for n, start in enumerate(pieces, first)
+                )
+        return size, digest.hexdigest()
+
+    def _undo(self, file_id: str) -> None:
         """Remove what was sent of a file; if MongoDB is unavailable, retention does it later."""
         with suppress(PyMongoError):
-            upload.abort()
+            self.delete([file_id])
             self._settle(file_id)
 
     def _settle(self, file_id: str) -> None:

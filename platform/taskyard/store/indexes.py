@@ -56,6 +56,9 @@ INDEXES: dict[str, list[IndexModel]] = {
     ],
     "workers": [IndexModel([("softDeleted", ASCENDING), ("_id", ASCENDING)], name="listing")],
     "files.files": [IndexModel([("metadata.expireAt", ASCENDING)], name="expiry", sparse=True)],
+    "files.chunks": [
+        IndexModel([("files_id", ASCENDING), ("n", ASCENDING)], name="files_id_1_n_1", unique=True)
+    ],
     "files.begun": [IndexModel([("at", ASCENDING)], name="begun")],
     "stats": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
     "sign_in_codes": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
