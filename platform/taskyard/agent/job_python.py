@@ -6,9 +6,11 @@ can be imported too, after the job's (``docs/decisions/0004-job-python.md``).
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 _PIP = '#!/bin/sh\nexec "$(dirname "$0")/python" -m pip "$@"\n'
@@ -47,9 +49,10 @@ def _packages_below(venv: Path) -> Path:
     return venv / "lib" / version / "site-packages"
 
 
-def _agent_packages() -> list[str]:
+@functools.cache  # it takes longer to find out than to write them down
+def _agent_packages() -> Sequence[str]:
     """The folders of the agent's own packages, which are searched after the job's."""
-    return list(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
+    return tuple(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
 
 
 def _without_agent(path: str) -> list[str]:

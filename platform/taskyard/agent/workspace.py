@@ -52,8 +52,8 @@ _NAME = re.compile(r"job-.+\.\d+\.[0-9a-f]{8}")
 #: What a job is given to write to.
 _FOLDERS = ("work", "home", "tmp")
 
-#: Unused workspaces that are kept for the next jobs.
-_SPARES = 8
+#: Unused workspaces that are kept for the next jobs: as many as one claim may bring.
+_SPARES = 64
 
 #: A spare that was kept for longer is checked again before it is used: a program that clears old
 #: files from temporary folders may have been there.
