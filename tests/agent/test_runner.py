@@ -265,13 +265,23 @@ def test_a_drain_waits_until_what_was_not_spawned_is_given_back(
 @pytest.mark.parametrize(
     "command",
     [
-        *("touch a", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a", "echo x > ../x; exit 1"),
-        *("touch $TMPDIR/a", "pip --version > $VIRTUAL_ENV/bin/a", "echo exit > $(which pip)"),
+        *("echo x > ../x; exit 1", "touch $TMPDIR/a; touch a", "mv ../work ../w; mkdir ../work"),
+        *("pip --version > $VIRTUAL_ENV/bin/a", "echo exit > $(which pip)"),
     ],
 )
 def test_the_workspace_is_removed_whatever_the_job_did(bench: Bench, command: str) -> None:
     bench.run(command)
     eventually(lambda: not list(bench.folder.iterdir()))
+
+
+@pytest.mark.parametrize("command", ["touch a", "chmod 0 .; exit 2", "mkdir -p a/b; chmod 0 a"])
+def test_what_a_job_left_where_it_ran_is_gone_when_the_next_job_has_its_workspace(
+    bench: Bench, command: str
+) -> None:
+    look = "stat -c %i $HOME"
+    home = bench.printed(bench.run(f"{look}\n{command}"))
+    # The workspace is emptied after the result is written: a job before that gets another.
+    eventually(lambda: bench.printed(bench.run(f"{look}; ls -A; stat -c %a .")) == f"{home}700\n")
 
 
 def test_a_workspace_that_a_job_left_as_it_was_is_the_next_jobs_under_a_new_name(

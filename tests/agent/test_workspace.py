@@ -185,3 +185,44 @@ def test_what_is_mounted_in_a_workspace_is_not_removed(
     workspace.remove()
     assert [path.name for path in workspace.base.rglob("*") if path.is_file()] == ["precious"]
     assert "agent.workspace_left" in capsys.readouterr().err
+
+
+def test_a_workspace_is_another_jobs_once_it_is_rid_of_what_was_left_where_the_job_ran(
+    tmp_path: Path,
+) -> None:
+    root = WorkspaceRoot(tmp_path / "root")
+    workspace = root.create("job-1-a", 1)
+    _deep(workspace.folder, 3)
+    workspace.folder.chmod(0)
+    assert not root.keep(workspace)
+    assert root.keep(workspace.emptied())
+    other = root.create("job-1-b", 1)
+    assert other.fresh.keys() == workspace.fresh.keys()
+    assert other.is_fresh()
+    assert list((tmp_path / "root").iterdir()) == [other.base]
+
+
+@pytest.mark.parametrize("left", ["home/f", "tmp/f", "f", "venv/bin/f", "venv/bin/pip"])
+def test_a_workspace_is_no_other_jobs_if_more_than_where_the_job_ran_was_changed(
+    left: str, tmp_path: Path
+) -> None:
+    root = WorkspaceRoot(tmp_path / "root")
+    workspace = root.create("job-1-a", 1)
+    eventually(lambda: _now(tmp_path) > workspace.base.stat().st_ctime_ns)
+    (workspace.folder / "f").touch()
+    (workspace.base / left).write_text("x")
+    assert not root.keep(workspace.emptied())
+
+
+def test_where_a_job_ran_is_no_other_jobs_if_something_of_it_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = WorkspaceRoot(tmp_path / "root")
+    workspace = root.create("job-1-a", 1)
+    (workspace.folder / "f").touch()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert not root.keep(workspace.emptied())

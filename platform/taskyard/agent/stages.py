@@ -133,7 +133,9 @@ class Stages:
 
     def clear(self, attempt: Attempt) -> None:
         """Remove the workspace, unless it is kept; takes long if the attempt left very much."""
-        if not self.keeps(attempt):
+        if self.keeps(attempt):
+            return
+        if attempt.killed or not self._workspaces.keep(attempt.workspace.emptied()):
             attempt.workspace.remove()
 
     def moment(self) -> Moment:

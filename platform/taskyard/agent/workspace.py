@@ -49,8 +49,9 @@ _LAID_OUT_AT = (1, 1)
 #: The names of workspaces: job, attempt, and a random part.
 _NAME = re.compile(r"job-.+\.\d+\.[0-9a-f]{8}")
 
-#: What a job is given to write to.
-_FOLDERS = ("work", "home", "tmp")
+#: Where a job runs, and all that it is given to write to.
+_WORK = "work"
+_FOLDERS = (_WORK, "home", "tmp")
 
 #: Unused workspaces that are kept for the next jobs: as many as one claim may bring.
 _SPARES = 64
@@ -75,7 +76,7 @@ class Workspace:
     @cached_property
     def folder(self) -> Path:
         """Where the job runs and its archive is unpacked; what it leaves here is its result."""
-        return self.base / "work"
+        return self.base / _WORK
 
     @cached_property
     def home(self) -> Path:
@@ -91,17 +92,30 @@ class Workspace:
         """Whether the job left nothing where it ran."""
         return _is_empty(str(self.folder))
 
-    def is_fresh(self) -> bool:
-        """Whether the job has changed nothing in it."""
+    def is_fresh(self, *, but: str = "") -> bool:
+        """Whether the job has changed nothing in it, or nothing ``but`` one of its folders."""
         base = f"{self.base}/"
         try:
             for name, mark in self.fresh.items():
-                if _mark(base + name) != mark:
+                if name != but and _mark(base + name) != mark:
                     return False
         except OSError:
             return False
         # This also finds what was written within one tick of the clock, with the times set back.
-        return bool(self.fresh) and all(_is_empty(base + name) for name in _FOLDERS)
+        return bool(self.fresh) and all(_is_empty(base + name) for name in _FOLDERS if name != but)
+
+    def emptied(self) -> Workspace:
+        """Make the folder where the job ran anew, if that is all that the job changed; return the
+        workspace, which is fresh then. Takes long if the job left very much.
+        """
+        with contextlib.suppress(OSError):
+            if self.is_fresh(but=_WORK) and removal.remove(self.folder):
+                self.folder.mkdir(mode=0o700)
+                for path in (self.folder, self.base):
+                    os.utime(path, _LAID_OUT_AT)
+                renewed = {_WORK: _mark(self.folder), ".": _mark(self.base)}
+                return replace(self, fresh={**self.fresh, **renewed})
+        return self
 
     def under(self, base: Path) -> Workspace:
         """Rename the workspace; return it under its new name. Raises OSError."""
@@ -117,8 +131,9 @@ class Workspace:
 class WorkspaceRoot:
     """The folder that holds the workspaces of one agent.
 
-    Most short jobs use little of a workspace. One that comes back unchanged is handed to the next
-    job under a new name: laying out and removing a workspace cost more than many a job.
+    Most jobs use little of a workspace. One that comes back unchanged, but for what is left where
+    the job ran, is handed to the next job under a new name: laying out and removing a workspace
+    cost more than many a job.
     """
 
     def __init__(self, root: Path) -> None:
