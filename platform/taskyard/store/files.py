@@ -101,7 +101,14 @@ class FileStore:
             self._undo(file_id)
             raise
         self._settle(file_id)
-        return self.get(file_id)
+        return StoredFile(
+            file_id=file_id,
+            filename=filename,
+            size_bytes=size,
+            sha256=metadata["sha256"],
+            content_type=content_type,
+            is_archive=is_archive,
+        )
 
     def find(self, file_id: str) -> StoredFile | None:
         """The record of a file, or None."""
