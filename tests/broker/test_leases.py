@@ -80,7 +80,7 @@ def test_a_claim_that_a_signal_interrupts_is_given_back_at_the_end(
     assert messages.count("q") == 4
     assert {d["deliveries"] for d in store.database["broker.messages"].find()} == {0}
     # A process may leave twice; the second time it has no client to release anything with.
-    assert not messages.has_unknown
+    assert not messages.unknown
 
 
 def test_a_queue_is_kept_as_often_as_its_expiry_asks_for(store: Store) -> None:

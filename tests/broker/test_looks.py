@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer
+from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub
 from pymongo.errors import AutoReconnect
 
@@ -96,6 +96,45 @@ def go_on(turn: Turn, until: Callable[[], bool]) -> None:
 def test_a_message_for_later_comes_when_it_is_due(site: Site, turn: Turn, got: list[Any]) -> None:
     site.send("note", "later", countdown=0.5)
     go_on(turn, lambda: len(got) == 1)
+
+
+@pytest.mark.parametrize("way", ["due later", "put back"])
+def test_only_the_queue_that_has_something_is_claimed_from(
+    connection: Connection,
+    site: Site,
+    consumer: Consumer,
+    turn: Turn,
+    got: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """A worker of many queues would claim from all of them for each retry."""
+    inbox = connection.transport.inbox
+    for number in range(3):
+        consumer.add_queue(Queue(f"other{number}"))
+    consumer.consume()
+    go_on(turn, lambda: not inbox.dirty)
+    queues: set[str] = set()
+    claim = Messages.claim
+
+    def note(self: Messages, queue: str, limit: int, lease_ms: int) -> Any:
+        queues.add(queue)
+        return claim(self, queue, limit, lease_ms)
+
+    monkeypatch.setattr(Messages, "claim", note)
+    if way == "put back":
+
+        def put_back(message: Any) -> None:
+            consumer.on_message = answering(got)
+            message.requeue()
+
+        consumer.on_message = put_back
+    site.send("note", "first", countdown=0.5 if way == "due later" else None)
+    go_on(turn, lambda: len(got) == 1)
+    # The change stream tells of this message after it has told of everything before.
+    site.send("note", "last")
+    go_on(turn, lambda: len(got) == 2 and not inbox.dirty)
+    assert queues == {"celery"}
 
 
 def test_what_expired_hides_nothing_that_becomes_due(

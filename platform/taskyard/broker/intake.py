@@ -135,7 +135,7 @@ class Intake:
         return bool(back)
 
     def look(self, within_seconds: float) -> float:
-        """Mark all queues if there is something to claim in one. Returns in how many seconds the
+        """Mark the queues in which there is something to claim. Returns in how many seconds the
         next message becomes due, which the change stream does not report, or ``within_seconds``.
         """
         queues = self.inbox.consumed
@@ -145,15 +145,17 @@ class Intake:
         try:
             # In this order a message that becomes due in between is seen twice, and not missed.
             due = self._broker.messages.next_due_ms(queues, within_ms=round(within_seconds * 1000))
-            ready = self._broker.messages.has_unknown or self._broker.messages.has_ready(queues)
+            # What is marked already is claimed from anyway, and need not be looked for.
+            marked = self.inbox.dirty | self._broker.messages.unknown
+            ready = marked | self._broker.messages.ready(queues - marked)
             if ready:
-                self._broker.messages.take_place(queues)
+                self._broker.messages.take_place(ready)
         except PyMongoError as error:
             self._tell(error)
             return within_seconds
         self._missed = False
-        if ready:
-            self.inbox.wake(None)
+        for queue in ready:
+            self.inbox.wake(queue)
         return within_seconds if due is None else max(due / 1000, _SOONEST_SECONDS)
 
     def _return(self, sources: Iterable[_Source]) -> None:

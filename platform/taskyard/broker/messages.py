@@ -55,6 +55,9 @@ REASON = 2_000
 #: Most bytes of a claim of more than one message: the answer must be read in time.
 CLAIMED_BYTES = 16 * 1024 * 1024
 
+#: How many messages one query for queues with something to claim reads.
+READY_AT_ONCE = 100
+
 #: How many messages that have become due one look moves to their place; the next one moves more.
 PLACED_AT_ONCE = 1_000
 
@@ -148,10 +151,16 @@ class Messages:
             self._unknown.setdefault(queue, []).extend([*unknown, lease])
             raise
 
-    def has_ready(self, queues: Iterable[str]) -> bool:
-        """Return whether there is something to claim in one of these queues."""
-        ready = {"queue": {"$in": list(queues)}, **READY}
-        return self._all.find_one(ready, {"_id": 1}) is not None
+    def ready(self, queues: Iterable[str]) -> set[str]:
+        """Return those of these queues in which there is something to claim."""
+        ready, left = set[str](), set(queues)
+        while left:
+            mine = {"queue": {"$in": list(left)}, **READY}
+            some = list(self._all.find(mine, {"queue": 1}).limit(READY_AT_ONCE))
+            ready.update(message["queue"] for message in some)
+            # A full answer may be of one queue alone, and hide the others.
+            left = left - ready if len(some) == READY_AT_ONCE else set()
+        return ready
 
     def take_place(self, queues: Iterable[str]) -> None:
         """Give messages of these queues that have become due the place of their age.
@@ -176,9 +185,11 @@ class Messages:
         return int(found["ms"]) if found else None
 
     @property
-    def has_unknown(self) -> bool:
-        """Whether a failed claim may have leased messages that only the next claim finds."""
-        return any(self._unknown.values())
+    def unknown(self) -> set[str]:
+        """The queues of which a failed claim may have leased messages: only the next claim finds
+        them.
+        """
+        return {queue for queue, leases in list(self._unknown.items()) if leases}
 
     def release_unknown(self) -> None:
         """Release what failed claims may have leased, when no further claim will find it."""

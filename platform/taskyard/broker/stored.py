@@ -68,6 +68,7 @@ def stamp(lease: str, lease_ms: int) -> list[Document]:
                 "lease": lease,
                 "visibleAt": {"$add": ["$$NOW", lease_ms]},
                 "deliveries": {"$add": ["$deliveries", 1]},
+                "backIn": "$$REMOVE",
             }
         },
         COLLECTED,
@@ -81,6 +82,8 @@ def released(*, undo_count: bool) -> Document:
     return {
         "visibleAt": AT_ONCE,
         "lease": None,
+        # Tells the change stream the queue: it reports of an update what has changed, no more.
+        "backIn": "$queue",
         "deliveries": {"$subtract": ["$deliveries", int(undo_count)]},
         "putBack": {"$add": [{"$ifNull": ["$putBack", 0]}, int(not undo_count)]},
         "expireAt": "$notAfter",

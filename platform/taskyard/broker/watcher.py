@@ -153,8 +153,7 @@ class Watcher:
             self._caught_up.wait(_BEHIND_SECONDS)
 
     def _heard(self, change: Document) -> bool:
-        queue = change.get("fullDocument", {}).get("queue")
-        return self._wake(queue, change["documentKey"]["_id"], later=change["later"])
+        return self._wake(change["queue"], change["documentKey"]["_id"], later=change["later"])
 
     def _wake(self, queue: str | None, message: ObjectId | None, *, later: bool) -> bool:
         with self._lock:
@@ -163,19 +162,22 @@ class Watcher:
         return any(woken)
 
 
-#: New messages, and messages that were released; neither claims nor renewals.
+#: New messages, and messages that were released; neither claims nor renewals, nor messages that
+#: have become due: each consumer looks for these itself.
 _PIPELINE: list[Document] = [
     {
         "$match": {
             "$or": [
                 {"operationType": "insert"},
-                {"updateDescription.updatedFields.visibleAt": AT_ONCE},
+                {"updateDescription.updatedFields.backIn": {"$exists": True}},
             ]
         }
     },
     {
         "$project": {
-            "fullDocument.queue": 1,
+            "queue": {
+                "$ifNull": ["$fullDocument.queue", "$updateDescription.updatedFields.backIn"]
+            },
             "documentKey": 1,
             "later": {"$gt": ["$fullDocument.visibleAt", AT_ONCE]},
         }
