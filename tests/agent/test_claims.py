@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -150,6 +151,22 @@ def test_a_job_that_was_offered_and_is_another_agents_by_now_is_not_taken(agent:
     agent.store.jobs.submit([job])
     agent.claims.offer(factories.queued_job(job_id=job.job_id))
     assert agent.claim() == []
+
+
+def test_a_queue_that_holds_nothing_for_an_agent_is_looked_at_once(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.queue(labels=["elsewhere"])
+    offered = agent.store.jobs.get(agent.queue())
+    agent.claims.offer(offered)
+    assert agent.claim() == [offered.job_id]
+    live = agent.store.live
+    reads = {name: Mock(wraps=getattr(live, name)) for name in ("waiting_shapes", "first", "usage")}
+    for name, read in reads.items():
+        monkeypatch.setattr(live, name, read)
+    assert agent.claim() == []
+    counts = {name: read.call_count for name, read in reads.items()}
+    assert counts == {"waiting_shapes": 1, "first": 0, "usage": 0}
 
 
 def test_short_jobs_are_followed_by_as_many_that_wait_for_their_places(agent: Agent) -> None:

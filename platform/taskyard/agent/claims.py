@@ -147,11 +147,10 @@ class Claims:
         if offered:
             claimed = self._claim_of(self._own(offered), [], 0)
         else:
-            relied_on = self._seen is not None
-            claimed = self._claim_of(self._queue(), short, ahead)
-            # The queue as it was last seen holds nothing for us; as it is now, it may.
-            if relied_on and not claimed:
-                claimed = self._claim_of(self._queue(), short, ahead)
+            # If the queue as it was last seen holds nothing for us, it may as it is now.
+            claimed = self._claim_of(self._last_seen(), short, ahead) or self._claim_of(
+                self._lookout.look(self._runner.job_ids()), short, ahead
+            )
         took = _SHORT_CLAIMS * (time.monotonic() - began)
         self._short_seconds = min(max(SHORT_SECONDS, took), _SHORT_MOST_SECONDS)
         return claimed and not offered
@@ -160,12 +159,10 @@ class Claims:
         worker = self._lookout.known_own()
         return Seen(worker=worker, queue=offered) if worker else None
 
-    def _queue(self) -> Seen | None:
-        """Return the queue as it was last seen, if that is fresh, or as it is now."""
+    def _last_seen(self) -> Seen | None:
+        """Return the queue as it was last seen, if that is fresh."""
         seen, self._seen = self._seen, None
-        if seen and seen.queue and seen.is_fresh:
-            return seen
-        return self._lookout.look(self._runner.job_ids())
+        return seen if seen and seen.queue and seen.is_fresh else None
 
     def _claim_of(self, seen: Seen | None, short: Sequence[Job], ahead: int) -> bool:
         """Claim the seen jobs that have a place here; return whether there were any."""

@@ -78,7 +78,7 @@ class Lookout:
         return None if away else worker
 
     def look(self, known: Collection[str]) -> Seen | None:
-        """Read the queue; return None if it is empty or this agent may take nothing.
+        """Read the queue; return None if it has nothing that this agent may take.
 
         ``known`` are the ids of the jobs that its runner holds.
         """
@@ -87,7 +87,9 @@ class Lookout:
         if worker is None:
             return None
         able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
-        queue = self.first(able)
+        queue = self.first(able) if able else []
+        if not queue:
+            return None
         return Seen(
             worker=worker,
             queue=queue,
