@@ -12,7 +12,7 @@ from taskyard.ends import LOOK_SECONDS
 from taskyard.jobs.model import Job
 from taskyard.store.failures import is_unavailable
 from taskyard.store.output import LIVE, Chunk
-from taskyard.waiting import explain
+from taskyard.waiting import reason
 
 #: How many chunks one look reads, at most: about a MB.
 _CHUNKS = 16
@@ -111,9 +111,7 @@ def _look(platform: Platform, job_id: str, place: Place) -> _Look:
     chunks = list(platform.store.output.read(job, after=after, limit=_CHUNKS))
     if len(chunks) == _CHUNKS:
         return _Look(job=job, chunks=chunks, more=True)
-    waiting = explain(platform, job)
-    reason = waiting.reason if waiting else None
-    return _Look(job=job, chunks=chunks, more=False, waiting_reason=reason)
+    return _Look(job=job, chunks=chunks, more=False, waiting_reason=reason(platform, job))
 
 
 def _place_of(job: Job) -> tuple[int, str]:

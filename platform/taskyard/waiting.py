@@ -18,6 +18,17 @@ def explain(here: Platform, job: Job) -> Waiting | None:
     return _look(here).explain(job, ahead=here.store.live.ahead_of(job))
 
 
+def reason(here: Platform, job: Job) -> str | None:
+    """Why the job waits, in a sentence; None unless it is queued.
+
+    All who ask share a look at the workers: there may be hundreds of either.
+    """
+    if job.status is not JobStatus.QUEUED:
+        return None
+    sight = here.store.feed.shared("workers", lambda: _look(here))
+    return sight.reason(job, ahead=here.store.live.ahead_of(job))
+
+
 def reasons(here: Platform, jobs: Sequence[Job]) -> dict[str, str]:
     """Why each queued job among ``jobs`` waits, in a sentence, by job id.
 

@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask.testing import FlaskClient
@@ -14,6 +15,7 @@ from flask.testing import FlaskClient
 from taskyard.api import events as events_module
 from taskyard.context import Platform
 from taskyard.errors import StoreUnavailable
+from taskyard.store import feed as feed_module
 from taskyard.store.tokens import Role, Token
 from tests.api.agents import HttpAgent, status_of, submit_job
 from tests.api.conftest import As
@@ -58,6 +60,20 @@ def test_a_follower_sees_state_output_and_end_as_they_come(
     end = until(stream, "end")[1]
     assert (end["status"], end["exitCode"]) == ("FAILED", 3)
     assert list(stream) == []
+
+
+def test_followers_hear_why_their_jobs_wait_by_one_look_at_the_workers(
+    api: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [submit_job(api) for _ in range(3)]
+    workers = platform.store.workers
+    monkeypatch.setattr(workers, "listed", listed := Mock(wraps=workers.listed))
+    told = []
+    for job_id, shared_seconds in zip(jobs, (0.0, 60.0, 60.0), strict=True):
+        monkeypatch.setattr(feed_module, "SHARED_SECONDS", shared_seconds)
+        told.append(until(events(api, job_id), "state")[1]["waitingReason"])
+    assert told == ["no worker is registered"] * 3
+    assert listed.call_count == 1
 
 
 def test_a_follower_that_comes_back_misses_nothing_and_sees_nothing_twice(

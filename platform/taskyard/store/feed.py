@@ -27,8 +27,8 @@ Document = dict[str, Any]
 #: The id that stands for any job: its waiters wake when a job changes, but not for output alone.
 ANY_JOB = ""
 
-#: How long the result of one waiter's read serves the other waiters for the same job, unless they
-#: were woken since.
+#: How long the result of one waiter's read serves the other waiters; those for the same job only
+#: until they are woken.
 SHARED_SECONDS = 0.5
 
 #: A stream without waiters for this long is closed.
@@ -89,6 +89,7 @@ class Feed:
         self._lock = threading.Lock()
         self._changes = _Stream(self._connect, database.name, 1, _CHANGES)
         self._ends = _Stream(self._connect, database.name, "jobs", _ENDS)
+        self._everybody = _Company()
 
     def waiting_for(self, job_id: str) -> AbstractContextManager[Waiter]:
         """A waiter that is set whenever the state or output of the job (or ``ANY_JOB``) changes."""
@@ -97,6 +98,12 @@ class Feed:
     def waiting_for_end(self, job_id: str) -> AbstractContextManager[Waiter]:
         """A waiter that is set when the job has ended."""
         return self._ends.waiting_for(job_id)
+
+    def shared(self, key: Hashable, read: Callable[[], T]) -> T:
+        """What ``read`` returned for this ``key`` within ``SHARED_SECONDS``: one read for all
+        waiters, whatever job they wait for.
+        """
+        return self._everybody.read(key, read)
 
     @property
     def is_open(self) -> bool:
