@@ -83,7 +83,8 @@ def test_an_input_that_cannot_be_read_now_is_no_failure_of_the_agent(
     assert (job.status, job.attempts) == (JobStatus.COMPLETED, 1)
     assert bench.printed(job) == "in"
     assert store.workers.get("w1").trouble(store.clock.now()) is None
-    eventually(lambda: not list(bench.folder.iterdir()))
+    eventually(lambda: not list(bench.folder.rglob("a")))
+    assert len(list(bench.folder.iterdir())) <= 1, "one workspace, emptied for the next job"
 
 
 @pytest.mark.parametrize("how", ["step down", "kill", "stop"])
