@@ -11,7 +11,7 @@ import stat
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,9 +111,7 @@ class Workspace:
         with contextlib.suppress(OSError):
             if self.is_fresh(but=_WORK) and removal.remove(self.folder):
                 self.folder.mkdir(mode=0o700)
-                for path in (self.folder, self.base):
-                    os.utime(path, _LAID_OUT_AT)
-                renewed = {_WORK: _mark(self.folder), ".": _mark(self.base)}
+                renewed = _freshly_marked(self.base, (self.folder, self.base))
                 return replace(self, fresh={**self.fresh, **renewed})
         return self
 
@@ -208,11 +206,16 @@ def _laid_out(base: Path) -> Workspace:
     for name in _FOLDERS:
         (base / name).mkdir(mode=0o700)
     job_python.lay_out(base)
+    return replace(workspace, fresh=_freshly_marked(base, [*base.rglob("*"), base]))
+
+
+def _freshly_marked(base: Path, paths: Iterable[Path]) -> dict[str, _Mark]:
+    """Set the times of these paths back, and return their marks by their name below ``base``."""
     fresh: dict[str, _Mark] = {}
-    for path in [*base.rglob("*"), base]:
+    for path in paths:
         os.utime(path, _LAID_OUT_AT, follow_symlinks=False)
         fresh[str(path.relative_to(base))] = _mark(path)
-    return replace(workspace, fresh=fresh)
+    return fresh
 
 
 def _mark(path: str | Path) -> _Mark:

@@ -87,7 +87,7 @@ class FileStore:
         self._begun.insert_one({"_id": file_id, "at": now})
         try:
             size, metadata["sha256"] = self._send(file_id, source, cap_bytes)
-            record = {
+            record: dict[str, Any] = {
                 "_id": file_id,
                 "filename": filename,
                 "length": Int64(size),
@@ -101,14 +101,7 @@ class FileStore:
             self._undo(file_id)
             raise
         self._settle(file_id)
-        return StoredFile(
-            file_id=file_id,
-            filename=filename,
-            size_bytes=size,
-            sha256=metadata["sha256"],
-            content_type=content_type,
-            is_archive=is_archive,
-        )
+        return _stored(record)
 
     def find(self, file_id: str) -> StoredFile | None:
         """The record of a file, or None."""
