@@ -65,7 +65,7 @@ AGENT = textwrap.dedent(
         while True:
             for key, lives in list(leases.items()):
                 processes.extend([key], time.monotonic() + lives)
-            time.sleep(0.1)
+            time.sleep(0.1)  # the pace of the renewals, as an agent has one
 
     threading.Thread(target=renew, daemon=True).start()
     for number, line in enumerate(sys.stdin):
