@@ -63,11 +63,18 @@ class Member:
         )
 
     def signal(self, number: int) -> None:
-        """Send SIGKILL, SIGSTOP or SIGCONT; after SIGKILL, wait until the process has ended."""
+        """Send SIGKILL, SIGSTOP or SIGCONT, and wait until the process has ended or stopped.
+
+        On a busy machine its threads run on for a moment after SIGSTOP was sent, and can still
+        confirm a write.
+        """
         assert self.process is not None
         self.process.send_signal(number)
         if number == signal.SIGKILL:
             self.process.wait()
+        elif number == signal.SIGSTOP:
+            threads = Path(f"/proc/{self.process.pid}/task")
+            eventually(lambda: all(_is_stopped(thread) for thread in threads.iterdir()))
 
     def stop(self) -> None:
         """Kill the process, even if SIGSTOP holds it."""
@@ -158,6 +165,11 @@ def fail_command(
 def heal_commands(client: MongoClient[dict[str, Any]]) -> None:
     """Make commands succeed again."""
     client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def _is_stopped(thread: Path) -> bool:
+    # The state follows the name, which may contain anything but stands in parentheses (proc(5)).
+    return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 def _ask(member: Member, command: str, value: Any = 1, **more: Any) -> dict[str, Any] | None:

@@ -107,10 +107,14 @@ class Site:
         tasks = {"queue": {"$not": {"$regex": "pidbox|celeryev"}}}
         return list(self.database["broker.messages"].find(tasks))
 
-    def has_expired(self) -> bool:
-        """Whether any message has expired by the server's clock."""
-        past = {"$expr": {"$lt": ["$notAfter", "$$NOW"]}, "notAfter": {"$exists": True}}
-        return self.database["broker.messages"].count_documents(past) > 0
+    def await_expiry(self) -> None:
+        """Wait until every message that can expire has done so by the server's clock.
+
+        Such a message may be gone: the server deletes those once a minute.
+        """
+        alive = {"$expr": {"$gte": ["$notAfter", "$$NOW"]}, "notAfter": {"$exists": True}}
+        messages = self.database["broker.messages"]
+        wait(lambda: not messages.count_documents(alive), self.messages)
 
     def dead_letters(self) -> list[Document]:
         return list(self.database["broker.dead_letters"].find())

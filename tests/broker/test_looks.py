@@ -142,7 +142,7 @@ def test_what_expired_hides_nothing_that_becomes_due(
 ) -> None:
     """The server deletes expired messages once a minute; until then nobody may claim them."""
     site.send("note", "expired", expiration=0.01)
-    wait(site.has_expired, site.messages)
+    site.await_expiry()
     site.send("note", "later", countdown=0.5)
     go_on(turn, lambda: len(got) == 1)
 

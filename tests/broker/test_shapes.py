@@ -63,7 +63,7 @@ def test_what_is_due_later_runs_later_and_what_expired_never(worker: Worker, sit
     site.send("note", "countdown", countdown=1)
     site.send("again", "again", 1)
     site.send("note", "now")
-    wait(site.has_expired, site.messages)
+    site.await_expiry()
     site.open(first)
     wait(lambda: {"now", "countdown"} <= set(site.told()), lambda: worker.log)
     wait(lambda: "again" in site.told("try1"), lambda: worker.log)
