@@ -112,12 +112,17 @@ const sent = new Set();
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.method !== "post") return;
-  if (sent.has(form)) event.preventDefault();
-  sent.add(form);
+  // By address: a live page may replace the form between two clicks.
+  const address = form.getAttribute("action");
+  if (sent.has(address)) event.preventDefault();
+  sent.add(address);
   // A user who stopped the request may send the form again.
-  setTimeout(() => sent.delete(form), SENT_MS);
+  setTimeout(() => sent.delete(address), SENT_MS);
 });
-window.addEventListener("pageshow", () => sent.clear());
+// A user who comes back may send it again; the first showing comes late, and may follow a click.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) sent.clear();
+});
 
 // --- work that takes several requests: the page sends the next one, if it is still open
 document.querySelector("form[data-goes-on]")?.requestSubmit();
