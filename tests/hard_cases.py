@@ -122,6 +122,20 @@ HARD_CASES = (
         test="agent/test_refused_writes.py::test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back",
     ),
     HardCase(
+        name="the last output of an attempt that is over is removed again",
+        module="agent/reporting.py",
+        rule="output.take_back(lease.job_id, lease.attempt, printed)",
+        without="pass",
+        test="agent/test_results.py::test_the_last_output_of_an_attempt_that_was_lost_is_removed",
+    ),
+    HardCase(
+        name="an end whose answer was lost does not cost the job its output",
+        module="agent/results.py",
+        rule="tried=True,",
+        without="tried=False,",
+        test="agent/test_results.py::test_what_was_ended_before_its_answer_was_lost_keeps_its_output",
+    ),
+    HardCase(
         name="a worker that has registered anew renews no lease from before",
         module="store/leases.py",
         rule='"agentBoot": worker.boot,',

@@ -18,10 +18,13 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Outcome
-from taskyard.store.output import Chunk
+from taskyard.store.jobs import JobStore
+from taskyard.store.output import SMALL_BYTES, Chunk, OutputStore
 from tests import factories
 from tests.conftest import TestClock
 from tests.helpers import eventually
+
+MUCH = "much\n" * SMALL_BYTES
 
 FAILED = Outcome(cause=Cause.EXIT, detail="exit code 1", exit_code=1)
 
@@ -71,6 +74,10 @@ class World:
         return "".join(chunk.data for chunk in read)
 
 
+def refusing(*_: object) -> None:
+    raise RuntimeError("a defect")
+
+
 @pytest.fixture
 def world(platform: Platform) -> Iterator[World]:
     made = World(platform)
@@ -90,6 +97,72 @@ def test_a_group_is_one_write_and_each_job_ends_as_it_ended(world: World) -> Non
     assert [job.output_bytes for job in ended] == [3, 0, 0]
     assert world.printed(fine) == "hi\n"
     assert world.store.database["output"].count_documents({}) == 0, "it came with the end"
+
+
+def test_output_that_does_not_fit_in_the_job_is_stored_with_that_of_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inserts: list[int] = []
+    store_all = OutputStore.store_all
+
+    def count(self: OutputStore, printed: Any, **named: Any) -> None:
+        inserts.append(len(printed))
+        store_all(self, printed, **named)
+
+    monkeypatch.setattr(OutputStore, "store_all", count)
+    loud, quiet, again = world.running(), world.running(), world.running(retry_on_exit=True)
+    world.write(
+        world.result(loud, Outcome(), MUCH),
+        world.result(quiet, Outcome(), "hi\n"),
+        world.result(again, FAILED, "no\n"),
+    )
+    assert inserts == [2]
+    assert [world.printed(job) for job in (loud, quiet, again)] == [MUCH, "hi\n", "no\n"]
+    assert world.get(loud).output_bytes == len(MUCH)
+    assert world.store.database["output"].count_documents({}) == 2
+
+
+def test_the_last_of_much_output_joins_what_was_stored_before(world: World) -> None:
+    job = world.running()
+    first = [Chunk(seq=0, stream="stdout", data=MUCH)]
+    assert Reporter(world.platform).output(job, first, total_bytes=len(MUCH), truncated=False)
+    result = world.result(job, Outcome())
+    last = [Chunk(seq=1, stream="stdout", data="end\n")]
+    world.write(dataclasses.replace(result, chunks=last, output_bytes=len(MUCH) + 4))
+    assert world.printed(job) == MUCH + "end\n"
+    assert world.get(job).output_bytes == len(MUCH) + 4
+
+
+def test_small_output_that_was_cut_says_so(world: World) -> None:
+    job = world.running()
+    world.write(dataclasses.replace(world.result(job, Outcome(), "cut"), output_truncated=True))
+    assert world.get(job).output_truncated
+
+
+def test_what_was_ended_before_its_answer_was_lost_keeps_its_output(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group is reported as failed although it was written: each job is then tried alone."""
+    apply_all = JobStore.apply_all
+
+    def perform_and_fail(self: JobStore, transitions: Any) -> None:
+        apply_all(self, transitions)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(JobStore, "apply_all", perform_and_fail)
+    job = world.running()
+    world.write(world.result(job, Outcome(), MUCH))
+    ended = world.get(job)
+    assert (ended.status, ended.refused_writes) == ("COMPLETED", 0)
+    assert world.printed(job) == MUCH
+
+
+def test_the_last_output_of_an_attempt_that_was_lost_is_removed(world: World) -> None:
+    lost, other = world.running(), world.running()
+    world.store.database["jobs"].update_one({"_id": lost.job_id}, {"$set": {"leaseId": "x"}})
+    world.write(world.result(lost, Outcome(), MUCH), world.result(other, Outcome(), MUCH))
+    assert world.get(lost).refused_writes == 1
+    assert (world.printed(lost), world.printed(other)) == ("", MUCH)
 
 
 def test_a_job_that_was_asked_to_be_cancelled_meanwhile_is_decided_anew(world: World) -> None:
@@ -131,12 +204,16 @@ def test_output_of_an_attempt_that_is_tried_again_is_kept_apart(world: World) ->
     assert world.printed(job, attempt=1) == "first\n"
 
 
-@pytest.mark.parametrize("printed", ["", "first\n"], ids=["in a group", "alone"])
-def test_it_is_told_when_a_job_is_to_run_again(world: World, printed: str) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["in a group", "alone"])
+def test_it_is_told_when_a_job_is_to_run_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
     ends, again = world.running(), world.running(retry_on_exit=True)
     world.write(world.result(ends, FAILED))
     assert world.requeued == []
-    world.results.add(world.result(again, FAILED, printed))
+    if alone:
+        monkeypatch.setattr(JobStore, "apply_all", refusing)
+    world.results.add(world.result(again, FAILED, "first\n"))
     eventually(lambda: world.requeued)
     assert len(world.reported) == 2
 

@@ -53,8 +53,8 @@ class Endings:
         held.attempt = None
         attempt.output.finish()
         self._left(held)
-        if self._stages.is_small(attempt):
-            self.results.add(self._stages.small_result(held, attempt))
+        if self._stages.left_little(attempt):
+            self.results.add(self._stages.result(held, attempt))
             if not self._stages.keeps(attempt):
                 self._helpers.submit(self._stages.clear, attempt)
         else:

@@ -30,11 +30,6 @@ class OutputBuffer:
         #: Whether something was dropped.
         self.truncated = False
 
-    @property
-    def given_out(self) -> bool:
-        """Whether some of the output was taken already."""
-        return self._seq > 0
-
     def feed(self, stream: str, data: bytes) -> None:
         """Add bytes that were read from a pipe."""
         room = self._cap_bytes - self.kept_bytes

@@ -55,7 +55,7 @@ class Reporter:
         def ours(job: Job) -> bool:
             return job.status is JobStatus.RUNNING and lease.covers(job)
 
-        return self._move(lease, Write.START, begin, ours)
+        return self._persist(lease, Write.START, self._moving(lease, begin, ours))
 
     def release(self, lease: Lease, reason: str) -> Job | None:
         """Give back a job that was not spawned."""
@@ -63,9 +63,10 @@ class Reporter:
         def give_back(job: Job) -> Transition:
             return lifecycle.release(job, lease, reason=reason, at=self._platform.moment())
 
-        return self._move(
-            lease, Write.RELEASE, give_back, lambda job: _told(job, lease, Verb.RELEASE)
-        )
+        def given_back(job: Job) -> bool:
+            return _told(job, lease, Verb.RELEASE)
+
+        return self._persist(lease, Write.RELEASE, self._moving(lease, give_back, given_back))
 
     def output(
         self, job: Job, chunks: Sequence[Chunk], *, total_bytes: int, truncated: bool
@@ -92,20 +93,58 @@ class Reporter:
 
         return self._persist(lease_of(job), Write.OUTPUT, write)
 
-    def end_all(self, transitions: Sequence[Transition]) -> list[Transition]:
-        """Perform the transitions whose guards match, and return them; none once closed."""
+    def end_all(
+        self,
+        transitions: Sequence[Transition],
+        printed: Sequence[tuple[Job, Sequence[Chunk]]] = (),
+    ) -> list[Transition]:
+        """Perform the transitions whose guards match, and return them; none once closed.
+
+        ``printed`` is the last output of some of these jobs. It is stored before: who hears that a
+        job has ended finds all of its output. ``finish`` removes what the guard then refused.
+        """
+        now = self._store.clock.now()
+
+        def write() -> list[Transition]:
+            self._store.output.store_all(printed, now=now)
+            return self._store.jobs.apply_all(transitions)
+
         try:
-            return self.insist(lambda: self._store.jobs.apply_all(transitions))
+            return self.insist(write)
         except StoreUnavailable:
             return []
 
-    def finish(self, lease: Lease, outcome: Outcome, *, at: Moment) -> Job | None:
-        """Record how the attempt ended, and when: the write may come much later."""
+    def finish(
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        *,
+        at: Moment,
+        printed: Sequence[Chunk] = (),
+        tried: bool = False,
+    ) -> Job | None:
+        """Record how the attempt ended, and when: the write may come much later.
+
+        ``printed`` is the last of its output; if the end is refused, it is removed again. With
+        ``tried``, ``end_all`` may have written this end already.
+        """
+        output, now = self._store.output, self._store.clock.now()
 
         def end(job: Job) -> Transition:
             return lifecycle.finish(job, lease, outcome, at=at)
 
-        return self._move(lease, Write.RESULT, end, lambda job: _told(job, lease, *_ENDS))
+        move = self._moving(lease, end, lambda job: _told(job, lease, *_ENDS), tried=tried)
+
+        def move_with_output() -> Job:
+            assert lease.attempt is not None
+            output.store(lease.job_id, lease.attempt, printed, now=now)
+            try:
+                return move()
+            except (StaleAttempt, NotFound):
+                output.take_back(lease.job_id, lease.attempt, printed)
+                raise
+
+        return self._persist(lease, Write.RESULT, move_with_output if printed else move)
 
     def insist(self, act: Callable[[], T]) -> T:
         """Do what needs the store, again and again while that is away.
@@ -122,18 +161,22 @@ class Reporter:
             if self._closed.wait(RETRY_SECONDS):
                 raise StoreUnavailable("The agent stopped before MongoDB answered.")
 
-    def _move(
+    def _moving(
         self,
         lease: Lease,
-        kind: Write,
         decide: Callable[[Job], Transition],
         done: Callable[[Job], bool],
-    ) -> Job | None:
-        """Make one transition; ``done`` tells whether an earlier try has made it."""
+        *,
+        tried: bool = False,
+    ) -> Callable[[], Job]:
+        """Return a function that makes one transition, or raises what refuses it.
+
+        ``done`` tells whether an earlier try has made it; with ``tried``, there was one before.
+        """
         tries = itertools.count()
 
         def write() -> Job:
-            again = next(tries) > 0
+            again = next(tries) > 0 or tried
             try:
                 return self._store.jobs.change(lease.job_id, decide)
             except StaleAttempt:
@@ -142,7 +185,7 @@ class Reporter:
                     return job
                 raise
 
-        return self._persist(lease, kind, write)
+        return write
 
     def _persist(self, lease: Lease, kind: Write, write: Callable[[], T]) -> T | None:
         """Write until that succeeds, is refused, or the reporter is closed.

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +22,7 @@ from taskyard.errors import StaleAttempt
 from taskyard.jobs import lifecycle
 from taskyard.jobs.states import TERMINAL, JobStatus
 from taskyard.jobs.transition import Moment, Outcome, Transition
-from taskyard.store.output import Chunk
+from taskyard.store.output import SMALL_BYTES, Chunk
 
 #: After a write, results are gathered for this long for each result that it wrote: the more end,
 #: the larger the groups.
@@ -41,11 +41,18 @@ class Result:
     outcome: Outcome
     #: When its last process ended, by the database's clock.
     at: Moment
-    #: All of its output, if that is small enough to be written with the result.
+    #: The output that is not stored yet, and of all of its output the size and whether it was cut.
     chunks: Sequence[Chunk] = ()
     output_bytes: int = 0
+    output_truncated: bool = False
     #: Stored fields about its result archive.
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it has all of the output, and that fits in the write that ends the job."""
+        starts = [chunk.seq for chunk in self.chunks[:1]]
+        return starts == [0] and self.output_bytes <= SMALL_BYTES
 
 
 class Results:
@@ -120,7 +127,14 @@ class Results:
         """Write the group; return the results that have to be written alone."""
         decided = [(result, _decide(result)) for result in group]
         transitions = [transition for _, transition in decided if transition is not None]
-        performed = self._reporter.end_all(transitions)
+        performed = self._reporter.end_all(
+            transitions,
+            [
+                (result.held.job, result.chunks)
+                for result, transition in decided
+                if transition is not None and "smallOutput" not in transition.changes
+            ],
+        )
         won = set(map(id, performed))
         self._reported([result.held for result, decision in decided if id(decision) in won])
         if any(transition.to is JobStatus.QUEUED for transition in performed):
@@ -131,12 +145,13 @@ class Results:
         """Read, decide and write, as often as it takes; runs on a helper."""
         held, job = result.held, None
         try:
-            if result.chunks:
-                self._reporter.output(
-                    held.job, result.chunks, total_bytes=result.output_bytes, truncated=False
-                )
-            outcome = replace(result.outcome, fields=_fields(result))
-            job = self._reporter.finish(held.lease, outcome, at=result.at)
+            job = self._reporter.finish(
+                held.lease,
+                replace(result.outcome, fields=_fields(result)),
+                at=result.at,
+                printed=result.chunks,
+                tried=True,
+            )
         except Exception as error:
             # Not reported and renewed no more: its lease ends, and the job is tried elsewhere.
             events.error("agent.report_failed", error, job=held.lease.job_id)
@@ -149,21 +164,29 @@ class Results:
 def _decide(result: Result) -> Transition | None:
     """Decide the end of the job as it is known here; None if the result has to be written alone."""
     fields = _fields(result)
-    if result.chunks:
-        fields["smallOutput"] = [{"stream": c.stream, "data": c.data} for c in result.chunks]
-        fields["outputBytes"] = result.output_bytes
-    outcome = replace(result.outcome, fields=fields)
     try:
-        transition = lifecycle.finish(result.held.job, result.held.lease, outcome, at=result.at)
+        transition = _end(result, fields)
+        # Only an ended job carries its output: one that is tried again keeps it by attempt.
+        if result.is_small and transition.to in TERMINAL:
+            small = [{"stream": chunk.stream, "data": chunk.data} for chunk in result.chunks]
+            return _end(result, fields | {"smallOutput": small})
     except StaleAttempt:
         return None
-    # Only an ended job carries its output: one that is tried again keeps it by attempt.
-    return transition if transition.to in TERMINAL or not result.chunks else None
+    return transition
+
+
+def _end(result: Result, fields: Mapping[str, Any]) -> Transition:
+    outcome = replace(result.outcome, fields=fields)
+    return lifecycle.finish(result.held.job, result.held.lease, outcome, at=result.at)
 
 
 def _fields(result: Result) -> dict[str, Any]:
-    """Return the stored fields of the result, except its output."""
+    """Return the stored fields of the result, except the text of its output."""
     fields = dict(result.fields)
     if result.held.spawned_at:
         fields["startedAt"] = result.held.spawned_at
+    if result.chunks:
+        fields["outputBytes"] = result.output_bytes
+    if result.output_truncated:
+        fields["outputTruncated"] = True
     return fields

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
 
 from taskyard.agent import inputs
 from taskyard.agent.archives import Archives
@@ -23,7 +25,10 @@ from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Moment, Outcome, shortened
-from taskyard.store.output import SMALL_BYTES, Chunk
+from taskyard.store.output import CHUNK_BYTES, Chunk
+
+#: Most output that goes with a result instead of being stored before it.
+LAST_BYTES = CHUNK_BYTES
 
 
 class Stages:
@@ -100,32 +105,31 @@ class Stages:
             truncated=attempt.output.truncated,
         )
 
-    def is_small(self, attempt: Attempt) -> bool:
-        """Whether all that the attempt left fits in the write that ends it."""
-        output = attempt.output
-        unsaved = output.kept_bytes <= SMALL_BYTES and not output.given_out
-        return unsaved and attempt.workspace.is_empty()
+    def left_little(self, attempt: Attempt) -> bool:
+        """Whether what the attempt left can go with its result: no files, and little output that is
+        not stored yet.
+        """
+        return attempt.output.pending_bytes <= LAST_BYTES and attempt.workspace.is_empty()
 
-    def small_result(self, held: Held, attempt: Attempt) -> Result:
-        """Return the result of an attempt that left little."""
+    def result(
+        self, held: Held, attempt: Attempt, fields: Mapping[str, Any] = MappingProxyType({})
+    ) -> Result:
+        """Return the result of an attempt with the output that is not stored yet."""
         return Result(
             held=held,
             outcome=attempt.outcome(),
             at=held.ended_at or self.moment(),
             chunks=attempt.output.take(),
             output_bytes=attempt.output.kept_bytes,
+            output_truncated=attempt.output.truncated,
+            fields=fields,
         )
 
     def wind_up(self, held: Held, attempt: Attempt) -> Result:
-        """Store the rest of the output and the files of any other attempt; return its result."""
+        """Store the rest of the output, then the files of an attempt; return its result."""
         if chunks := attempt.output.take():
             self.store_output(attempt, chunks)
-        return Result(
-            held=held,
-            outcome=attempt.outcome(),
-            at=held.ended_at or self.moment(),
-            fields=self._archives.keep(attempt),
-        )
+        return self.result(held, attempt, self._archives.keep(attempt))
 
     def keeps(self, attempt: Attempt) -> bool:
         """Keep an unchanged workspace for another job; return whether that was done. Is quick."""

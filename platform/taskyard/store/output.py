@@ -93,14 +93,20 @@ class OutputStore:
 
         Returns the chunks that are new.
         """
-        documents = [_document(job_id, attempt, generation, chunk, now) for chunk in chunks]
-        try:
-            self._output.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            accept_duplicates(error)
-            there = {failed["index"] for failed in error.details["writeErrors"]}
-            return [chunk for index, chunk in enumerate(chunks) if index not in there]
-        return list(chunks)
+        there = self._insert(
+            [_document(job_id, attempt, generation, chunk, now) for chunk in chunks]
+        )
+        return [chunk for index, chunk in enumerate(chunks) if index not in there]
+
+    def store_all(self, printed: Sequence[tuple[Job, Sequence[Chunk]]], *, now: datetime) -> None:
+        """Write chunks of the running attempts of several jobs, all in one command."""
+        documents = [
+            _document(job.job_id, job.attempts, LIVE, chunk, now)
+            for job, chunks in printed
+            for chunk in chunks
+        ]
+        if documents:
+            self._insert(documents)
 
     def take_back(self, job_id: str, attempt: int, chunks: Sequence[Chunk]) -> None:
         """Remove chunks that were stored after their attempt was over."""
@@ -170,6 +176,15 @@ class OutputStore:
             for job_id in job_ids
         ]
         return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
+
+    def _insert(self, documents: Sequence[dict[str, Any]]) -> set[int]:
+        """Insert chunks; return the indexes of those that exist already."""
+        try:
+            self._output.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            accept_duplicates(error)
+            return {failed["index"] for failed in error.details["writeErrors"]}
+        return set()
 
     def _all_of(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Chunk]]:
         """All chunks of these jobs, in order for each job, by few reads for many jobs."""
