@@ -117,9 +117,16 @@ HARD_CASES = (
     HardCase(
         name="output that was stored for an attempt that is over is removed again",
         module="agent/reporting.py",
-        rule="self._store.output.take_back(job.job_id, job.attempts, late)",
+        rule="self._store.output.take_back(job.job_id, job.attempts, chunks)",
         without="pass",
         test="agent/test_refused_writes.py::test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back",
+    ),
+    HardCase(
+        name="output that was counted before its attempt was over is kept",
+        module="agent/reporting.py",
+        rule="if not self._counts(printed):",
+        without="if True:",
+        test="agent/test_refused_writes.py::test_output_that_was_counted_before_its_attempt_was_over_is_kept",
     ),
     HardCase(
         name="the last output of an attempt that is over is removed again",

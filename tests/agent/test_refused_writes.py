@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +21,7 @@ from taskyard.context import Platform
 from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.transition import Moment, Outcome
+from taskyard.store import together
 from taskyard.store.output import Chunk, OutputStore
 from tests import factories
 from tests.conftest import TestClock
@@ -40,6 +43,13 @@ def _result(reporter: Reporter, job: Job) -> Any:
 def kinds(platform: Platform, job_id: str) -> list[str]:
     history = platform.store.jobs.get(job_id).history
     return [entry["reason"].split()[0] for entry in history if entry["verb"] == "refuse"]
+
+
+def lose(platform: Platform, clock: TestClock, job: Job) -> None:
+    """End the lease of a running job."""
+    gone = lifecycle.expire(job, at=Moment(now=clock.now() + timedelta(hours=1)))
+    assert gone is not None
+    platform.store.jobs.apply(gone)
 
 
 @pytest.fixture
@@ -98,16 +108,13 @@ def test_output_of_an_agent_that_was_stopped_while_it_stored_it_is_taken_back(
     reporter = Reporter(platform)
     first = [Chunk(seq=0, stream="stdout", data="in time")]
     assert reporter.output(job, first, total_bytes=7, truncated=False)
-    store = OutputStore.store
+    store = OutputStore.store_all
 
-    def store_and_sleep(self: OutputStore, *arguments: Any, **named: Any) -> list[Chunk]:
-        stored = store(self, *arguments, **named)
-        gone = lifecycle.expire(job, at=Moment(now=clock.now() + timedelta(hours=1)))
-        assert gone is not None
-        platform.store.jobs.apply(gone)
-        return stored
+    def store_and_sleep(self: OutputStore, *arguments: Any, **named: Any) -> None:
+        store(self, *arguments, **named)
+        lose(platform, clock, job)
 
-    monkeypatch.setattr(OutputStore, "store", store_and_sleep)
+    monkeypatch.setattr(OutputStore, "store_all", store_and_sleep)
     late = [Chunk(seq=1, stream="stdout", data="late")]
     assert reporter.output(job, late, total_bytes=11, truncated=False) is None
     assert [c.data for c in platform.store.output.read(job, attempt=1)] == ["in time"]
@@ -122,24 +129,72 @@ def test_output_of_an_agent_that_was_stopped_before_it_sent_it_is_taken_back(
     """
     job = factories.running_job(now=clock.now())
     platform.store.jobs.submit([job])
-    store, tries = OutputStore.store, list[int]()
+    store = OutputStore.store_all
 
-    def sleep_and_store(self: OutputStore, *arguments: Any, **named: Any) -> list[Chunk]:
-        tries.append(len(tries))
-        if len(tries) > 1:
-            return store(self, *arguments, **named)
-        gone = lifecycle.expire(job, at=Moment(now=clock.now() + timedelta(hours=1)))
-        assert gone is not None
-        platform.store.jobs.apply(gone)
+    def sleep_and_store(self: OutputStore, *arguments: Any, **named: Any) -> None:
+        monkeypatch.setattr(OutputStore, "store_all", store)
+        lose(platform, clock, job)
         store(self, *arguments, **named)
         raise NetworkTimeout("timed out")
 
-    monkeypatch.setattr(OutputStore, "store", sleep_and_store)
+    monkeypatch.setattr(OutputStore, "store_all", sleep_and_store)
     monkeypatch.setattr(reporting, "RETRY_SECONDS", 0.01)
     assert Reporter(platform).output(job, [CHUNK], total_bytes=4, truncated=False) is None
-    assert tries == [0, 1]
     assert list(platform.store.output.read(job, attempt=1)) == []
     assert kinds(platform, job.job_id) == ["output"]
+
+
+def test_output_that_was_counted_before_its_attempt_was_over_is_kept(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the note is lost, and the lease ends before the agent tries again."""
+    job = factories.running_job(now=clock.now())
+    platform.store.jobs.submit([job])
+    put = OutputStore.put
+
+    def put_and_sleep(self: OutputStore, *arguments: Any) -> None:
+        monkeypatch.setattr(OutputStore, "put", put)
+        put(self, *arguments)
+        lose(platform, clock, job)
+        raise NetworkTimeout("timed out")
+
+    monkeypatch.setattr(OutputStore, "put", put_and_sleep)
+    monkeypatch.setattr(reporting, "RETRY_SECONDS", 0.01)
+    assert Reporter(platform).output(job, [CHUNK], total_bytes=4, truncated=False) is None
+    assert [c.data for c in platform.store.output.read(job, attempt=1)] == ["late"]
+    assert kinds(platform, job.job_id) == ["output"]
+
+
+def test_output_that_is_stored_with_that_of_a_lost_attempt_is_stored_all_the_same(
+    platform: Platform, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, gone, fine = (factories.running_job(now=clock.now()) for _ in range(3))
+    platform.store.jobs.submit([first, gone, fine])
+    lose(platform, clock, gone)
+    store, may_go_on, groups = OutputStore.store_all, threading.Event(), list[int]()
+
+    def store_slowly(self: OutputStore, printed: Any, **named: Any) -> None:
+        groups.append(len(printed))
+        assert may_go_on.wait(20)
+        store(self, printed, **named)
+
+    monkeypatch.setattr(OutputStore, "store_all", store_slowly)
+    monkeypatch.setattr(together, "PATIENCE_SECONDS", 20)
+    reporter = Reporter(platform)
+    with ThreadPoolExecutor(3) as threads:
+
+        def output(job: Job) -> Future[bool | None]:
+            return threads.submit(_output, reporter, job)
+
+        said = [output(first)]
+        eventually(lambda: groups)
+        said += [output(gone), output(fine)]
+        eventually(lambda: len(platform.store.output._put_soon._waiting) == 2)
+        may_go_on.set()
+        assert [each.result() for each in said] == [True, None, True]
+    assert groups[1] == 2
+    printed = [list(platform.store.output.read(job, attempt=1)) for job in (first, gone, fine)]
+    assert printed == [[CHUNK], [], [CHUNK]]
 
 
 class _Running:

@@ -17,7 +17,7 @@ from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus, Verb
 from taskyard.jobs.transition import Moment, Outcome, Transition
 from taskyard.store.failures import is_unavailable
-from taskyard.store.output import Chunk
+from taskyard.store.output import Chunk, Printed
 
 T = TypeVar("T")
 
@@ -73,22 +73,24 @@ class Reporter:
     ) -> bool | None:
         """Store chunks and note the progress; None when the attempt is over.
 
-        Only the note is fenced, so it comes last: an agent that is stopped before it, and wakes
-        when the attempt is over, is refused and removes the chunks that it stored.
+        An agent that is stopped before the note, and wakes when the attempt is over, is refused and
+        removes the chunks that it stored.
         """
-        now = self._store.clock.now()
-        notes = itertools.count()
+        printed = Printed(
+            job=job,
+            chunks=chunks,
+            total_bytes=total_bytes,
+            truncated=truncated,
+            at=self._store.clock.now(),
+        )
 
         def write() -> bool:
-            fresh = self._store.output.store(job.job_id, job.attempts, chunks, now=now)
-            # Chunks that are there before a note was tried are ours, from a try whose answer was
-            # lost; once one was tried, it may have counted them.
-            late = fresh if next(notes) else chunks
-            if not self._store.output.progress(
-                job, total_bytes=total_bytes, truncated=truncated, now=now
-            ):
-                self._store.output.take_back(job.job_id, job.attempts, late)
-                raise StaleAttempt(job.job_id)
+            try:
+                self._store.output.put(printed)
+            except StaleAttempt:
+                if not self._counts(printed):
+                    self._store.output.take_back(job.job_id, job.attempts, chunks)
+                raise
             return True
 
         return self._persist(lease_of(job), Write.OUTPUT, write)
@@ -160,6 +162,14 @@ class Reporter:
                 events.warn("agent.store_unavailable", error=type(error).__name__)
             if self._closed.wait(RETRY_SECONDS):
                 raise StoreUnavailable("The agent stopped before MongoDB answered.")
+
+    def _counts(self, printed: Printed) -> bool:
+        """Whether a note counted the chunks before the attempt was over: its answer was lost."""
+        job = self._store.jobs.confirmed(printed.job.job_id)
+        if job is None or job.output_attempt != printed.job.attempts:
+            return False
+        counted = (job.output_bytes, job.output_truncated)
+        return counted >= (printed.total_bytes, printed.truncated)
 
     def _moving(
         self,

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from bson import MaxKey, MinKey
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -22,6 +22,7 @@ from taskyard.errors import InvalidRequest, StaleAttempt
 from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
 from taskyard.store.statements import still_running
+from taskyard.store.together import Together
 
 #: Generation of the output that is streamed while the job runs.
 LIVE = "live"
@@ -49,6 +50,17 @@ class Chunk:
     data: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Printed:
+    """What a running attempt printed since the last time, and how much that makes in all."""
+
+    job: Job
+    chunks: Sequence[Chunk]
+    total_bytes: int
+    truncated: bool
+    at: datetime
+
+
 class OutputStore:
     """Verbs on output."""
 
@@ -56,6 +68,7 @@ class OutputStore:
         self._output = database["output"]
         self._jobs = database["jobs"]
         self._cap_bytes = cap_bytes
+        self._put_soon = Together(self._put)
 
     def append(self, job: Job, stream: str, data: str, *, seq: int | None, now: datetime) -> None:
         """Append one chunk of an HTTP agent to the attempt that was read.
@@ -88,15 +101,9 @@ class OutputStore:
         *,
         now: datetime,
         generation: str = LIVE,
-    ) -> list[Chunk]:
-        """Write chunks of an attempt; chunks that exist already are left as they are.
-
-        Returns the chunks that are new.
-        """
-        there = self._insert(
-            [_document(job_id, attempt, generation, chunk, now) for chunk in chunks]
-        )
-        return [chunk for index, chunk in enumerate(chunks) if index not in there]
+    ) -> None:
+        """Write chunks of an attempt; chunks that exist already are left as they are."""
+        self._insert([_document(job_id, attempt, generation, chunk, now) for chunk in chunks])
 
     def store_all(self, printed: Sequence[tuple[Job, Sequence[Chunk]]], *, now: datetime) -> None:
         """Write chunks of the running attempts of several jobs, all in one command."""
@@ -113,13 +120,13 @@ class OutputStore:
         ids = [_identity(job_id, attempt, LIVE, chunk.seq) for chunk in chunks]
         self._output.delete_many({"_id": {"$in": ids}})
 
-    def progress(self, job: Job, *, total_bytes: int, truncated: bool, now: datetime) -> bool:
-        """Note how much output an agent has stored for the attempt; False when it is over."""
-        update = {
-            "$set": {"lastStreamedAt": now, "outputTruncated": truncated},
-            "$max": {"outputBytes": total_bytes},
-        }
-        return self._jobs.update_one(still_running(job), update).matched_count == 1
+    def put(self, printed: Printed) -> None:
+        """Store chunks and note the progress, together with what other threads bring meanwhile.
+
+        Only the note is fenced, so it comes last. Raises StaleAttempt when the attempt is over: the
+        chunks are stored all the same then, and have to be taken back.
+        """
+        self._put_soon(printed)
 
     def read(
         self, job: Job, *, after: int = -1, attempt: int | None = None, limit: int = 0
@@ -177,14 +184,26 @@ class OutputStore:
         ]
         return self._output.delete_many({"$or": whole}).deleted_count if whole else 0
 
-    def _insert(self, documents: Sequence[dict[str, Any]]) -> set[int]:
-        """Insert chunks; return the indexes of those that exist already."""
+    def _put(self, group: Sequence[Printed]) -> None:
+        """Store the chunks of several attempts, then note the progress of each. Raises StaleAttempt
+        when any of them is over.
+        """
+        self.store_all([(each.job, each.chunks) for each in group], now=group[0].at)
+        notes = [UpdateOne(still_running(each.job), _note(each)) for each in group]
+        try:
+            noted = self._jobs.bulk_write(notes, ordered=False).matched_count
+        except BulkWriteError as error:
+            accept_duplicates(error)
+            raise
+        if noted < len(group):
+            raise StaleAttempt(group[0].job.job_id)
+
+    def _insert(self, documents: Sequence[dict[str, Any]]) -> None:
+        """Insert chunks; those that exist already are left as they are."""
         try:
             self._output.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             accept_duplicates(error)
-            return {failed["index"] for failed in error.details["writeErrors"]}
-        return set()
 
     def _all_of(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Chunk]]:
         """All chunks of these jobs, in order for each job, by few reads for many jobs."""
@@ -277,6 +296,13 @@ def _behind(job_id: str, attempt: int, generation: str, after: int = -1) -> dict
 
 def _chunk(document: dict[str, Any]) -> Chunk:
     return Chunk(seq=document["_id"]["s"], stream=document["stream"], data=document["data"])
+
+
+def _note(printed: Printed) -> dict[str, Any]:
+    return {
+        "$set": {"lastStreamedAt": printed.at, "outputTruncated": printed.truncated},
+        "$max": {"outputBytes": printed.total_bytes},
+    }
 
 
 def _identity(job_id: str, attempt: int, generation: str, seq: int) -> dict[str, Any]:
