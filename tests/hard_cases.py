@@ -75,15 +75,15 @@ HARD_CASES = (
     HardCase(
         name="a poll whose answer was lost gets the same lease again",
         module="scheduler/polling.py",
-        rule="if job.agent_boot == worker.boot and job.last_seen_at is None:",
-        without="if False:",
+        rule="for job in store.live.unheard_of(worker):",
+        without="for job in ():",
         test="api/test_worker_half.py::test_a_repeated_poll_after_a_lost_answer_gives_the_same_job_and_lease",
     ),
     HardCase(
         name="a worker that has registered anew does not get that lease again",
-        module="scheduler/polling.py",
-        rule="if job.agent_boot == worker.boot and job.last_seen_at is None:",
-        without="if job.last_seen_at is None:",
+        module="store/live.py",
+        rule='"agentBoot": worker.boot,',
+        without="",
         test="api/test_worker_half.py::test_a_lost_answer_is_not_given_again_to_another_life_of_the_worker",
     ),
     HardCase(

@@ -71,8 +71,9 @@ def heartbeat(
         worker = store.workers.heartbeat(worker_id, facts, now=store.clock.now())
     except NotFound:
         worker = register(platform, worker_id, facts)
-    lease = timedelta(seconds=platform.settings.http_lease_seconds)
-    held = store.leases.renew_seen(worker, job_ids, now=store.clock.now(), lease=lease)
+    held = store.leases.renew_seen(
+        worker, job_ids, now=store.clock.now(), lease=_http_lease(platform)
+    )
     lost = sorted(set(job_ids) - {renewed.lease.job_id for renewed in held})
     for job_id in lost[:LOST_NOTED]:
         _note(platform, Lease(job_id=job_id, worker_id=worker_id), Write.HEARTBEAT)
@@ -95,9 +96,16 @@ def poll(platform: Platform, worker_id: str) -> Job | None:
 def stream(platform: Platform, lease: Lease, *, stream: str, data: str, seq: int | None) -> None:
     """Append output. Raises NotFound, and StaleAttempt for an attempt that is over."""
     with _noted(platform, lease, Write.OUTPUT):
+        sender = _sender(platform, lease)
         job = _running(platform, lease)
-        platform.store.output.append(job, stream, data, seq=seq, now=platform.store.clock.now())
-    _show_life(platform, job)
+        platform.store.output.append(
+            job,
+            stream,
+            data,
+            seq=seq,
+            now=platform.store.clock.now(),
+            lease=_http_lease(platform) if _may_live(platform, job, sender) else None,
+        )
 
 
 def cancel_requested(platform: Platform, lease: Lease) -> bool:
@@ -110,8 +118,11 @@ def cancel_requested(platform: Platform, lease: Lease) -> bool:
     if known and (job.status is not JobStatus.RUNNING or not named.covers(job)):
         _note(platform, named, Write.CANCEL)
         return True
-    if job.status is JobStatus.RUNNING and not _show_life(platform, job):
-        return True
+    if job.status is JobStatus.RUNNING and job.agent_kind == "http":
+        if not _may_live(platform, job):
+            return True
+        now = platform.store.clock.now()
+        platform.store.leases.show_life(job, now=now, lease=_http_lease(platform))
     return job.cancel_requested
 
 
@@ -147,7 +158,7 @@ def report_failure(platform: Platform, lease: Lease, message: str) -> Job:
             now=platform.store.clock.now(),
             cooldown=timedelta(seconds=platform.settings.cooldown_seconds),
         )
-        return _finish(platform, lease, outcome)
+        return _finish(platform, job, lease, outcome)
 
 
 def _record(platform: Platform, job: Job, lease: Lease, result: Result) -> Job:
@@ -159,21 +170,21 @@ def _record(platform: Platform, job: Job, lease: Lease, result: Result) -> Job:
         exit_code=code,
         fields=fields,
     )
-    return _finish(platform, lease, outcome)
+    return _finish(platform, job, lease, outcome)
 
 
-def _finish(platform: Platform, lease: Lease, outcome: Outcome) -> Job:
-    def end(job: Job) -> Transition:
-        return lifecycle.finish(job, lease, outcome, at=platform.moment())
+def _finish(platform: Platform, job: Job, lease: Lease, outcome: Outcome) -> Job:
+    def end(current: Job) -> Transition:
+        return lifecycle.finish(current, lease, outcome, at=platform.moment())
 
-    ended = platform.store.jobs.change(lease.job_id, end)
-    platform.nudge("finish")
+    ended = platform.store.jobs.change(lease.job_id, end, known=job)
+    if ended.status is JobStatus.QUEUED:
+        platform.nudge("retry")
     return ended
 
 
 def _running(platform: Platform, lease: Lease) -> Job:
     """The job, if it runs under this lease. Raises NotFound, StaleAttempt."""
-    _note_fencing(platform, lease)
     job = platform.store.jobs.get(lease.job_id)
     if job.status is not JobStatus.RUNNING or not _named(lease, job).covers(job):
         raise StaleAttempt(lease.job_id)
@@ -192,7 +203,7 @@ def _recorded(job: Job, lease: Lease) -> bool:
 
 def _require_holder(platform: Platform, job: Job, lease: Lease) -> None:
     """Raises StaleAttempt for an attempt or lease that is over, Forbidden for another worker."""
-    _note_fencing(platform, lease)
+    _sender(platform, lease)
     if lease.attempt not in (None, job.attempts) or lease.lease_id not in (None, job.lease_id):
         raise StaleAttempt(job.job_id)
     if job.assigned_agent_id != lease.worker_id:
@@ -215,21 +226,26 @@ def _note(platform: Platform, lease: Lease, write: Write) -> None:
     platform.store.refusals.note(lease, write, now=platform.store.clock.now())
 
 
-def _note_fencing(platform: Platform, lease: Lease) -> None:
-    if lease.worker_id and (lease.attempt or lease.lease_id):
-        platform.store.workers.mark_fenced(lease.worker_id)
+def _sender(platform: Platform, lease: Lease) -> Worker | None:
+    """The worker that sends a write, if it says its name; whether it sends leases is noted."""
+    worker = platform.store.workers.find(lease.worker_id) if lease.worker_id else None
+    if worker and not worker.fenced and (lease.attempt or lease.lease_id):
+        platform.store.workers.mark_fenced(worker.worker_id)
+    return worker
 
 
-def _show_life(platform: Platform, job: Job) -> bool:
-    """Renew the lease of an HTTP agent's job; False, without renewal, if its worker is deleted."""
+def _may_live(platform: Platform, job: Job, sender: Worker | None = None) -> bool:
+    """Whether a sign of life renews the lease: of an HTTP agent's job, unless its worker is
+    deleted.
+    """
     if job.agent_kind != "http":
-        return True
-    worker = platform.store.workers.find(job.assigned_agent_id or "")
-    if worker is not None and worker.soft_deleted:
         return False
-    lease = timedelta(seconds=platform.settings.http_lease_seconds)
-    platform.store.leases.show_life(job, now=platform.store.clock.now(), lease=lease)
-    return True
+    worker = sender or platform.store.workers.find(job.assigned_agent_id or "")
+    return worker is None or not worker.soft_deleted
+
+
+def _http_lease(platform: Platform) -> timedelta:
+    return timedelta(seconds=platform.settings.http_lease_seconds)
 
 
 def _replace_output(platform: Platform, job: Job, result: Result) -> dict[str, Any]:

@@ -540,6 +540,37 @@ def test_deleting_a_worker_that_never_was_says_so(api: FlaskClient) -> None:
     assert api.delete("/api/workers/gone").get_json()["existed"] is False
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "passes", "status"), [(0, 0, "COMPLETED"), (1, 1, "ASSIGNED")]
+)
+def test_a_result_has_a_pass_run_only_if_its_job_is_to_run_again(
+    api: FlaskClient,
+    agent: HttpAgent,
+    platform: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    exit_code: int,
+    passes: int,
+    status: str,
+) -> None:
+    """The agent asks for its next job itself; only other agents wait for a pass."""
+    job_id = submit_job(api, retryOnExit=True)
+    agent.poll()
+    submit_job(api, labels=["nobody"])
+    facts = {"kind": "celery", "bootId": "b", "cpuCount": 4, "ramTotalMb": 8000}
+    platform.store.workers.register("other", facts, now=platform.store.clock.now())
+    ran: list[str] = []
+    run_pass = Platform.run_pass
+
+    def count(self: Platform, trigger: str) -> Any:
+        ran.append(trigger)
+        return run_pass(self, trigger)
+
+    monkeypatch.setattr(Platform, "run_pass", count)
+    assert agent.submit(exit_code).status_code == 200
+    assert ran == ["retry"] * passes
+    assert status_of(api, job_id)["status"] == status
+
+
 def test_a_draining_worker_gets_nothing_new(api: FlaskClient, agent: HttpAgent) -> None:
     submit_job(api)
     assert api.post("/api/workers/w1/drain").status_code == 200
@@ -621,13 +652,19 @@ def test_a_token_of_one_worker_speaks_for_no_other(as_role: As, api: FlaskClient
     assert bound.submit(0).status_code == 403
 
 
-def test_an_agent_keeps_its_job_by_heartbeats_and_loses_it_without(
-    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None]
+@pytest.mark.parametrize("sign", ["heartbeat", "output", "check-cancel"])
+def test_an_agent_keeps_its_job_by_signs_of_life_and_loses_it_without(
+    api: FlaskClient, running: HttpAgent, let_pass: Callable[[float], None], sign: str
 ) -> None:
     job_id = running.job["jobId"]
     for _ in range(4):
         let_pass(20)
-        assert running.heartbeat(jobs=[job_id]).get_json()["lost"] == []
+        if sign == "heartbeat":
+            assert running.heartbeat(jobs=[job_id]).get_json()["lost"] == []
+        elif sign == "output":
+            assert running.stream("alive\n").status_code == 200
+        else:
+            assert not running.cancelled()
     assert status_of(api, job_id)["status"] == "RUNNING"
     let_pass(40)
     assert status_of(api, job_id)["status"] == "QUEUED"

@@ -86,14 +86,13 @@ def _claim(store: Store, settings: Settings, spot: Place, job: Job) -> Job | Non
 
 def _unheard(store: Store, settings: Settings, worker: Worker) -> Job | None:
     """Return a job that this boot of the worker was handed and never heard of, if it is to run."""
-    for job in store.live.held_by(worker.worker_id):
-        if job.agent_boot == worker.boot and job.last_seen_at is None:
-            # Answer only what a majority has: what one member alone has may be rolled back.
-            held = store.jobs.confirmed(job.job_id)
-            if held and held.last_seen_at is None and lease_of(job).covers(held):
-                if not held.cancel_requested:
-                    return held
-                _take_back(store, settings, held, "no worker had heard of it")
+    for job in store.live.unheard_of(worker):
+        # Answer only what a majority has: what one member alone has may be rolled back.
+        held = store.jobs.confirmed(job.job_id)
+        if held and held.last_seen_at is None and lease_of(job).covers(held):
+            if not held.cancel_requested:
+                return held
+            _take_back(store, settings, held, "no worker had heard of it")
     return None
 
 
@@ -103,10 +102,8 @@ def _fits_beside(store: Store, settings: Settings, worker: Worker, claimed: Job)
     Two polls of one worker at the same time may both have seen its place free. Which was first
     cannot be told, so both may go away empty, and the next poll gets the job.
     """
-    spot = Place(worker=worker)
-    for job in store.live.held_by(worker.worker_id):
-        if job.job_id != claimed.job_id:
-            spot.take(job)
+    usage = store.live.usage([worker.worker_id], besides=claimed.job_id)
+    spot = places.place_of(worker, usage)
     if places.obstacle(spot, claimed, claimed.requirement) is None:
         return True
     _take_back(store, settings, claimed, "another poll of this worker took its place")

@@ -115,15 +115,19 @@ class JobStore:
         self._told([transition], {transition.job_id} if document else set())
         return to_record(Job, document) if document else None
 
-    def change(self, job_id: str, decide: Callable[[Job], Transition]) -> Job:
-        """Read, decide, write; decide again when somebody was faster.
+    def change(
+        self, job_id: str, decide: Callable[[Job], Transition], *, known: Job | None = None
+    ) -> Job:
+        """Read, decide, write; decide again when somebody was faster. ``known`` is the job as it
+        was read just now.
 
         Raises NotFound, Conflict, and whatever ``decide`` raises.
         """
         for _ in range(DECISIONS):
-            changed = self.apply(self._decided(job_id, decide))
+            changed = self.apply(decide(known) if known else self._decided(job_id, decide))
             if changed is not None:
                 return changed
+            known = None
         raise Conflict(f"{job_id} changed too often at once; try again.")
 
     def _decided(self, job_id: str, decide: Callable[[Job], Transition]) -> Transition:

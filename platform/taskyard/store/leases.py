@@ -53,7 +53,7 @@ class LeaseStore:
             "assignedAgentId": worker_id,
             "status": str(JobStatus.RUNNING),
         }
-        self._jobs.update_many(mine, _extension(now, lease, grace))
+        self._jobs.update_many(mine, extension(now, lease, grace))
         return self._live(mine, now)
 
     def renew_seen(
@@ -74,15 +74,17 @@ class LeaseStore:
         if job_ids:
             self._jobs.update_many(named, {"$set": {"lastSeenAt": now}})
         seen = {**mine, "lastSeenAt": {"$exists": True}}
-        self._jobs.update_many(seen, _extension(now, lease, lease))
+        self._jobs.update_many(seen, extension(now, lease, lease))
         return self._live(mine, now)
 
     def show_life(self, job: Job, *, now: datetime, lease: timedelta) -> None:
         """Note a sign of life of the attempt that was read and renew its lease, unless the attempt
         is over.
         """
-        stages = [{"$set": {"lastSeenAt": now}}, *_extension(now, lease, lease)]
-        self._jobs.update_one(statements.still_running(job), stages)
+        self._jobs.update_one(
+            statements.still_running(job),
+            [{"$set": {"lastSeenAt": now}}, *extension(now, lease, lease)],
+        )
 
     def _live(self, mine: dict[str, Any], now: datetime) -> list[Renewed]:
         """The leases that have not run out: a lease at its job's limit is not renewed further."""
@@ -109,7 +111,7 @@ def _named(leases: Collection[Lease]) -> dict[str, Any]:
     }
 
 
-def _extension(now: datetime, lease: timedelta, grace: timedelta) -> list[dict[str, Any]]:
+def extension(now: datetime, lease: timedelta, grace: timedelta) -> list[dict[str, Any]]:
     """The update that moves a lease forward, but never past the job's own timeout and its grace.
 
     A lease that is further ahead than a renewal can set it was set before the server's clock was

@@ -14,7 +14,7 @@ from taskyard.documents import to_record
 from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.states import HELD, LIVE, JobStatus
 from taskyard.store.queries import COUNTED, COUNTED_FIRST, LISTED, count_in_state
-from taskyard.workers.model import Usage
+from taskyard.workers.model import Usage, Worker
 
 #: How many shapes (kinds of requirement) one look at the queue reads: each may be a query, and a
 #: pass that takes seconds holds up the sweep, which runs in the same process.
@@ -80,11 +80,15 @@ class LiveJobs:
         either = {"$or": [higher, earlier, together]}
         return self._jobs.count_documents(either, limit=COUNTED)
 
-    def usage(self, worker_ids: Iterable[str] | None = None) -> dict[str, Usage]:
-        """What each worker has in use: the sum over its live jobs."""
+    def usage(
+        self, worker_ids: Iterable[str] | None = None, *, besides: str | None = None
+    ) -> dict[str, Usage]:
+        """What each worker has in use: the sum over its live jobs, but for the job ``besides``."""
         held: dict[str, Any] = {"leaseUntil": {"$exists": True}}
         if worker_ids is not None:
             held["assignedAgentId"] = {"$in": list(worker_ids)}
+        if besides is not None:
+            held["_id"] = {"$ne": besides}
         wanted = {"assignedAgentId": 1, "requiredCpu": 1, "requiredRamMb": 1, "losses": 1}
         by_worker: dict[str, list[dict[str, Any]]] = {}
         for job in self._jobs.find(held, wanted):
@@ -107,6 +111,17 @@ class LiveJobs:
         return [
             to_record(Job, document) for document in found.sort([("assignedAt", 1), ("_id", 1)])
         ]
+
+    def unheard_of(self, worker: Worker) -> list[Job]:
+        """The running jobs that this boot of the worker was handed, and has shown no life of."""
+        handed = {
+            "assignedAgentId": worker.worker_id,
+            "leaseUntil": {"$exists": True},
+            "agentBoot": worker.boot,
+            "lastSeenAt": {"$exists": False},
+        }
+        found = self._jobs.find({**handed, "status": str(JobStatus.RUNNING)})
+        return [to_record(Job, document) for document in found.sort("assignedAt", 1)]
 
     def overdue(self, now: datetime, *, limit: int) -> list[Job]:
         """Held jobs whose lease has run out, the longest overdue first."""

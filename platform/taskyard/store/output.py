@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson import MaxKey, MinKey
@@ -21,6 +21,7 @@ from taskyard.documents import to_record
 from taskyard.errors import InvalidRequest, StaleAttempt
 from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
+from taskyard.store.leases import extension
 from taskyard.store.statements import still_running
 from taskyard.store.together import Together
 
@@ -70,15 +71,25 @@ class OutputStore:
         self._cap_bytes = cap_bytes
         self._put_soon = Together(self._put)
 
-    def append(self, job: Job, stream: str, data: str, *, seq: int | None, now: datetime) -> None:
+    def append(
+        self,
+        job: Job,
+        stream: str,
+        data: str,
+        *,
+        seq: int | None,
+        now: datetime,
+        lease: timedelta | None = None,
+    ) -> None:
         """Append one chunk of an HTTP agent to the attempt that was read.
 
-        With ``seq`` a chunk that is sent again changes nothing. Text over the cap is cut, and a
-        mark says so once. Raises StaleAttempt when the attempt is over by now, and InvalidRequest
-        when another chunk has the same number.
+        It is a sign of life, which renews the lease for ``lease``, if given. With ``seq`` a chunk
+        that is sent again changes nothing else. Text over the cap is cut, and a mark says so once.
+        Raises StaleAttempt when the attempt is over by now, and InvalidRequest when another chunk
+        has the same number.
         """
         size = len(data.encode())
-        counted = self._count(job, size, now)
+        counted = self._count(job, size, now, lease)
         room = self._cap_bytes - (counted.output_bytes - size)
         if room <= 0 and counted.output_truncated:
             return
@@ -245,14 +256,18 @@ class OutputStore:
                 field="seq",
             )
 
-    def _count(self, job: Job, size: int, now: datetime) -> Job:
+    def _count(self, job: Job, size: int, now: datetime, lease: timedelta | None) -> Job:
         """Count the chunk under the attempt's guard, which also numbers it. Raises StaleAttempt."""
+        count = {
+            "outputBytes": {"$add": ["$outputBytes", size]},
+            "outputSeq": {"$add": ["$outputSeq", 1]},
+            "lastStreamedAt": now,
+            "lastSeenAt": now,
+        }
+        renewal = extension(now, lease, lease) if lease else []
         counted = self._jobs.find_one_and_update(
             still_running(job),
-            {
-                "$inc": {"outputBytes": size, "outputSeq": 1},
-                "$set": {"lastStreamedAt": now, "lastSeenAt": now},
-            },
+            [{"$set": count}, *renewal],
             return_document=ReturnDocument.AFTER,
         )
         if counted is None:
