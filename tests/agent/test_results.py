@@ -119,6 +119,7 @@ def test_output_that_does_not_fit_in_the_job_is_stored_with_that_of_others(
     assert inserts == [2]
     assert [world.printed(job) for job in (loud, quiet, again)] == [MUCH, "hi\n", "no\n"]
     assert world.get(loud).output_bytes == len(MUCH)
+    assert world.get(loud).last_streamed_at is not None
     assert world.store.database["output"].count_documents({}) == 2
 
 

@@ -147,7 +147,7 @@ class Results:
         try:
             job = self._reporter.finish(
                 held.lease,
-                replace(result.outcome, fields=_fields(result)),
+                replace(result.outcome, fields=_fields(result, with_text=False)),
                 at=result.at,
                 printed=result.chunks,
                 tried=True,
@@ -163,30 +163,32 @@ class Results:
 
 def _decide(result: Result) -> Transition | None:
     """Decide the end of the job as it is known here; None if the result has to be written alone."""
-    fields = _fields(result)
     try:
-        transition = _end(result, fields)
-        # Only an ended job carries its output: one that is tried again keeps it by attempt.
-        if result.is_small and transition.to in TERMINAL:
-            small = [{"stream": chunk.stream, "data": chunk.data} for chunk in result.chunks]
-            return _end(result, fields | {"smallOutput": small})
+        transition = _end(result, with_text=result.is_small)
+        if result.is_small and transition.to not in TERMINAL:
+            # Only an ended job carries its output: one that is tried again keeps it by attempt.
+            return _end(result, with_text=False)
     except StaleAttempt:
         return None
     return transition
 
 
-def _end(result: Result, fields: Mapping[str, Any]) -> Transition:
-    outcome = replace(result.outcome, fields=fields)
+def _end(result: Result, *, with_text: bool) -> Transition:
+    outcome = replace(result.outcome, fields=_fields(result, with_text=with_text))
     return lifecycle.finish(result.held.job, result.held.lease, outcome, at=result.at)
 
 
-def _fields(result: Result) -> dict[str, Any]:
-    """Return the stored fields of the result, except the text of its output."""
+def _fields(result: Result, *, with_text: bool) -> dict[str, Any]:
+    """Return the stored fields of the result; the text of its output is one if that is wanted."""
     fields = dict(result.fields)
     if result.held.spawned_at:
         fields["startedAt"] = result.held.spawned_at
     if result.chunks:
         fields["outputBytes"] = result.output_bytes
+        if with_text:
+            fields["smallOutput"] = [{"stream": c.stream, "data": c.data} for c in result.chunks]
+        else:
+            fields["lastStreamedAt"] = result.at.now
     if result.output_truncated:
         fields["outputTruncated"] = True
     return fields
