@@ -39,9 +39,9 @@ from taskyard.scheduler import statistics
 from taskyard.settings import Settings
 from taskyard.stats.rollup import HOUR, floor, merge
 from taskyard.store import client
+from taskyard.store.chunks import pieces
 from taskyard.store.client import Store
 from taskyard.store.locks import TickMark
-from taskyard.store.output import pieces
 from taskyard.store.searches import Position
 
 DATABASE, HELD, PRINTED = "pages", 160, 50_000_000

@@ -10,8 +10,8 @@ from hashlib import blake2b
 from taskyard.context import Platform
 from taskyard.ends import LOOK_SECONDS
 from taskyard.jobs.model import Job
+from taskyard.store.chunks import LIVE, Chunk
 from taskyard.store.failures import is_unavailable
-from taskyard.store.output import LIVE, Chunk
 from taskyard.waiting import reason
 
 #: How many chunks one look reads, at most: about a MB.

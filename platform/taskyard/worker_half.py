@@ -22,7 +22,7 @@ from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Outcome, Transition, shortened
 from taskyard.scheduler import polling
-from taskyard.store.output import Chunk, cut, pieces
+from taskyard.store.chunks import Chunk, cut, pieces
 from taskyard.workers.model import Worker
 
 #: How many lost jobs of one heartbeat are noted; of an agent that lost more, these are enough.

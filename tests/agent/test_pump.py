@@ -19,7 +19,7 @@ from taskyard.agent.loop import Loop
 from taskyard.agent.output import OutputBuffer
 from taskyard.agent.pump import Pump
 from taskyard.agent.workspace import Workspace
-from taskyard.store.output import CHUNK_BYTES, Chunk
+from taskyard.store.chunks import CHUNK_BYTES, Chunk
 from tests import factories
 from tests.agent.conftest import Bench, until
 from tests.helpers import eventually
@@ -217,14 +217,14 @@ def test_no_line_begins_while_the_store_is_behind(
     monkeypatch.setattr(pump, "BACKLOG_BYTES", 1)
     asked, answers = threading.Event(), threading.Event()
     go, end, mark = tmp_path / "go", tmp_path / "end", tmp_path / "mark"
-    store = bench.store.output.store
+    put = bench.store.output.put
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         asked.set()
         answers.wait(20)
-        return store(*args, **kwargs)
+        return put(*args, **kwargs)
 
-    monkeypatch.setattr(bench.store.output, "store", slow)
+    monkeypatch.setattr(bench.store.output, "put", slow)
     lease = bench.give(f"echo a; {until(go)}; echo b; {until(end)}\ntouch {mark}; echo c")
     (held,) = eventually(lambda: list(bench.runner._held.values()))
     assert asked.wait(10)

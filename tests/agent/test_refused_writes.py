@@ -22,7 +22,8 @@ from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.transition import Moment, Outcome
 from taskyard.store import together
-from taskyard.store.output import Chunk, OutputStore
+from taskyard.store.chunks import Chunk
+from taskyard.store.output import OutputStore
 from tests import factories
 from tests.conftest import TestClock
 from tests.helpers import eventually

@@ -18,8 +18,9 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Outcome
+from taskyard.store.chunks import Chunk
 from taskyard.store.jobs import JobStore
-from taskyard.store.output import SMALL_BYTES, Chunk, OutputStore
+from taskyard.store.output import SMALL_BYTES, OutputStore
 from tests import factories
 from tests.conftest import TestClock
 from tests.helpers import eventually

@@ -13,7 +13,7 @@ from gunicorn.http import errors as gunicorn_errors
 from taskyard.api import job_schemas, representations
 from taskyard.context import Platform
 from taskyard.jobs.states import JobStatus
-from taskyard.store.output import Chunk
+from taskyard.store.chunks import Chunk
 from tests import factories
 
 

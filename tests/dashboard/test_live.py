@@ -9,8 +9,8 @@ import pytest
 from taskyard.context import Platform
 from taskyard.dashboard import live
 from taskyard.jobs.states import JobStatus
+from taskyard.store.chunks import Chunk
 from taskyard.store.feed import ANY_JOB
-from taskyard.store.output import Chunk
 from tests.dashboard.test_pages import browser
 from tests.factories import stored
 from tests.helpers import eventually

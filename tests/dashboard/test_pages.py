@@ -19,7 +19,7 @@ from taskyard.jobs.model import lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import LIVE, JobStatus
 from taskyard.store import queries
-from taskyard.store.output import Chunk
+from taskyard.store.chunks import Chunk
 from taskyard.store.sign_in import VALID_FOR
 from tests import factories
 from tests.conftest import TestClock

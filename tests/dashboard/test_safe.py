@@ -16,7 +16,7 @@ from taskyard.context import Platform
 from taskyard.dashboard import live
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
-from taskyard.store.output import Chunk
+from taskyard.store.chunks import Chunk
 from taskyard.store.tokens import Role
 from tests.api.test_auth import routes
 from tests.api.test_system import dead as dead

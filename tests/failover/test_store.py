@@ -20,10 +20,10 @@ from taskyard.jobs.model import Job
 from taskyard.jobs.transition import Moment, Transition
 from taskyard.settings import Settings
 from taskyard.store import client as store_client
+from taskyard.store.chunks import Chunk
 from taskyard.store.client import Store
 from taskyard.store.connection import OPERATION_TIMEOUT_MS
 from taskyard.store.failures import accept_duplicates, is_unavailable
-from taskyard.store.output import Chunk
 from taskyard.store.reach import Reach
 from tests import factories
 from tests.factories import LEASE, NOW

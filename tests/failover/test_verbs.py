@@ -19,8 +19,8 @@ from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Moment, Outcome
+from taskyard.store.chunks import Chunk
 from taskyard.store.failures import is_unavailable
-from taskyard.store.output import Chunk
 from tests import factories
 from tests.api.agents import HttpAgent
 from tests.failover.conftest import Fail

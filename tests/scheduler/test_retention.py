@@ -19,9 +19,9 @@ from taskyard.jobs.model import Job, lease_of
 from taskyard.jobs.transition import Outcome
 from taskyard.scheduler import retention, ticks
 from taskyard.store import files
+from taskyard.store.chunks import Chunk
 from taskyard.store.client import Store
 from taskyard.store.files import FileStore, StoredFile
-from taskyard.store.output import Chunk
 from tests import factories
 from tests.conftest import TestClock
 

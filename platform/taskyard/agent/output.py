@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from codecs import getincrementaldecoder
 
-from taskyard.store.output import Chunk, cut_mark, pieces
+from taskyard.store.chunks import Chunk, cut_mark, pieces
 
 #: The streams in the order of their file descriptors, 1 and 2.
 STREAMS = ("stdout", "stderr")

@@ -12,7 +12,7 @@ from taskyard.agent.attempt import Attempt
 from taskyard.agent.line import waiting_bytes
 from taskyard.agent.loop import Loop
 from taskyard.agent.output import STREAMS
-from taskyard.store.output import Chunk
+from taskyard.store.chunks import Chunk
 
 _READ_BYTES = 64 * 1024
 

@@ -16,8 +16,9 @@ from taskyard.jobs.model import Job, Lease, lease_of
 from taskyard.jobs.refusal import Write
 from taskyard.jobs.states import JobStatus, Verb
 from taskyard.jobs.transition import Moment, Outcome, Transition
+from taskyard.store.chunks import Chunk
 from taskyard.store.failures import is_unavailable
-from taskyard.store.output import Chunk, Printed
+from taskyard.store.output import Printed
 
 T = TypeVar("T")
 

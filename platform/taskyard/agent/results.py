@@ -22,7 +22,8 @@ from taskyard.errors import StaleAttempt
 from taskyard.jobs import lifecycle
 from taskyard.jobs.states import TERMINAL, JobStatus
 from taskyard.jobs.transition import Moment, Outcome, Transition
-from taskyard.store.output import SMALL_BYTES, Chunk
+from taskyard.store.chunks import Chunk
+from taskyard.store.output import SMALL_BYTES
 
 #: After a write, results are gathered for this long for each result that it wrote: the more end,
 #: the larger the groups.

@@ -25,7 +25,7 @@ from taskyard.jobs.model import Job, Lease
 from taskyard.jobs.retry import Cause
 from taskyard.jobs.states import JobStatus
 from taskyard.jobs.transition import Moment, Outcome, shortened
-from taskyard.store.output import CHUNK_BYTES, Chunk
+from taskyard.store.chunks import CHUNK_BYTES, Chunk
 
 #: Most output that goes with a result instead of being stored before it.
 LAST_BYTES = CHUNK_BYTES

@@ -17,7 +17,7 @@ from taskyard.api.base import Blueprint, platform, read_json
 from taskyard.errors import InvalidRequest
 from taskyard.jobs import search_terms
 from taskyard.jobs.search import Comparison, Field, Search, created, equal, in_states
-from taskyard.store.output import Chunk
+from taskyard.store.chunks import Chunk
 
 _KEY_CHARACTERS = 255
 

@@ -16,7 +16,7 @@ from taskyard.jobs import search_terms
 from taskyard.jobs.model import Job
 from taskyard.jobs.search import EVERYTHING, Search, in_states
 from taskyard.jobs.states import LIVE, JobStatus
-from taskyard.store.output import Chunk
+from taskyard.store.chunks import Chunk
 from taskyard.store.queries import Page, Tally
 from taskyard.waiting import explain, reasons
 

@@ -1,9 +1,4 @@
-"""The output of jobs: chunks in one sequence over both streams, stored apart from the job.
-
-The id of a chunk is ``{j: job, a: attempt, g: generation, s: sequence}``. So a chunk that is sent
-again is a duplicate key and costs nothing; and a whole text that comes with the result
-(submit-result) is a new generation, which the finishing write makes the job's output.
-"""
+"""The output of jobs: chunks in one sequence over both streams, stored apart from the job."""
 
 from __future__ import annotations
 
@@ -20,19 +15,24 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from taskyard.documents import to_record
 from taskyard.errors import InvalidRequest, StaleAttempt
 from taskyard.jobs.model import Job
+from taskyard.store.chunks import (
+    LIVE,
+    Chunk,
+    beginning,
+    behind,
+    chunk_document,
+    chunk_id,
+    chunk_of,
+    cut,
+    small_chunks,
+)
 from taskyard.store.failures import accept_duplicates
 from taskyard.store.leases import extension
 from taskyard.store.statements import still_running
 from taskyard.store.together import Together
 
-#: Generation of the output that is streamed while the job runs.
-LIVE = "live"
-
 #: Output up to this size is stored in the job itself, with the write that ends the job.
 SMALL_BYTES = 2048
-
-#: Most text in one chunk document.
-CHUNK_BYTES = 64 * 1024
 
 #: How many jobs' chunks one query reads: MongoDB has to plan a range for each job.
 _TOGETHER = 100
@@ -40,15 +40,6 @@ _TOGETHER = 100
 #: How many chunks are fetched at once: a reader holds a MB or two, not the 16 MB that MongoDB
 #: would send.
 _BATCH = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """A piece of a job's output."""
-
-    seq: int
-    stream: str
-    data: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +87,7 @@ class OutputStore:
         text = data if size <= room else cut(data, max(0, room), self._cap_bytes)
         chunk = Chunk(seq=seq if seq is not None else counted.output_seq, stream=stream, data=text)
         try:
-            self._output.insert_one(_document(job.job_id, job.attempts, LIVE, chunk, now))
+            self._output.insert_one(chunk_document(job.job_id, job.attempts, LIVE, chunk, now))
         except DuplicateKeyError:
             self._jobs.update_one(still_running(job), {"$inc": {"outputBytes": -size}})
             self._require_the_same(job, chunk)
@@ -114,12 +105,12 @@ class OutputStore:
         generation: str = LIVE,
     ) -> None:
         """Write chunks of an attempt; chunks that exist already are left as they are."""
-        self._insert([_document(job_id, attempt, generation, chunk, now) for chunk in chunks])
+        self._insert([chunk_document(job_id, attempt, generation, chunk, now) for chunk in chunks])
 
     def store_all(self, printed: Sequence[tuple[Job, Sequence[Chunk]]], *, now: datetime) -> None:
         """Write chunks of the running attempts of several jobs, all in one command."""
         documents = [
-            _document(job.job_id, job.attempts, LIVE, chunk, now)
+            chunk_document(job.job_id, job.attempts, LIVE, chunk, now)
             for job, chunks in printed
             for chunk in chunks
         ]
@@ -128,7 +119,7 @@ class OutputStore:
 
     def take_back(self, job_id: str, attempt: int, chunks: Sequence[Chunk]) -> None:
         """Remove chunks that were stored after their attempt was over."""
-        ids = [_identity(job_id, attempt, LIVE, chunk.seq) for chunk in chunks]
+        ids = [chunk_id(job_id, attempt, LIVE, chunk.seq) for chunk in chunks]
         self._output.delete_many({"_id": {"$in": ids}})
 
     def put(self, printed: Printed) -> None:
@@ -148,12 +139,12 @@ class OutputStore:
         number = job.output_attempt if attempt is None else attempt
         is_last = number == job.output_attempt
         if job.small_output and is_last:
-            yield from (chunk for chunk in _small(job) if chunk.seq > after)
+            yield from (chunk for chunk in small_chunks(job) if chunk.seq > after)
             return
         generation = job.output_generation if is_last else self._told_last(job.job_id, number)
-        behind = _behind(job.job_id, number, generation, after)
-        batches = self._output.find(behind, sort=[("_id", 1)], limit=limit)
-        yield from map(_chunk, batches.batch_size(_BATCH))
+        wanted = behind(job.job_id, number, generation, after)
+        batches = self._output.find(wanted, sort=[("_id", 1)], limit=limit)
+        yield from map(chunk_of, batches.batch_size(_BATCH))
 
     def text(self, job: Job, *, stream: str, limit_bytes: int) -> str:
         """The first ``limit_bytes`` of one stream's text."""
@@ -168,14 +159,14 @@ class OutputStore:
             if size >= limit_bytes:
                 break
         text = "".join(parts)
-        return text if size <= limit_bytes else _beginning(text, limit_bytes)
+        return text if size <= limit_bytes else beginning(text, limit_bytes)
 
     def small_texts(self, jobs: Sequence[Job]) -> dict[str, dict[str, str]]:
         """The text of both streams, by job id, of those jobs that printed at most
         ``SMALL_BYTES``.
         """
         little = {job.job_id: job for job in jobs if job.output_bytes <= SMALL_BYTES}
-        printed = {job_id: list(_small(job)) for job_id, job in little.items()}
+        printed = {job_id: list(small_chunks(job)) for job_id, job in little.items()}
         apart = [job for job in little.values() if job.output_bytes and not job.small_output]
         for job_id, chunk in self._all_of(apart):
             printed[job_id].append(chunk)
@@ -218,11 +209,11 @@ class OutputStore:
 
     def _all_of(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Chunk]]:
         """All chunks of these jobs, in order for each job, by few reads for many jobs."""
-        whole = [_behind(job.job_id, job.output_attempt, job.output_generation) for job in jobs]
+        whole = [behind(job.job_id, job.output_attempt, job.output_generation) for job in jobs]
         for start in range(0, len(whole), _TOGETHER):
             query = {"$or": whole[start : start + _TOGETHER]}
             for found in self._output.find(query, sort=[("_id", 1)]):
-                yield found["_id"]["j"], _chunk(found)
+                yield found["_id"]["j"], chunk_of(found)
 
     def _told_last(self, job_id: str, attempt: int) -> str:
         """The generation of an earlier attempt's output: its whole text, if the agent sent one.
@@ -231,15 +222,15 @@ class OutputStore:
         for each. They are few: the streamed output, and the whole text, which is sent once.
         """
         of_attempt = {"j": job_id, "a": attempt}
-        behind: dict[str, Any] = {**of_attempt, "g": MinKey()}
+        seen: dict[str, Any] = {**of_attempt, "g": MinKey()}
         told: list[tuple[datetime, str]] = []
         while True:
-            within = {"$gt": behind, "$lt": {**of_attempt, "g": MaxKey()}}
+            within = {"$gt": seen, "$lt": {**of_attempt, "g": MaxKey()}}
             first = self._output.find_one({"_id": within}, {"at": 1}, sort=[("_id", 1)])
             if first is None:
                 return max(told)[1] if told else LIVE
             generation = first["_id"]["g"]
-            behind = {**of_attempt, "g": generation, "s": MaxKey()}
+            seen = {**of_attempt, "g": generation, "s": MaxKey()}
             if generation != LIVE:
                 told.append((first["at"], generation))
 
@@ -247,7 +238,7 @@ class OutputStore:
         """Raise InvalidRequest if another chunk has this number: the agent's mistake must not lose
         output silently. Text that was cut cannot be compared.
         """
-        there = self._output.find_one({"_id": _identity(job.job_id, job.attempts, LIVE, chunk.seq)})
+        there = self._output.find_one({"_id": chunk_id(job.job_id, job.attempts, LIVE, chunk.seq)})
         cut_since = job.output_truncated or len(chunk.data.encode()) > self._cap_bytes
         same = there and (there["stream"], there["data"]) == (chunk.stream, chunk.data)
         if there and not same and not cut_since:
@@ -275,61 +266,8 @@ class OutputStore:
         return to_record(Job, counted)
 
 
-def pieces(stream: str, text: str, first_seq: int) -> Iterator[Chunk]:
-    """Split a whole text into chunks, never within a character."""
-    # No character takes more than four bytes.
-    step = CHUNK_BYTES if text.isascii() else CHUNK_BYTES // 4
-    for number, start in enumerate(range(0, len(text), step)):
-        yield Chunk(seq=first_seq + number, stream=stream, data=text[start : start + step])
-
-
-def cut(text: str, room_bytes: int, cap_bytes: int) -> str:
-    """The text's first ``room_bytes`` and the mark that more was printed."""
-    return _beginning(text, room_bytes) + cut_mark(cap_bytes)
-
-
-def cut_mark(cap_bytes: int) -> str:
-    """The mark at the end of output that was cut."""
-    return f"\n[taskyard: output cut at {cap_bytes} bytes]\n"
-
-
-def _beginning(text: str, limit_bytes: int) -> str:
-    """The text's first ``limit_bytes``, without a character that they would split."""
-    return text.encode()[:limit_bytes].decode(errors="ignore")
-
-
-def _small(job: Job) -> Iterator[Chunk]:
-    for seq, piece in enumerate(job.small_output):
-        yield Chunk(seq=seq, stream=piece["stream"], data=piece["data"])
-
-
-def _behind(job_id: str, attempt: int, generation: str, after: int = -1) -> dict[str, Any]:
-    """Matches the chunks of one generation after number ``after``."""
-    text = {"j": job_id, "a": attempt, "g": generation}
-    return {"_id": {"$gt": {**text, "s": after}, "$lt": {**text, "s": MaxKey()}}}
-
-
-def _chunk(document: dict[str, Any]) -> Chunk:
-    return Chunk(seq=document["_id"]["s"], stream=document["stream"], data=document["data"])
-
-
 def _note(printed: Printed) -> dict[str, Any]:
     return {
         "$set": {"lastStreamedAt": printed.at, "outputTruncated": printed.truncated},
         "$max": {"outputBytes": printed.total_bytes},
-    }
-
-
-def _identity(job_id: str, attempt: int, generation: str, seq: int) -> dict[str, Any]:
-    return {"j": job_id, "a": attempt, "g": generation, "s": seq}
-
-
-def _document(
-    job_id: str, attempt: int, generation: str, chunk: Chunk, now: datetime
-) -> dict[str, Any]:
-    return {
-        "_id": _identity(job_id, attempt, generation, chunk.seq),
-        "stream": chunk.stream,
-        "data": chunk.data,
-        "at": now,
     }
