@@ -168,8 +168,13 @@ def heal_commands(client: MongoClient[dict[str, Any]]) -> None:
 
 
 def _is_stopped(thread: Path) -> bool:
+    """Whether the thread is stopped, or has ended since its folder was listed."""
+    try:
+        stat = (thread / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
     # The state follows the name, which may contain anything but stands in parentheses (proc(5)).
-    return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
+    return stat.rpartition(") ")[2].startswith("T")
 
 
 def _ask(member: Member, command: str, value: Any = 1, **more: Any) -> dict[str, Any] | None:

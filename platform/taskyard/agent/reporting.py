@@ -99,7 +99,7 @@ class Reporter:
     def end_all(
         self,
         transitions: Sequence[Transition],
-        printed: Sequence[tuple[Job, Sequence[Chunk]]] = (),
+        printed: Sequence[tuple[Job, Sequence[Chunk]]],
     ) -> list[Transition]:
         """Perform the transitions whose guards match, and return them; none once closed.
 

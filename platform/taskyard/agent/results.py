@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,13 +47,13 @@ class Result:
     output_bytes: int = 0
     output_truncated: bool = False
     #: Stored fields about its result archive.
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_small(self) -> bool:
         """Whether it has all of the output, and that fits in the write that ends the job."""
-        starts = [chunk.seq for chunk in self.chunks[:1]]
-        return starts == [0] and self.output_bytes <= SMALL_BYTES
+        is_whole = bool(self.chunks) and self.chunks[0].seq == 0
+        return is_whole and self.output_bytes <= SMALL_BYTES
 
 
 class Results:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 
 from taskyard.agent import inputs
@@ -111,10 +110,10 @@ class Stages:
         """
         return attempt.output.pending_bytes <= LAST_BYTES and attempt.workspace.is_empty()
 
-    def result(
-        self, held: Held, attempt: Attempt, fields: Mapping[str, Any] = MappingProxyType({})
-    ) -> Result:
-        """Return the result of an attempt with the output that is not stored yet."""
+    def result(self, held: Held, attempt: Attempt, **fields: Any) -> Result:
+        """Return the result of an attempt, with the output that is not stored yet and further
+        stored fields.
+        """
         return Result(
             held=held,
             outcome=attempt.outcome(),
@@ -129,7 +128,7 @@ class Stages:
         """Store the rest of the output, then the files of an attempt; return its result."""
         if chunks := attempt.output.take():
             self.store_output(attempt, chunks)
-        return self.result(held, attempt, self._archives.keep(attempt))
+        return self.result(held, attempt, **self._archives.keep(attempt))
 
     def keeps(self, attempt: Attempt) -> bool:
         """Keep an unchanged workspace for another job; return whether that was done. Is quick."""
