@@ -1,12 +1,11 @@
-"""One action on all jobs that a search finds: they are counted first, then changed batch by batch,
-each job by its own guarded verb.
+"""One action on all jobs that a search finds: they are counted first, then changed batch by batch.
+Each job is changed by its own guarded verb; those of a batch are written together.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,16 +14,15 @@ from taskyard import events, operations
 from taskyard.clock import epoch_ms
 from taskyard.context import Platform
 from taskyard.errors import Conflict, InvalidRequest, NotFound
+from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
 from taskyard.jobs.search import Comparison, Search, created, in_states
 from taskyard.jobs.states import LIVE, TERMINAL
 from taskyard.store.queries import Count
 from taskyard.store.searches import Position
 
-#: How many jobs one batch acts on: a batch is one request, and each cancel waits for a majority.
+#: How many jobs one batch acts on: a batch is one request.
 BATCH = 200
-
-CANCELS_AT_ONCE = 16
 
 #: How far another web process's measurement of the database's time may be ahead of ours.
 _CLOCKS_DIFFER = timedelta(seconds=5)
@@ -94,19 +92,21 @@ def act(platform: Platform, task: Task, *, after: Position | None = None) -> Bat
 
 
 def _cancel(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:
-    def cancel(job: Job) -> bool:
-        if job.cancel_requested:
-            return False
-        try:
-            operations.cancel(platform, job.job_id, by=task.by, reason=task.reason)
-        except (Conflict, NotFound):
-            return False
-        return True
+    meant = [job for job in jobs if not job.cancel_requested]
+    at = platform.moment()
+    wanted = [lifecycle.cancel(job, by=task.by, reason=task.reason, at=at) for job in meant]
+    done = {transition.job_id for transition in platform.store.jobs.apply_all(wanted)}
+    moved_meanwhile = [job.job_id for job in meant if job.job_id not in done]
+    done.update(job_id for job_id in moved_meanwhile if _cancel_alone(platform, task, job_id))
+    return [job.job_id for job in meant if job.job_id in done]
 
-    # Each cancel waits for a majority; in parallel, they wait together.
-    with ThreadPoolExecutor(CANCELS_AT_ONCE) as threads:
-        done = list(threads.map(cancel, jobs))
-    return [job.job_id for job, is_done in zip(jobs, done, strict=True) if is_done]
+
+def _cancel_alone(platform: Platform, task: Task, job_id: str) -> bool:
+    try:
+        operations.cancel(platform, job_id, by=task.by, reason=task.reason)
+    except (Conflict, NotFound):
+        return False
+    return True
 
 
 def _retry(platform: Platform, task: Task, jobs: Sequence[Job]) -> list[str]:

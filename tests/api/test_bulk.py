@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from taskyard import bulk
 from taskyard.context import Platform
+from taskyard.jobs import lifecycle
 from taskyard.jobs.model import Job
 from taskyard.jobs.states import JobStatus
 from tests import factories
@@ -110,6 +111,30 @@ def test_a_job_that_ended_meanwhile_is_skipped(
     monkeypatch.setattr(platform.store.queries, "page", slow)
     answer = ask(api, action="cancel", q="status:live")
     assert (answer["jobIds"], answer["skipped"]) == ([second.job_id], 1)
+
+
+def test_a_job_that_was_handed_out_meanwhile_is_asked_to_stop(
+    api: FlaskClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [stored(platform, JobStatus.QUEUED) for _ in range(3)]
+    page = platform.store.queries.page
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        found = page(*args, **kwargs)
+        at = platform.moment()
+        until = at.now + timedelta(seconds=15)
+        taken = lifecycle.claim(
+            jobs[0], worker=factories.worker(), lease_id="lease-1", at=at, lease_until=until
+        )
+        assert platform.store.jobs.apply(taken)
+        return found
+
+    monkeypatch.setattr(platform.store.queries, "page", slow)
+    answer = ask(api, action="cancel", q="status:live", reason="wrong")
+    assert set(answer["jobIds"]) == {job.job_id for job in jobs}
+    running, *others = (platform.store.jobs.get(job.job_id) for job in jobs)
+    assert (running.status, running.cancel_requested) == (JobStatus.RUNNING, True)
+    assert [job.status for job in others] == [JobStatus.CANCELLED] * 2
 
 
 def test_chosen_jobs_alone_are_acted_on(api: FlaskClient, platform: Platform) -> None:
