@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from taskyard.agent import lookout
 from taskyard.agent.admission import Admission, Capacity
 from taskyard.agent.claims import Claims, choose
 from taskyard.agent.held import Held
@@ -167,6 +168,28 @@ def test_a_queue_that_holds_nothing_for_an_agent_is_looked_at_once(
     assert agent.claim() == []
     counts = {name: read.call_count for name, read in reads.items()}
     assert counts == {"waiting_shapes": 1, "first": 0, "usage": 0}
+
+
+def test_a_full_agent_relies_on_what_it_saw(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It read the queue after the end of each short job although none might wait for a place."""
+    monkeypatch.setattr(lookout, "SEEN_SECONDS", 60.0)
+    jobs = [agent.queue(file_id="f") for _ in range(4)]
+    assert agent.claim() == jobs[:2]
+    look = Mock(wraps=agent.store.live.waiting_shapes)
+    monkeypatch.setattr(agent.store.live, "waiting_shapes", look)
+    first = factories.queued_job(job_id=jobs[0])
+    for _ in range(3):
+        agent.claims.freed(first, 0.001)
+        assert agent.claim() == []
+    agent.admission.leave(jobs[0])
+    assert agent.claim() == jobs[2:3]
+    assert look.call_count == 0
+    urgent = agent.queue(file_id="f", required_cpu=0.5, priority=9)
+    agent.admission.leave(jobs[1])
+    assert agent.claim() == jobs[3:]
+    agent.admission.leave(jobs[3])
+    assert agent.claim() == [urgent]
+    assert look.call_count == 1
 
 
 def test_short_jobs_are_followed_by_as_many_that_wait_for_their_places(agent: Agent) -> None:

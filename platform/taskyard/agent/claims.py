@@ -147,10 +147,11 @@ class Claims:
         if offered:
             claimed = self._claim_of(self._own(offered), [], 0)
         else:
-            # If the queue as it was last seen holds nothing for us, it may as it is now.
-            claimed = self._claim_of(self._last_seen(), short, ahead) or self._claim_of(
-                self._lookout.look(self._runner.job_ids()), short, ahead
-            )
+            claimed = self._claim_of(self._last_seen(), short, ahead)
+            # If the queue as it was last seen holds nothing for a free place, it may as it is now.
+            if not claimed and self._seen is None:
+                seen = self._lookout.look(self._runner.job_ids())
+                claimed = self._claim_of(seen, short, ahead)
         took = _SHORT_CLAIMS * (time.monotonic() - began)
         self._short_seconds = min(max(SHORT_SECONDS, took), _SHORT_MOST_SECONDS)
         return claimed and not offered
@@ -173,8 +174,9 @@ class Claims:
         chosen += self._behind(seen, chosen, spot)
         won = self._won(seen.worker, chosen) if chosen else []
         self._runner.take(won)
-        if len(won) == len(chosen) > 0 and not self._keeps_a_place(seen.worker, won):
-            # If a claim was lost, others claim from the same queue: what was seen is outdated.
+        # If a claim was lost, others claim from the same queue: what was seen is outdated.
+        is_lost = len(won) < len(chosen) or self._keeps_a_place(seen.worker, won)
+        if not is_lost and (won or spot.is_full):
             self._seen = seen.without(won)
         return bool(chosen)
 
