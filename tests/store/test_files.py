@@ -6,6 +6,7 @@ import hashlib
 import io
 import secrets
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from taskyard.errors import NotFound, TooLarge
 from taskyard.settings import MIB
 from taskyard.store.client import Store
-from taskyard.store.files import PIECES_AT_ONCE
+from taskyard.store.files import PIECES_AT_ONCE, StoredFile
 
 
 def test_a_file_comes_back_whole_or_in_part(store: Store) -> None:
@@ -64,6 +65,22 @@ def test_files_are_laid_out_as_gridfs_does(store: Store, size: int) -> None:
     assert [ours[name] for name in same] == [theirs[name] for name in same]
 
 
+def test_small_files_that_are_saved_at_once_are_each_stored_whole(store: Store) -> None:
+    contents = [secrets.token_bytes(size) for size in (0, 1, 1000, 250_000) * 5]
+
+    def save(content: bytes) -> StoredFile:
+        return store.files.save(
+            io.BytesIO(content), filename="a.bin", cap_bytes=10**6, keep=timedelta(days=1)
+        )
+
+    with ThreadPoolExecutor(len(contents)) as threads:
+        saved = list(threads.map(save, contents))
+    for file, content in zip(saved, contents, strict=True):
+        assert file == store.files.get(file.file_id)
+        assert b"".join(store.files.pieces(file.file_id, 0, len(content))) == content
+    assert store.database["files.begun"].count_documents({}) == 0
+
+
 def test_little_of_a_large_file_is_in_memory_at_once(store: Store, tmp_path: Path) -> None:
     """The driver's own classes took twice 48 MB to write a file, and twice 16 to read one."""
     (tmp_path / "large").write_bytes(bytes(64 * MIB))
@@ -78,10 +95,10 @@ def test_little_of_a_large_file_is_in_memory_at_once(store: Store, tmp_path: Pat
     assert peak_bytes < 20 * MIB
 
 
-def test_a_file_over_the_cap_is_not_kept(store: Store) -> None:
+@pytest.mark.parametrize("cap_bytes", [0, 9, 300_000])
+def test_a_file_over_the_cap_is_not_kept(store: Store, cap_bytes: int) -> None:
+    content = io.BytesIO(bytes(cap_bytes + 1))
     with pytest.raises(TooLarge):
-        store.files.save(
-            io.BytesIO(b"x" * 2000), filename="a", cap_bytes=1000, keep=timedelta(days=1)
-        )
-    assert store.database["files.files"].count_documents({}) == 0
-    assert store.database["files.chunks"].count_documents({}) == 0
+        store.files.save(content, filename="a", cap_bytes=cap_bytes, keep=timedelta(days=1))
+    for name in ("files.files", "files.chunks", "files.begun"):
+        assert store.database[name].count_documents({}) == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -78,6 +80,20 @@ def accept_duplicates(error: BulkWriteError) -> None:
     codes = {failed["code"] for failed in error.details["writeErrors"]}
     if error.details.get("writeConcernErrors") or codes - {DUPLICATE_KEY}:
         raise unconfirmed() from error
+
+
+def insert_missing(
+    collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]]
+) -> None:
+    """Insert documents; those whose id exists already are left as they are. Raises StoreUnavailable
+    when it is not known whether a majority has them all.
+    """
+    if not documents:
+        return
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        accept_duplicates(error)
 
 
 def unconfirmed() -> StoreUnavailable:

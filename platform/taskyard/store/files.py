@@ -7,7 +7,7 @@ They are laid out as GridFS does, so that its tools can read them; the driver's 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +22,8 @@ from pymongo.errors import PyMongoError
 from taskyard import ids
 from taskyard.clock import Clock
 from taskyard.errors import NotFound, TooLarge
+from taskyard.store.failures import insert_missing
+from taskyard.store.together import Together
 
 T = TypeVar("T")
 
@@ -39,6 +41,12 @@ PIECES_AT_ONCE = 16
 _SEND_SECONDS = 30.0
 
 
+Document = dict[str, Any]
+
+#: The record of a file of less than a piece, and that piece; none if the file is empty.
+_Small = tuple[Document, Sequence[Document]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
     """The record of a file."""
@@ -51,15 +59,42 @@ class StoredFile:
     is_archive: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Upload:
+    """What is known of a file before its content, and the documents that are made of both."""
+
+    file_id: str
+    filename: str
+    at: datetime
+    metadata: Mapping[str, Any]
+
+    def pieces(self, block: bytes, first: int = 0) -> Iterator[Document]:
+        """The pieces of a block, numbered from ``first`` on; each is made as it is wanted."""
+        for n, start in enumerate(range(0, len(block), _PIECE_BYTES), first):
+            yield {"files_id": self.file_id, "n": n, "data": block[start : start + _PIECE_BYTES]}
+
+    def record(self, size: int, sha256: str) -> Document:
+        """The record of the file."""
+        return {
+            "_id": self.file_id,
+            "filename": self.filename,
+            "length": Int64(size),
+            "chunkSize": _PIECE_BYTES,
+            "uploadDate": self.at,
+            "metadata": {**self.metadata, "sha256": sha256},
+        }
+
+
 class FileStore:
     """Verbs on files."""
 
     def __init__(self, database: Database[dict[str, Any]], clock: Clock) -> None:
         self._files = database["files.files"]
         self._pieces = database["files.chunks"]
-        #: Uploads that have begun: by these records the remains of an unfinished upload are found.
+        #: Large uploads that have begun: by these, what is left of an unfinished one is found.
         self._begun = database["files.begun"].with_options(write_concern=WriteConcern(w=1))
         self._clock = clock
+        self._save_soon = Together(self._save_small)
 
     def save(
         self,
@@ -78,29 +113,21 @@ class FileStore:
         ``cap_bytes``.
         """
         now = self._clock.now()
-        file_id = ids.new("file", now)
-        metadata: dict[str, Any] = {
-            "contentType": content_type,
-            "isArchive": is_archive,
-            "expireAt": now + keep,
-        }
-        self._begun.insert_one({"_id": file_id, "at": now})
-        try:
-            size, metadata["sha256"] = self._send(file_id, source, cap_bytes)
-            record: dict[str, Any] = {
-                "_id": file_id,
-                "filename": filename,
-                "length": Int64(size),
-                "chunkSize": _PIECE_BYTES,
-                "uploadDate": now,
-                "metadata": metadata,
-            }
-            with pymongo.timeout(_SEND_SECONDS):
-                self._files.insert_one(record)
-        except BaseException:
-            self._undo(file_id)
-            raise
-        self._settle(file_id)
+        upload = _Upload(
+            file_id=ids.new("file", now),
+            filename=filename,
+            at=now,
+            metadata={
+                "contentType": content_type,
+                "isArchive": is_archive,
+                "expireAt": now + keep,
+            },
+        )
+        head = source.read(_PIECE_BYTES)
+        if len(head) == _PIECE_BYTES or len(head) > cap_bytes:
+            return _stored(self._save_large(upload, head, source, cap_bytes))
+        record = upload.record(len(head), hashlib.sha256(head).hexdigest())
+        self._save_soon((record, list(upload.pieces(head))))
         return _stored(record)
 
     def find(self, file_id: str) -> StoredFile | None:
@@ -166,32 +193,67 @@ class FileStore:
         used = {"_id": {"$in": list(file_ids)}}
         self._files.update_many(used, {"$max": {"metadata.expireAt": until}})
 
-    def _send(self, file_id: str, source: BinaryIO, cap_bytes: int) -> tuple[int, str]:
+    def _save_large(
+        self, upload: _Upload, head: bytes, source: BinaryIO, cap_bytes: int
+    ) -> Document:
+        """Store a file of several pieces, of which ``head`` is the first; returns its record.
+        Raises TooLarge.
+        """
+        self._begun.insert_one({"_id": upload.file_id, "at": upload.at})
+        try:
+            record = upload.record(*self._send(upload, head, source, cap_bytes))
+            with pymongo.timeout(_SEND_SECONDS):
+                self._files.insert_one(record)
+        except BaseException:
+            if self._undone([upload.file_id]):
+                self._settle(upload.file_id)
+            raise
+        self._settle(upload.file_id)
+        return record
+
+    def _send(
+        self, upload: _Upload, head: bytes, source: BinaryIO, cap_bytes: int
+    ) -> tuple[int, str]:
         """Store a file's pieces; returns the size and the SHA-256. Raises TooLarge."""
         digest = hashlib.sha256()
         size = 0
-        while block := source.read(PIECES_AT_ONCE * _PIECE_BYTES):
+        block = head
+        while block:
             first = size // _PIECE_BYTES
             size += len(block)
             if size > cap_bytes:
                 raise TooLarge(f"The file is over {cap_bytes} bytes.", field="file")
             digest.update(block)
-            pieces = range(0, len(block), _PIECE_BYTES)
             with pymongo.timeout(_SEND_SECONDS):
-                self._pieces.insert_many(
-                    {"files_id": file_id, "n": n, "data": block[start : start + _PIECE_BYTES]}
-                    for n, start in enumerate(pieces, first)
-                )
+                self._pieces.insert_many(upload.pieces(block, first))
+            block = source.read(PIECES_AT_ONCE * _PIECE_BYTES)
         return size, digest.hexdigest()
 
-    def _undo(self, file_id: str) -> None:
-        """Remove what was sent of a file; if MongoDB is unavailable, retention does it later."""
-        with suppress(PyMongoError):
-            self.delete([file_id])
-            self._settle(file_id)
+    def _save_small(self, group: Sequence[_Small]) -> None:
+        """Store files of less than a piece, all with the same two writes.
+
+        Records go first: if this process dies in between, retention finds what is left by them.
+        """
+        try:
+            with pymongo.timeout(_SEND_SECONDS):
+                insert_missing(self._files, [record for record, _ in group])
+                insert_missing(self._pieces, [piece for _, pieces in group for piece in pieces])
+        except BaseException:
+            self._undone([record["_id"] for record, _ in group])
+            raise
+
+    def _undone(self, file_ids: Sequence[str]) -> bool:
+        """Remove what was sent of files; returns whether that was done. If MongoDB is unavailable,
+        retention does it later.
+        """
+        try:
+            self.delete(file_ids)
+        except PyMongoError:
+            return False
+        return True
 
     def _settle(self, file_id: str) -> None:
-        """Note that the upload is over; if that cannot be written, retention does it later."""
+        """Note that an upload is over; if that cannot be written, retention does it later."""
         with suppress(PyMongoError):
             self._begun.delete_one({"_id": file_id})
 

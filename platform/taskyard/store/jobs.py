@@ -19,7 +19,7 @@ from taskyard.jobs.states import TERMINAL, Verb
 from taskyard.jobs.transition import Transition
 from taskyard.store import statements
 from taskyard.store.counters import CounterStore
-from taskyard.store.failures import accept_duplicates, is_unavailable, unconfirmed
+from taskyard.store.failures import accept_duplicates, insert_missing, is_unavailable, unconfirmed
 from taskyard.store.statements import Statement
 from taskyard.store.together import Together
 
@@ -68,10 +68,7 @@ class JobStore:
     def _insert(self, documents: Sequence[Document]) -> None:
         if len(documents) == 1 and self._insert_one(documents[0]):
             return
-        try:
-            self._jobs.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            accept_duplicates(error)
+        insert_missing(self._jobs, documents)
 
     def _insert_one(self, document: Document) -> bool:
         """Insert one job, at less cost than many. False when its id exists already: that error does

@@ -26,7 +26,7 @@ from taskyard.store.chunks import (
     cut,
     small_chunks,
 )
-from taskyard.store.failures import accept_duplicates
+from taskyard.store.failures import accept_duplicates, insert_missing
 from taskyard.store.leases import extension
 from taskyard.store.statements import still_running
 from taskyard.store.together import Together
@@ -105,7 +105,10 @@ class OutputStore:
         generation: str = LIVE,
     ) -> None:
         """Write chunks of an attempt; chunks that exist already are left as they are."""
-        self._insert([chunk_document(job_id, attempt, generation, chunk, now) for chunk in chunks])
+        insert_missing(
+            self._output,
+            [chunk_document(job_id, attempt, generation, chunk, now) for chunk in chunks],
+        )
 
     def store_all(self, printed: Sequence[tuple[Job, Sequence[Chunk]]], *, now: datetime) -> None:
         """Write chunks of the running attempts of several jobs, all in one command."""
@@ -114,8 +117,7 @@ class OutputStore:
             for job, chunks in printed
             for chunk in chunks
         ]
-        if documents:
-            self._insert(documents)
+        insert_missing(self._output, documents)
 
     def take_back(self, job_id: str, attempt: int, chunks: Sequence[Chunk]) -> None:
         """Remove chunks that were stored after their attempt was over."""
@@ -199,13 +201,6 @@ class OutputStore:
             raise
         if noted < len(group):
             raise StaleAttempt(group[0].job.job_id)
-
-    def _insert(self, documents: Sequence[dict[str, Any]]) -> None:
-        """Insert chunks; those that exist already are left as they are."""
-        try:
-            self._output.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            accept_duplicates(error)
 
     def _all_of(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Chunk]]:
         """All chunks of these jobs, in order for each job, by few reads for many jobs."""
