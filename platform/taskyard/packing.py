@@ -14,6 +14,10 @@ from typing import BinaryIO
 
 _PIECE_BYTES = 256 * 1024
 
+#: What is little to pack, in entries and bytes: it takes some ten milliseconds.
+_LITTLE_ENTRIES = 100
+_LITTLE_BYTES = 512 * 1024
+
 #: Characters that Python makes of bytes that are not UTF-8.
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 
@@ -72,6 +76,19 @@ def pack(
     return PackReport(entries=entries, cut=cut, left_out=tuple(left_out))
 
 
+def is_little(folder: Path) -> bool:
+    """Whether what is below ``folder`` is packed in a moment."""
+    taken = 0
+    try:
+        for number, size in enumerate(_sizes(folder), 1):
+            taken += size
+            if number > _LITTLE_ENTRIES or taken > _LITTLE_BYTES:
+                return False
+    except OSError:
+        return False
+    return True
+
+
 class _NotKept(Exception):
     """The file is larger than the room that is left, or cannot be read."""
 
@@ -79,6 +96,18 @@ class _NotKept(Exception):
 def _is_gone(error: OSError) -> bool:
     """Whether a file has vanished meanwhile, or has a link or a socket in its place."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """The size of each entry below ``folder``, in any order; 0 for folders. Raises OSError."""
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            for entry in found:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if is_folder:
+                    waiting.append(entry.path)
+                yield 0 if is_folder else entry.stat(follow_symlinks=False).st_size
 
 
 def _regular_files(

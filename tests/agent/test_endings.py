@@ -76,3 +76,28 @@ def test_a_job_whose_archive_cannot_be_made_or_stored_keeps_its_result(
     assert (job.status, job.exit_code, job.attempts) == ("FAILED", 3, 1)
     assert bench.printed(job) == "out\n"
     assert (job.result_file_id, job.result_truncated) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_stored_before"),
+    [
+        ("echo one > f", False),
+        ("truncate -s 1M f", True),
+        ("mkdir d && cd d && seq 150 | xargs touch", True),
+    ],
+)
+def test_output_waits_for_files_only_if_these_are_packed_in_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, line: str, *, is_stored_before: bool
+) -> None:
+    stored: list[int] = []
+    pack = packing.pack
+
+    def look(*args: Any, **kwargs: Any) -> packing.PackReport:
+        stored.append(bench.platform.store.database["output"].count_documents({}))
+        return pack(*args, **kwargs)
+
+    monkeypatch.setattr(packing, "pack", look)
+    job = bench.run(f"{line}; echo hi")
+    assert stored == [int(is_stored_before)]
+    assert bench.printed(job) == "hi\n"
+    assert bench.left(job).namelist()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from taskyard import packing
 from taskyard.agent import inputs
 from taskyard.agent.archives import Archives
 from taskyard.agent.attempt import Attempt, fence
@@ -125,8 +126,12 @@ class Stages:
         )
 
     def wind_up(self, held: Held, attempt: Attempt) -> Result:
-        """Store the rest of the output, then the files of an attempt; return its result."""
-        if chunks := attempt.output.take():
+        """Store the files of an attempt; return its result. The output that is not stored yet goes
+        with the result if it is little; it is stored before the files if these take a while.
+        """
+        is_much = attempt.output.pending_bytes > LAST_BYTES
+        takes_long = is_much or not packing.is_little(attempt.workspace.folder)
+        if takes_long and (chunks := attempt.output.take()):
             self.store_output(attempt, chunks)
         return self.result(held, attempt, **self._archives.keep(attempt))
 
