@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,8 +37,10 @@ def submit(
     The same ``key`` with the same ``body`` gives the same ids again. Raises InvalidRequest, which
     names the field (and with ``in_list`` the job); then nothing was recorded.
     """
+    # Many jobs of a list may have the same file.
+    find = functools.cache(platform.store.files.find)
     files = [
-        _file(platform, request, host, within=f"jobs.{number}." if in_list else "")
+        _file(find, request, host, within=f"jobs.{number}." if in_list else "")
         for number, request in enumerate(wanted)
     ]
     now = platform.store.clock.now()
@@ -120,14 +123,18 @@ def drain(platform: Platform, worker_id: str, *, draining: bool) -> None:
 
 
 def _file(
-    platform: Platform, request: Mapping[str, Any], host: str, *, within: str
+    find: Callable[[str], StoredFile | None],
+    request: Mapping[str, Any],
+    host: str,
+    *,
+    within: str,
 ) -> StoredFile | None:
     """The job's file, if it is one of ours. Raises InvalidRequest if missing or no archive."""
     file_id = request.get("file_id") or _own_file(request.get("file_url"), host)
     if file_id is None:
         return None
     field = within + ("fileId" if request.get("file_id") else "fileUrl")
-    stored = platform.store.files.find(file_id)
+    stored = find(file_id)
     if stored is None:
         raise InvalidRequest(f"There is no file {file_id!r}.", field=field)
     if not stored.is_archive:
