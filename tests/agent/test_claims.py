@@ -13,14 +13,17 @@ import pytest
 
 from taskyard.agent import lookout
 from taskyard.agent.admission import Admission, Capacity
-from taskyard.agent.claims import Claims, choose
+from taskyard.agent.choice import choose, spread
+from taskyard.agent.claims import Claims
 from taskyard.agent.held import Held
 from taskyard.agent.lookout import HEAD
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import TURN_SECONDS, Turns
 from taskyard.context import Platform
+from taskyard.jobs import lifecycle
 from taskyard.jobs.model import POISON_LOSSES, Job
 from taskyard.jobs.states import JobStatus
+from taskyard.jobs.transition import Moment
 from taskyard.workers.places import Place
 from tests import factories
 
@@ -190,6 +193,52 @@ def test_a_full_agent_relies_on_what_it_saw(agent: Agent, monkeypatch: pytest.Mo
     agent.admission.leave(jobs[3])
     assert agent.claim() == [urgent]
     assert look.call_count == 1
+
+
+def test_what_is_left_of_an_offer_goes_before_nothing_of_the_queue(agent: Agent) -> None:
+    offered = [agent.store.jobs.get(agent.queue()) for _ in range(3)]
+    for job in offered:
+        agent.claims.offer(job)
+    assert agent.claim() == [job.job_id for job in offered[:2]]
+    urgent = agent.queue(priority=9)
+    agent.admission.leave(offered[0].job_id)
+    assert agent.claim() == [urgent]
+
+
+def test_an_agent_that_loses_a_claim_goes_on_with_the_rest_of_what_it_saw(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where several agents drain one queue, each read it anew after each claim that it lost."""
+    monkeypatch.setattr(lookout, "SEEN_SECONDS", 60.0)
+    jobs = [agent.queue() for _ in range(12)]
+    assert agent.claim() == jobs[:2]
+    look = Mock(wraps=agent.store.live.waiting_shapes)
+    monkeypatch.setattr(agent.store.live, "waiting_shapes", look)
+    rival = factories.worker("w2")
+    at = Moment(now=agent.store.clock.now())
+    until = at.now + SECOND * 15
+    for job_id in jobs[2:4]:
+        job = agent.store.jobs.get(job_id)
+        taken = lifecycle.claim(job, worker=rival, lease_id="other", at=at, lease_until=until)
+        assert agent.store.jobs.apply(taken)
+    agent.admission.leave(jobs[0])
+    agent.admission.leave(jobs[1])
+    assert agent.claim() == []
+    won = agent.claim()
+    assert len(won) == 2
+    assert set(won) <= set(jobs[4:])
+    assert look.call_count == 0
+
+
+def test_the_head_of_the_queue_is_spread_within_its_highest_priority() -> None:
+    urgent = [factories.queued_job(priority=9) for _ in range(40)]
+    others = [factories.queued_job(priority=5) for _ in range(4)]
+    queue = spread([*urgent, *others])
+    ids = [job.job_id for job in urgent]
+    spread_ids = [job.job_id for job in queue[:40]]
+    assert sorted(spread_ids) == sorted(ids)
+    assert spread_ids != ids
+    assert queue[40:] == others
 
 
 def test_short_jobs_are_followed_by_as_many_that_wait_for_their_places(agent: Agent) -> None:

@@ -19,7 +19,8 @@ from typing import Protocol
 
 from taskyard import events, ids
 from taskyard.agent.admission import Admission
-from taskyard.agent.lookout import Lookout, Seen
+from taskyard.agent.choice import AT_ONCE, choose, spread
+from taskyard.agent.lookout import HEAD, HEAD_BESIDE_RIVALS, Lookout, Seen
 from taskyard.agent.reporting import Reporter
 from taskyard.agent.turns import Turns
 from taskyard.context import Platform
@@ -37,8 +38,8 @@ SHORT_SECONDS = 0.04
 _SHORT_CLAIMS = 4
 _SHORT_MOST_SECONDS = 0.25
 
-#: Most jobs in one claim.
-AT_ONCE = 64
+#: How long after a lost claim an agent takes care not to claim what others do.
+RIVALS_SECONDS = 1.0
 
 _RETRY_SECONDS = 0.5
 
@@ -71,6 +72,8 @@ class Claims:
         self._lookout = Lookout(platform.store, boot)
         self._seen: Seen | None = None
         self._short_seconds = SHORT_SECONDS
+        #: Monotonic instant of the last claim that another agent was faster to make.
+        self._lost_at = -RIVALS_SECONDS
         self._admission = admission
         self._turns = turns
         self._runner = runner
@@ -146,11 +149,14 @@ class Claims:
         began = time.monotonic()
         if offered:
             claimed = self._claim_of(self._own(offered), [], 0)
+            # The rest of what was offered is not the head of the queue.
+            self._seen = None
         else:
             claimed = self._claim_of(self._last_seen(), short, ahead)
             # If the queue as it was last seen holds nothing for a free place, it may as it is now.
             if not claimed and self._seen is None:
-                seen = self._lookout.look(self._runner.job_ids())
+                head = HEAD_BESIDE_RIVALS if self._has_rivals else HEAD
+                seen = self._lookout.look(self._runner.job_ids(), head=head)
                 claimed = self._claim_of(seen, short, ahead)
         took = _SHORT_CLAIMS * (time.monotonic() - began)
         self._short_seconds = min(max(SHORT_SECONDS, took), _SHORT_MOST_SECONDS)
@@ -170,15 +176,22 @@ class Claims:
         if seen is None:
             return False
         spot = self._admission.place(seen.worker, [*self._turns.jobs(), *seen.unknown])
-        chosen = choose(seen.queue, spot, short, ahead)
+        queue = spread(seen.queue) if self._has_rivals else seen.queue
+        chosen = choose(queue, spot, short, ahead)
         chosen += self._behind(seen, chosen, spot)
         won = self._won(seen.worker, chosen) if chosen else []
         self._runner.take(won)
-        # If a claim was lost, others claim from the same queue: what was seen is outdated.
-        is_lost = len(won) < len(chosen) or self._keeps_a_place(seen.worker, won)
-        if not is_lost and (won or spot.is_full):
-            self._seen = seen.without(won)
+        if len(won) < len(chosen):
+            self._lost_at = time.monotonic()
+        is_outdated = self._keeps_a_place(seen.worker, won)
+        if not is_outdated and (chosen or spot.is_full):
+            self._seen = seen.without(chosen)
         return bool(chosen)
+
+    @property
+    def _has_rivals(self) -> bool:
+        """Whether other agents claim from the same queue as fast as this one."""
+        return time.monotonic() - self._lost_at < RIVALS_SECONDS
 
     def _behind(self, seen: Seen, chosen: Sequence[Job], spot: Place) -> list[Job]:
         """Choose jobs from behind the head of the queue that have a place beside the chosen."""
@@ -218,35 +231,3 @@ class Claims:
         # Try until the outcome is known: a claim that nobody remembers blocks its job for a lease.
         won = self._reporter.insist(lambda: self._store.jobs.apply_all(transitions))
         return [transition.moved() for transition in won]
-
-
-def choose(queue: Sequence[Job], spot: Place, short: Sequence[Job], ahead: int) -> list[Job]:
-    """Return the jobs of the queue to claim: those that fit now, and up to ``ahead`` more.
-
-    Each of the latter needs no more than one of the short jobs. ``spot`` is filled with the former.
-    """
-    chosen: list[Job] = []
-    for job in queue:
-        if len(chosen) >= AT_ONCE:
-            break
-        if places.obstacle(spot, job, job.requirement) is None:
-            spot.take(job)
-            chosen.append(job)
-        elif ahead > 0 and _may_wait(job, spot, short):
-            ahead -= 1
-            chosen.append(job)
-    return chosen
-
-
-def _may_wait(job: Job, spot: Place, short: Sequence[Job]) -> bool:
-    """Whether a job may be claimed before it has a place.
-
-    Not if it has lost a worker, since it might take the jobs that wait beside it along; nor if its
-    input has to be fetched first.
-    """
-    plain = not (job.losses or job.has_input)
-    return (
-        plain
-        and places.closed(spot, job) is None
-        and any(places.needs_no_more(job, other) for other in short)
-    )

@@ -17,8 +17,10 @@ from taskyard.workers.model import NOTHING, Requirement, Worker
 #: a drain, up to that much later; an idle agent looks before each claim.
 SEEN_SECONDS = 0.2
 
-#: Most queued jobs that are read at once.
+#: Most queued jobs that are read at once. Beside rivals, which take them meanwhile, they are more:
+#: the fewer of them are gone, the fewer claims are lost.
 HEAD = 64
+HEAD_BESIDE_RIVALS = 256
 
 #: How old an agent's heartbeat may be when it judges itself: it is alive, since it asks.
 _EVER = timedelta(days=1)
@@ -77,8 +79,8 @@ class Lookout:
         away = places.unavailable(worker, self._store.clock.now(), _EVER)
         return None if away else worker
 
-    def look(self, known: Collection[str]) -> Seen | None:
-        """Read the queue; return None if it has nothing that this agent may take.
+    def look(self, known: Collection[str], *, head: int = HEAD) -> Seen | None:
+        """Read up to ``head`` jobs; return None if there are none that this agent may take.
 
         ``known`` are the ids of the jobs that its runner holds.
         """
@@ -87,13 +89,13 @@ class Lookout:
         if worker is None:
             return None
         able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
-        queue = self.first(able) if able else []
+        queue = self._store.live.first(able, head, to_run=True) if able else []
         if not queue:
             return None
         return Seen(
             worker=worker,
             queue=queue,
-            behind=able if len(queue) == HEAD else (),
+            behind=able if len(queue) == head else (),
             unknown=self._unknown(worker, known),
         )
 
