@@ -66,7 +66,11 @@ def test_many_jobs_go_in_one_request_in_order(client: Client) -> None:
     assert [client.status(job_id)["command"] for job_id in ids] == [f"echo {n}" for n in range(5)]
 
 
-def test_many_jobs_are_waited_for_in_one_request(client: Client, agent: HttpAgent) -> None:
+@pytest.mark.parametrize("at_once", [1000, 2])
+def test_many_jobs_are_waited_for_with_few_requests(
+    client: Client, agent: HttpAgent, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("taskyard.client.client.RESULTS_AT_ONCE", at_once)
     ids = client.submit_all([{"command": f"echo {n}"} for n in range(3)])
     assert client.results(ids)["ended"] == 0
     for exit_code in range(3):

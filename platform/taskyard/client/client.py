@@ -28,6 +28,9 @@ RECONNECT_SECONDS = 60.0
 
 _LONG_POLL_SECONDS = 60
 
+#: How many results the API answers at once.
+RESULTS_AT_ONCE = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -109,13 +112,13 @@ class Client:
         return dict(self._api.ask("POST", "/api/jobs/results", again=True, json=body))
 
     def wait_for_all(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Wait until up to 1,000 jobs have all ended, and return their results in this order."""
-        if not job_ids:
-            return []
-        answer = self.results(job_ids)
-        while answer["ended"] < len(job_ids):
-            answer = _insist(partial(self.results, job_ids, wait_seconds=_LONG_POLL_SECONDS))
-        return list(answer["jobs"])
+        """Wait until all these jobs have ended, and return their results in this order."""
+        starts = range(0, len(job_ids), RESULTS_AT_ONCE)
+        return [
+            job
+            for start in starts
+            for job in self._wait_for(job_ids[start : start + RESULTS_AT_ONCE])
+        ]
 
     def list_jobs(self, **filters: Any) -> dict[str, Any]:
         """Return a page of jobs, newest first: ``{jobs, count, next}``. Filters have API names."""
@@ -197,6 +200,12 @@ class Client:
     def ready(self) -> dict[str, Any]:
         """Return what ``/readyz`` says, whether the platform is ready or not."""
         return self._api.probe("/readyz", "version", "checks")
+
+    def _wait_for(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+        answer = self.results(job_ids)
+        while answer["ended"] < len(job_ids):
+            answer = _insist(partial(self.results, job_ids, wait_seconds=_LONG_POLL_SECONDS))
+        return list(answer["jobs"])
 
     def _make(self, verb: str, body: Any, key: str = "") -> Any:
         """Send a request that makes jobs, with a key: it may be sent again if its answer was lost.
