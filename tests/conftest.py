@@ -20,6 +20,7 @@ from taskyard.settings import Settings
 from taskyard.store import client as store_client
 from taskyard.store.client import Store
 from taskyard.store.connection import server_time
+from tests.helpers import empty
 from tests.replica_set import ReplicaSet
 
 
@@ -72,8 +73,7 @@ def clock(_connected: Store) -> TestClock:
 @pytest.fixture
 def store(_connected: Store, settings: Settings, clock: TestClock) -> Iterator[Store]:
     """The real store with an empty database."""
-    for name in _connected.database.list_collection_names():
-        _connected.database[name].delete_many({})
+    empty(_connected.database)
     built = store_client.build(
         _connected.client, settings, feed_uri=settings.mongodb_uri, clock=clock
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
+from pymongo.database import Database
 
 T = TypeVar("T")
 
@@ -26,6 +27,16 @@ def eventually(check: Callable[[], T | None], timeout_seconds: float = 10) -> T:
 def waiting_step() -> None:
     """Pause between two checks of a condition."""
     time.sleep(0.02)  # waiting for a condition
+
+
+def empty(database: Database[dict[str, Any]]) -> None:
+    """Delete what is in the database, but not its collections and indexes."""
+    for name in database.list_collection_names():
+        if name == "system.profile":
+            # Written by a command that was still waiting when a test had ended its profiling.
+            database.drop_collection(name)
+        else:
+            database[name].delete_many({})
 
 
 def answers(url: str) -> bool:

@@ -15,6 +15,7 @@ from taskyard.store import client as store_client
 from taskyard.store.client import Store
 from taskyard.store.connection import server_time
 from tests.conftest import TestClock
+from tests.helpers import empty
 from tests.replica_set import ReplicaSet, fail_command, heal_commands
 
 #: The appname of the application whose commands are made to fail.
@@ -70,8 +71,7 @@ def store(
     admin: MongoClient[dict[str, Any]],
 ) -> Store:
     """The store of the application under test, with an empty database."""
-    for name in admin[DATABASE].list_collection_names():
-        admin[DATABASE][name].delete_many({})
+    empty(admin[DATABASE])
     built = store_client.build(
         _set_store.client, settings, feed_uri=settings.mongodb_uri, clock=clock
     )

@@ -35,6 +35,7 @@ from taskyard.jobs.transition import Outcome, Transition
 from taskyard.scheduler import assignment, ticks
 from taskyard.scheduler.assignment import Decision
 from tests.conftest import TestClock
+from tests.helpers import empty
 from tests.invariants import rules
 from tests.invariants.conftest import Numbers
 
@@ -90,8 +91,7 @@ class Lifecycle(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = self.platform.store
-        for collection in self.store.database.list_collection_names():
-            self.store.database[collection].delete_many({})
+        empty(self.store.database)
         self.hints.clear()
         self.clock.ahead *= 0
         self.numbers.reset()

@@ -22,6 +22,7 @@ from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES
 from taskyard.store.client import Store
 from tests import factories
 from tests.conftest import TestClock
+from tests.helpers import empty
 
 WRITES = (
     *("insert_one", "insert_many", "update_one", "update_many", "bulk_write"),
@@ -83,8 +84,7 @@ def everywhere(
     def run(name: str, prepare: Callable[[], Callable[[], None]]) -> None:
         ended, after = False, 0
         while not ended:
-            for collection in platform.store.database.list_collection_names():
-                platform.store.database[collection].delete_many({})
+            empty(platform.store.database)
             made_up = prepare()
             ended = cut_off.ends(platform, name, after)
             made_up()

@@ -34,6 +34,7 @@ from taskyard.store.jobs import JobStore
 from taskyard.store.leases import LeaseStore
 from taskyard.store.live import LiveJobs
 from taskyard.store.locks import LockStore
+from taskyard.store.mailboxes import Mailboxes
 from taskyard.store.offers import OfferStream
 from taskyard.store.output import OutputStore
 from taskyard.store.passes import PassLog
@@ -200,15 +201,16 @@ def build(
     )
     clock = clock or Clock(lambda: server_time(client))
     counters = CounterStore(database)
+    mailboxes = Mailboxes(database)
     return Store(
         client=client,
         database=database,
         clock=clock,
-        jobs=JobStore(database, counters),
+        jobs=JobStore(database, counters, mailboxes),
         leases=LeaseStore(database),
         queries=JobQueries(database),
         live=LiveJobs(database),
-        workers=WorkerStore(database),
+        workers=WorkerStore(database, mailboxes),
         output=OutputStore(database, settings.output_cap_bytes),
         files=FileStore(database, clock),
         tokens=TokenStore(database, clock),

@@ -8,7 +8,7 @@ import pymongo
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.database import Database
 
-from taskyard.store import passes
+from taskyard.store import mailboxes, passes
 from taskyard.store.failures import INDEX_NOT_FOUND, done_by_another
 
 _NEWEST = [("createdAt", DESCENDING), ("_id", DESCENDING)]
@@ -70,12 +70,13 @@ REPLACED = {"jobs": ["held"]}
 
 
 def ensure_indexes(database: Database[dict[str, Any]]) -> None:
-    """Create the indexes and the capped collection that are missing, and drop replaced indexes.
+    """Create the indexes and the capped collections that are missing, and drop replaced indexes.
 
     There is no timeout: a new index over a million jobs takes as long as it takes.
     """
     with pymongo.timeout(0):
         passes.ensure_collection(database)
+        mailboxes.ensure_collections(database)
         for collection, models in INDEXES.items():
             database[collection].create_indexes(models)
         for collection, names in REPLACED.items():

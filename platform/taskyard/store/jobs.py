@@ -20,6 +20,7 @@ from taskyard.jobs.transition import Transition
 from taskyard.store import statements
 from taskyard.store.counters import CounterStore
 from taskyard.store.failures import accept_duplicates, insert_missing, is_unavailable, unconfirmed
+from taskyard.store.mailboxes import Mailboxes
 from taskyard.store.statements import Statement
 from taskyard.store.together import Together
 
@@ -50,20 +51,38 @@ _LAST_LINES = 5
 class JobStore:
     """Verbs on jobs. There is no ``set_status``: only a Transition moves a job."""
 
-    def __init__(self, database: Database[dict[str, Any]], counters: CounterStore) -> None:
+    def __init__(
+        self, database: Database[dict[str, Any]], counters: CounterStore, mailboxes: Mailboxes
+    ) -> None:
         self._jobs = database["jobs"]
         self._counters = counters
-        self._insert_soon = Together(self._insert)
+        self._mailboxes = mailboxes
+        self._insert_soon = Together(self._insert_offered)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Record new jobs on a majority; jobs that exist already are left as they are."""
+        """Record new jobs on a majority, and tell the agents to which they are offered; jobs that
+        exist already are left as they are.
+        """
         documents = [to_document(job) for job in jobs]
         if len(documents) == 1:
             self._insert_soon(documents[0])
         else:
             self._insert(documents)
+            self._offer(documents)
         for job in jobs:
             events.emit("job.submitted", job=job.job_id, shape=job.shape)
+
+    def _insert_offered(self, documents: Sequence[Document]) -> None:
+        """Insert jobs that were submitted one by one. Their agents are told before: by the time
+        that they look, the jobs are there, though maybe not on a majority yet. What they then claim
+        is, since a majority that has the claim also has all earlier writes.
+        """
+        self._offer(documents)
+        self._insert(documents)
+
+    def _offer(self, documents: Sequence[Document]) -> None:
+        pairs = [(document.get("offeredTo"), document["_id"]) for document in documents]
+        self._mailboxes.offer([(worker, job_id) for worker, job_id in pairs if worker])
 
     def _insert(self, documents: Sequence[Document]) -> None:
         if len(documents) == 1 and self._insert_one(documents[0]):

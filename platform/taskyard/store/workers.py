@@ -16,6 +16,7 @@ from taskyard.documents import to_record
 from taskyard.errors import Gone, NotFound, StaleAttempt
 from taskyard.jobs.model import Job
 from taskyard.store.failures import accept_duplicates
+from taskyard.store.mailboxes import Mailboxes
 from taskyard.workers.model import Worker
 
 #: Fields that a registration clears unless it sends them: what happened to the earlier boot, and
@@ -33,8 +34,9 @@ _RECOVERED = ("cooldownUntil", "healthReason")
 class WorkerStore:
     """Verbs on workers."""
 
-    def __init__(self, database: Database[dict[str, Any]]) -> None:
+    def __init__(self, database: Database[dict[str, Any]], mailboxes: Mailboxes) -> None:
         self._workers = database["workers"]
+        self._mailboxes = mailboxes
 
     def register(self, worker_id: str, facts: Mapping[str, Any], *, now: datetime) -> Worker:
         """Add the worker, or begin a new boot of it; clears deletion, drain and cooldown.
@@ -61,6 +63,7 @@ class WorkerStore:
             return_document=ReturnDocument.AFTER,
         )
         assert document is not None
+        self._mailboxes.tell([worker_id])
         events.emit("worker.registered", worker=worker_id, kind=facts.get("kind"))
         return to_record(Worker, document)
 
@@ -132,6 +135,7 @@ class WorkerStore:
         update = {"$set": changes, "$unset": {"reservedFor": ""}}
         existed = self._workers.update_one({"_id": worker_id, "softDeleted": False}, update)
         if existed.matched_count:
+            self._mailboxes.tell([worker_id])
             events.emit("worker.deleted", worker=worker_id)
         return existed.matched_count == 1
 
@@ -149,6 +153,8 @@ class WorkerStore:
         )
         if document is None:
             raise _refusal(self.get(worker_id, deleted=True), boot_id)
+        # Before the caller hears of it: of a job that is submitted then the agent hears later.
+        self._mailboxes.tell([worker_id])
         events.emit("worker.draining" if draining else "worker.resumed", worker=worker_id)
         return to_record(Worker, document)
 
@@ -167,6 +173,7 @@ class WorkerStore:
             {"_id": worker_id},
             {"$set": {"cooldownUntil": now + cooldown, "healthReason": reason, "updatedAt": now}},
         )
+        self._mailboxes.tell([worker_id])
         events.warn("worker.cooling_down", worker=worker_id, seconds=cooldown.total_seconds())
 
     def suspend(self, lost: Sequence[Job], *, now: datetime) -> None:
@@ -219,19 +226,25 @@ class WorkerStore:
 
     def reserve(self, reservations: Mapping[str, str], current: Mapping[str, str | None]) -> None:
         """Write which job each worker is reserved for; only changes are written."""
-        changed = [
+        changed = {
+            worker_id: job_id
+            for worker_id, was in current.items()
+            if (job_id := reservations.get(worker_id)) != was
+        }
+        if not changed:
+            return
+        writes = [
             UpdateOne(
                 {"_id": worker_id},
                 {"$set": {"reservedFor": job_id}} if job_id else {"$unset": {"reservedFor": ""}},
             )
-            for worker_id, was in current.items()
-            if (job_id := reservations.get(worker_id)) != was
+            for worker_id, job_id in changed.items()
         ]
-        if changed:
-            try:
-                self._workers.bulk_write(changed, ordered=False)
-            except BulkWriteError as error:
-                accept_duplicates(error)
+        try:
+            self._workers.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            accept_duplicates(error)
+        self._mailboxes.tell(changed)
 
     def forget(self, *, silent_since: datetime) -> int:
         """Remove the records of workers without a heartbeat since then; returns how many."""

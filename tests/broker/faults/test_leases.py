@@ -13,7 +13,7 @@ from taskyard.broker.deliveries import Claimed
 from taskyard.broker.leases import Leases
 from taskyard.broker.messages import Messages
 from tests.broker.faults.conftest import DATABASE, Document, Fail
-from tests.helpers import eventually
+from tests.helpers import empty, eventually
 
 LEASE_SECONDS = 9
 
@@ -23,8 +23,7 @@ TIME_LIMIT = {"errorCode": 50}
 
 @pytest.fixture
 def messages(database: Database[Document], admin: MongoClient[Document]) -> Messages:
-    for name in admin[DATABASE].list_collection_names():
-        admin[DATABASE][name].delete_many({})
+    empty(admin[DATABASE])
     return Messages(database, "broker")
 
 

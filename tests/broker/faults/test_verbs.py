@@ -17,7 +17,7 @@ from taskyard.broker.deliveries import Claimed
 from taskyard.broker.messages import MAX_DELIVERIES, Messages
 from taskyard.broker.topology import Binding, QueueOptions, Topology
 from tests.broker.faults.conftest import DATABASE, Document, Fail
-from tests.helpers import eventually
+from tests.helpers import empty, eventually
 
 #: So long that no message comes back because its lease has ended.
 LEASE_MS = 600_000
@@ -90,8 +90,7 @@ Act = Callable[[World, Callable[[], None]], None]
 
 @pytest.fixture
 def world(database: Database[Document], admin: MongoClient[Document], fail: Fail) -> World:
-    for name in admin[DATABASE].list_collection_names():
-        admin[DATABASE][name].delete_many({})
+    empty(admin[DATABASE])
     messages = Messages(database, "broker", publish_seconds=1)
     return World(
         messages,

@@ -1,0 +1,114 @@
+"""Notes to agents, left in a few small capped collections at which the agents wait.
+
+A change stream is woken by every write to the server, whatever it asks for; those of a hundred
+agents took several times the CPU of the jobs themselves. Who waits at a capped collection is woken
+by its writes alone (``docs/decisions/0015-mailboxes.md``).
+
+As every wake-up, a note is a hint. It holds ids and no data: nothing removes what is in a capped
+collection before it is full.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Generator, Iterable
+from functools import partial
+from typing import Any
+
+import pymongo
+from bson import Int64
+from pymongo import WriteConcern
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from taskyard import events
+from taskyard.store.changes import AWAIT_MS
+from taskyard.store.failures import NAMESPACE_EXISTS, done_by_another
+
+Document = dict[str, Any]
+
+#: How many mailboxes there are. A note wakes the agents that share its mailbox.
+BOXES = 8
+
+#: The size of a mailbox; some thousand notes. An agent that is further behind looks anew.
+BOX_BYTES = 256 * 1024
+
+#: How long it may take to tell an agent that its own document has changed.
+TELL_SECONDS = 1.0
+
+
+class Mailboxes:
+    """Leaves notes to agents."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._database = database
+
+    def offer(self, offered: Iterable[tuple[str, str]]) -> None:
+        """Tell workers of jobs that are offered to them: pairs of worker and job. Nobody waits for
+        an answer: an offer is not worth a round trip of the submit.
+        """
+        self._leave(
+            [{"to": worker_id, "job": job_id} for worker_id, job_id in offered], WriteConcern(w=0)
+        )
+
+    def tell(self, worker_ids: Iterable[str]) -> None:
+        """Tell workers that their own documents have changed. Errors of MongoDB are only logged:
+        each agent also reads its document every few seconds.
+        """
+        try:
+            with pymongo.timeout(TELL_SECONDS):
+                self._leave([{"to": worker_id} for worker_id in worker_ids], WriteConcern(w=1))
+        except PyMongoError as error:
+            events.warn("offers.note_failed", error=type(error).__name__)
+
+    def _leave(self, left: Iterable[Document], concern: WriteConcern) -> None:
+        by_box: dict[str, list[Document]] = defaultdict(list)
+        for note in left:
+            by_box[_box_of(note["to"])].append(note)
+        for box, some in by_box.items():
+            self._database.get_collection(box, write_concern=concern).insert_many(some)
+
+
+def notes(database: Database[Document], worker_id: str) -> Generator[list[Document], None, None]:
+    """Yield the notes to a worker, answer by answer, with an empty list every few seconds.
+
+    The first list may hold old notes. The iterator ends when the server ends the cursor. Raises
+    PyMongoError.
+    """
+    box = _box_of(worker_id)
+    with database.client.start_session() as session:
+        command = partial(database.command, session=session)
+        waiting = {"filter": {"to": worker_id}, "tailable": True, "awaitData": True}
+        opened = command("find", box, **waiting)["cursor"]
+        if not opened["id"]:
+            # Nobody can wait at a mailbox that is empty.
+            database[box].insert_one({"to": ""})
+            opened = command("find", box, **waiting)["cursor"]
+        cursor = opened["id"]
+        try:
+            yield opened["firstBatch"]
+            while cursor:
+                asking = {"collection": box, "maxTimeMS": AWAIT_MS}
+                answer = command("getMore", Int64(cursor), **asking)["cursor"]
+                cursor = answer["id"]
+                yield answer["nextBatch"]
+        except GeneratorExit:
+            if cursor:
+                command("killCursors", box, cursors=[Int64(cursor)])
+            raise
+
+
+def ensure_collections(database: Database[Document]) -> None:
+    """Make the mailboxes that are not there."""
+    for box in sorted(set(map(_name, range(BOXES))) - set(database.list_collection_names())):
+        with done_by_another(NAMESPACE_EXISTS):
+            database.create_collection(box, check_exists=False, capped=True, size=BOX_BYTES)
+
+
+def _box_of(worker_id: str) -> str:
+    return _name(zlib.crc32(worker_id.encode()) % BOXES)
+
+
+def _name(number: int) -> str:
+    return f"mail.{number}"
