@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect
 
 from taskyard.documents import to_document
 from taskyard.jobs.model import Job
@@ -109,6 +111,24 @@ def test_who_is_too_far_behind_its_mailbox_looks_anew(store: Store, listener: Li
     job = factories.queued_job(offered_to="w1")
     store.jobs.submit([job])
     eventually(lambda: job.job_id in listener.told)
+
+
+def test_a_note_that_cannot_be_left_keeps_no_job_from_being_submitted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not sent again by the driver, as the insert of the job is."""
+
+    def away(*_: object, **__: object) -> None:
+        raise AutoReconnect
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Database, "get_collection", away)
+        single, *others = (factories.queued_job(offered_to="w1") for _ in range(3))
+        store.jobs.submit([single])
+        store.jobs.submit(others)
+        store.workers.register("w1", {"kind": "celery", "bootId": "b1"}, now=NOW)
+    assert all(store.jobs.find(job.job_id) for job in (single, *others))
+    assert capsys.readouterr().err.count("offers.note_failed") == 3
 
 
 @pytest.mark.parametrize(

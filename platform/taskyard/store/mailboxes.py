@@ -34,8 +34,9 @@ BOXES = 8
 #: The size of a mailbox; some thousand notes. An agent that is further behind looks anew.
 BOX_BYTES = 256 * 1024
 
-#: How long it may take to tell an agent that its own document has changed.
-TELL_SECONDS = 1.0
+#: How long it may take to leave notes. A submit goes on without them, and may wait for a primary
+#: by itself.
+LEAVE_SECONDS = 0.5
 
 
 class Mailboxes:
@@ -53,21 +54,22 @@ class Mailboxes:
         )
 
     def tell(self, worker_ids: Iterable[str]) -> None:
-        """Tell workers that their own documents have changed. Errors of MongoDB are only logged:
-        each agent also reads its document every few seconds.
-        """
-        try:
-            with pymongo.timeout(TELL_SECONDS):
-                self._leave([{"to": worker_id} for worker_id in worker_ids], WriteConcern(w=1))
-        except PyMongoError as error:
-            events.warn("offers.note_failed", error=type(error).__name__)
+        """Tell workers that their own documents have changed."""
+        self._leave([{"to": worker_id} for worker_id in worker_ids], WriteConcern(w=1))
 
     def _leave(self, left: Iterable[Document], concern: WriteConcern) -> None:
+        """Leave the notes. Errors of MongoDB are only logged: passes place what was offered, and
+        agents also read their own documents every few seconds.
+        """
         by_box: dict[str, list[Document]] = defaultdict(list)
         for note in left:
             by_box[_box_of(note["to"])].append(note)
-        for box, some in by_box.items():
-            self._database.get_collection(box, write_concern=concern).insert_many(some)
+        try:
+            with pymongo.timeout(LEAVE_SECONDS):
+                for box, some in by_box.items():
+                    self._database.get_collection(box, write_concern=concern).insert_many(some)
+        except PyMongoError as error:
+            events.warn("offers.note_failed", error=type(error).__name__)
 
 
 def notes(database: Database[Document], worker_id: str) -> Generator[list[Document], None, None]:
