@@ -53,6 +53,7 @@ def test_what_was_seen_long_ago_is_taken_to_be_free(
     later = time.monotonic() + 2 * FRESH_SECONDS
     monkeypatch.setattr("taskyard.scheduler.offers.time.monotonic", lambda: later)
     assert made(offers, 1) == ["w1"]
+    assert made(offers, 2) == ["w1", None], "free again, but only once"
 
 
 def test_nothing_is_offered_where_it_could_not_run(offers: Offers, platform: Platform) -> None:

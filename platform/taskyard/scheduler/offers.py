@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from taskyard.documents import with_values
@@ -22,7 +22,8 @@ from taskyard.workers import placement, places
 from taskyard.workers.places import Place
 
 #: How long the usage that was read, with the offers since, is relied on. After that workers are
-#: taken to be free: an offer too many costs its agent one look, an offer too few costs a pass.
+#: taken to be free again, for as long: an offer too many costs a note and its agent one look, an
+#: offer too few costs a pass.
 FRESH_SECONDS = 0.02
 
 #: How often the workers are read again, so that a new agent is offered jobs even while others
@@ -36,11 +37,17 @@ _NEVER = timedelta(days=3650)
 class _View:
     #: The agents that may be given work, filled as jobs are offered.
     places: Sequence[Place]
+    #: When the workers were read, and since when the places are filled, on the monotonic clock.
     seen_at: float
+    filled_since: float
 
-    @property
-    def is_fresh(self) -> bool:
-        return time.monotonic() - self.seen_at < FRESH_SECONDS
+    def renewed(self) -> _View:
+        """Return the view itself while it is fresh, else one with the places free again."""
+        now = time.monotonic()
+        if now - self.filled_since < FRESH_SECONDS:
+            return self
+        free = [Place(worker=place.worker) for place in self.places]
+        return replace(self, places=free, filled_since=now)
 
 
 class Offers:
@@ -63,19 +70,22 @@ class Offers:
         workers = [w for w in listed if places.unavailable(w, now, offline_after) is None]
         usage = store.live.usage([worker.worker_id for worker in workers])
         spots = [places.place_of(worker, usage) for worker in workers]
-        self._view = _View(places=spots, seen_at=time.monotonic())
+        read_at = time.monotonic()
+        with self._filling:
+            self._view = _View(places=spots, seen_at=read_at, filled_since=read_at)
 
     def made(self, jobs: Sequence[Job]) -> list[Job]:
         """Return these new jobs, each offered to an agent with a place for it, if there is one.
 
         The jobs are not stored here.
         """
-        view = self._view
-        if view is None:
-            return list(jobs)
-        spots = view.places if view.is_fresh else [Place(worker=p.worker) for p in view.places]
         with self._filling:
-            plan = placement.place(jobs, spots, now=jobs[0].queued_at, reserve_after=_NEVER)
+            if self._view is None:
+                return list(jobs)
+            self._view = self._view.renewed()
+            plan = placement.place(
+                jobs, self._view.places, now=jobs[0].queued_at, reserve_after=_NEVER
+            )
         agents = {job.job_id: worker_id for job, worker_id in plan.placements}
         return [
             with_values(job, offered_to=agents[job.job_id]) if job.job_id in agents else job
