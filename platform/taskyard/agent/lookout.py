@@ -89,7 +89,7 @@ class Lookout:
         if worker is None:
             return None
         able = [s for s in shapes if not places.could_never(worker, Requirement.of_shape(s))]
-        queue = self._store.live.first(able, head, to_run=True) if able else []
+        queue = self.first(able, head) if able else []
         if not queue:
             return None
         return Seen(
@@ -99,9 +99,9 @@ class Lookout:
             unknown=self._unknown(worker, known),
         )
 
-    def first(self, shapes: Sequence[str]) -> list[Job]:
-        """Return the first queued jobs of these shapes."""
-        return self._store.live.first(shapes, HEAD, to_run=True)
+    def first(self, shapes: Sequence[str], count: int = HEAD) -> list[Job]:
+        """Return the first queued jobs of these shapes, ``count`` at most."""
+        return self._store.live.first(shapes, count, to_run=True)
 
     def _unknown(self, worker: Worker, known: Collection[str]) -> list[Job]:
         """Return the jobs that are the worker's but that its runner does not know.

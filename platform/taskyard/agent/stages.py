@@ -129,10 +129,10 @@ class Stages:
         """Store the files of an attempt; return its result. The output that is not stored yet goes
         with the result if it is little; it is stored before the files if these take a while.
         """
-        is_much = attempt.output.pending_bytes > LAST_BYTES
-        takes_long = is_much or not packing.is_little(attempt.workspace.folder)
-        if takes_long and (chunks := attempt.output.take()):
-            self.store_output(attempt, chunks)
+        pending_bytes = attempt.output.pending_bytes
+        is_much = pending_bytes > LAST_BYTES
+        if pending_bytes and (is_much or not packing.is_little(attempt.workspace.folder)):
+            self.store_output(attempt, attempt.output.take())
         return self.result(held, attempt, **self._archives.keep(attempt))
 
     def keeps(self, attempt: Attempt) -> bool:

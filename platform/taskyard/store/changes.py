@@ -1,8 +1,8 @@
-"""Read a change stream answer by answer: a cursor of PyMongo does not show where an answer ends."""
+"""Read what waits for changes, answer by answer: PyMongo's cursors do not show where one ends."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ def answers(
 ) -> Generator[list[Document], None, None]:
     """Yield the changes of each answer; ``source`` is a collection, or 1 for the database.
 
-    The first list is empty and says that the stream is open: earlier changes are not in it. The
+    The first list says that the stream is open: earlier changes are in none that follows. The
     iterator ends when the server ends the stream. A caller that stops early must close the
     iterator, which closes the stream. Raises PyMongoError.
     """
@@ -34,18 +34,27 @@ def answers(
         command = partial(database.command, session=session)
         pipeline = [{"$changeStream": {}}, *stages]
         opened = command("aggregate", source, pipeline=pipeline, cursor={})["cursor"]
-        collection, cursor = opened["ns"].partition(".")[2], opened["id"]
-        try:
-            yield []
-            while cursor:
-                asking = {"collection": collection, "maxTimeMS": AWAIT_MS}
-                answer = command("getMore", Int64(cursor), **asking)["cursor"]
-                cursor = answer["id"]
-                yield answer["nextBatch"]
-        except GeneratorExit:
-            if cursor:
-                command("killCursors", collection, cursors=[Int64(cursor)])
-            raise
+        yield from batches(command, opened)
+
+
+def batches(
+    command: Callable[..., dict[str, Any]], opened: Document
+) -> Generator[list[Document], None, None]:
+    """Yield the first batch of a cursor that was ``opened`` by a command of a session, and then
+    each that comes, which may be empty. Closing the iterator early closes the cursor.
+    """
+    collection, cursor = opened["ns"].partition(".")[2], opened["id"]
+    try:
+        yield opened["firstBatch"]
+        while cursor:
+            asking = {"collection": collection, "maxTimeMS": AWAIT_MS}
+            answer = command("getMore", Int64(cursor), **asking)["cursor"]
+            cursor = answer["id"]
+            yield answer["nextBatch"]
+    except GeneratorExit:
+        if cursor:
+            command("killCursors", collection, cursors=[Int64(cursor)])
+        raise
 
 
 def tell_broken(stream: str, error: Exception) -> None:

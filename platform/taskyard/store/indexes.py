@@ -1,4 +1,6 @@
-"""The indexes: every query of a collection that grows with the jobs has one."""
+"""The indexes: every query of a collection that grows with the jobs has one. And the capped
+collections, of which MongoDB itself removes what is oldest.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.database import Database
 
 from taskyard.store import mailboxes, passes
-from taskyard.store.failures import INDEX_NOT_FOUND, done_by_another
+from taskyard.store.failures import INDEX_NOT_FOUND, NAMESPACE_EXISTS, done_by_another
 
 _NEWEST = [("createdAt", DESCENDING), ("_id", DESCENDING)]
 
@@ -65,6 +67,12 @@ INDEXES: dict[str, list[IndexModel]] = {
     "idempotency": [IndexModel([("expireAt", ASCENDING)], name="expiry", expireAfterSeconds=0)],
 }
 
+#: The capped collections with their most bytes and, where that is bounded, documents.
+CAPPED: dict[str, dict[str, Any]] = {
+    passes.COLLECTION: {"size": passes.KEPT_BYTES, "max": passes.KEPT},
+    **{box: {"size": mailboxes.BOX_BYTES} for box in mailboxes.BOXES},
+}
+
 #: Indexes of earlier versions, to be dropped.
 REPLACED = {"jobs": ["held"]}
 
@@ -75,8 +83,9 @@ def ensure_indexes(database: Database[dict[str, Any]]) -> None:
     There is no timeout: a new index over a million jobs takes as long as it takes.
     """
     with pymongo.timeout(0):
-        passes.ensure_collection(database)
-        mailboxes.ensure_collections(database)
+        for name in CAPPED.keys() - set(database.list_collection_names()):
+            with done_by_another(NAMESPACE_EXISTS):
+                database.create_collection(name, check_exists=False, capped=True, **CAPPED[name])
         for collection, models in INDEXES.items():
             database[collection].create_indexes(models)
         for collection, names in REPLACED.items():

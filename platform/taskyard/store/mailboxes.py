@@ -17,19 +17,17 @@ from functools import partial
 from typing import Any
 
 import pymongo
-from bson import Int64
 from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from taskyard import events
-from taskyard.store.changes import AWAIT_MS
-from taskyard.store.failures import NAMESPACE_EXISTS, done_by_another
+from taskyard.store.changes import batches
 
 Document = dict[str, Any]
 
-#: How many mailboxes there are. A note wakes the agents that share its mailbox.
-BOXES = 8
+#: The mailboxes. A note wakes the agents that share one.
+BOXES = tuple(f"mail.{number}" for number in range(8))
 
 #: The size of a mailbox; some thousand notes. An agent that is further behind looks anew.
 BOX_BYTES = 256 * 1024
@@ -87,30 +85,8 @@ def notes(database: Database[Document], worker_id: str) -> Generator[list[Docume
             # Nobody can wait at a mailbox that is empty.
             database[box].insert_one({"to": ""})
             opened = command("find", box, **waiting)["cursor"]
-        cursor = opened["id"]
-        try:
-            yield opened["firstBatch"]
-            while cursor:
-                asking = {"collection": box, "maxTimeMS": AWAIT_MS}
-                answer = command("getMore", Int64(cursor), **asking)["cursor"]
-                cursor = answer["id"]
-                yield answer["nextBatch"]
-        except GeneratorExit:
-            if cursor:
-                command("killCursors", box, cursors=[Int64(cursor)])
-            raise
-
-
-def ensure_collections(database: Database[Document]) -> None:
-    """Make the mailboxes that are not there."""
-    for box in sorted(set(map(_name, range(BOXES))) - set(database.list_collection_names())):
-        with done_by_another(NAMESPACE_EXISTS):
-            database.create_collection(box, check_exists=False, capped=True, size=BOX_BYTES)
+        yield from batches(command, opened)
 
 
 def _box_of(worker_id: str) -> str:
-    return _name(zlib.crc32(worker_id.encode()) % BOXES)
-
-
-def _name(number: int) -> str:
-    return f"mail.{number}"
+    return BOXES[zlib.crc32(worker_id.encode()) % len(BOXES)]

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pymongo import MongoClient
@@ -120,14 +120,15 @@ class _Told:
         """Pass on the notes of one answer, in their order."""
         for is_offer, some in itertools.groupby(answer, key=lambda note: "job" in note):
             if is_offer:
-                self._offer([note["job"] for note in some])
+                # One that was left anew because its write was tried again counts once.
+                self._offer({note["job"] for note in some})
             else:
                 self.know()
         # A note may have been lost.
         if time.monotonic() > self._known_at + _KNOWN_SECONDS:
             self.know()
 
-    def _offer(self, job_ids: Sequence[str]) -> None:
+    def _offer(self, job_ids: Collection[str]) -> None:
         found = self._found(job_ids)
         until = time.monotonic() + _ARRIVAL_SECONDS
         while len(found) < len(job_ids) and time.monotonic() < until:
@@ -138,5 +139,5 @@ class _Told:
             if document["status"] == JobStatus.QUEUED:
                 self._listener.offer(to_record(Job, document))
 
-    def _found(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+    def _found(self, job_ids: Collection[str]) -> list[dict[str, Any]]:
         return list(self._jobs.find({"_id": {"$in": list(job_ids)}}).sort("_id"))

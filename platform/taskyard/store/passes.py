@@ -14,7 +14,6 @@ from pymongo.errors import PyMongoError
 
 from taskyard import events
 from taskyard.documents import to_record
-from taskyard.store.failures import NAMESPACE_EXISTS, done_by_another
 
 COLLECTION = "passes"
 
@@ -78,16 +77,6 @@ class PassLog:
         """The last passes, the newest first."""
         found = self._passes.find().sort("$natural", -1).limit(limit)
         return [_note(document) for document in found]
-
-
-def ensure_collection(database: Database[dict[str, Any]]) -> None:
-    """Make the capped collection, if it is not there."""
-    if COLLECTION in database.list_collection_names():
-        return
-    with done_by_another(NAMESPACE_EXISTS):
-        database.create_collection(
-            COLLECTION, check_exists=False, capped=True, size=KEPT_BYTES, max=KEPT
-        )
 
 
 def _note(document: dict[str, Any]) -> PassNote:
