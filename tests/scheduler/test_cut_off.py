@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
-from pymongo.collection import Collection
 
 from taskyard.agent.reporting import Reporter
 from taskyard.context import Platform
@@ -22,12 +20,7 @@ from taskyard.stats.rollup import HOUR, MINUTE, TEN_MINUTES
 from taskyard.store.client import Store
 from tests import factories
 from tests.conftest import TestClock
-from tests.helpers import empty
-
-WRITES = (
-    *("insert_one", "insert_many", "update_one", "update_many", "bulk_write"),
-    *("find_one_and_update", "delete_one", "delete_many"),
-)
+from tests.helpers import before_each_write, empty
 
 DAY_SECONDS = 24 * 3600
 
@@ -41,19 +34,7 @@ class CutOff:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: int | None = None
-        for name in WRITES:
-            monkeypatch.setattr(Collection, name, self._guarded(getattr(Collection, name)))
-
-    def _guarded(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(collection: Any, *given: Any, **named: Any) -> Any:
-            # Counters are written by a thread of their own, not by the tick.
-            if self.left is not None and collection.name != "counters":
-                if not self.left:
-                    raise Killed
-                self.left -= 1
-            return write(collection, *given, **named)
-
-        return guarded
+        before_each_write(monkeypatch, self._count)
 
     def ends(self, platform: Platform, name: str, after: int) -> bool:
         """Whether the tick ends within ``after`` writes; if not, it is killed at the next."""
@@ -65,6 +46,12 @@ class CutOff:
         finally:
             self.left = None
         return True
+
+    def _count(self, _collection: str) -> None:
+        if self.left is not None:
+            if not self.left:
+                raise Killed
+            self.left -= 1
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from taskyard.errors import (
@@ -31,7 +30,7 @@ from taskyard.store.feed import ANY_JOB, Feed
 from tests import factories
 from tests.conftest import Racing, TestClock
 from tests.factories import NOW
-from tests.helpers import eventually
+from tests.helpers import before_each_write, eventually
 
 FACTS = {"hostname": "h", "cpuCount": 4, "ramTotalMb": 8192, "kind": "celery", "bootId": "b1"}
 HOLD = timedelta(seconds=10)
@@ -136,17 +135,10 @@ def test_many_that_fall_silent_are_marked_in_one_write(
         at = NOW + timedelta(seconds=number)
         store.workers.register(f"w{number}", FACTS, now=at)
     writes: list[str] = []
-    for name in ("update_one", "update_many"):
-        write = getattr(Collection, name)
-
-        def counted(*given: Any, _write: Any = write, **named: Any) -> Any:
-            writes.append("update")
-            return _write(*given, **named)
-
-        monkeypatch.setattr(Collection, name, counted)
+    before_each_write(monkeypatch, writes.append)
     gone = store.workers.mark_offline(silent_since=NOW + timedelta(seconds=3), now=NOW + HOLD)
     assert gone == ["w0", "w1", "w2"]
-    assert len(writes) == 1
+    assert writes == ["workers"]
     reasons = [store.workers.get(worker_id).health_reason for worker_id in ("w1", "w3")]
     assert reasons == ["no heartbeat since 2026-11-23 12:00:01 UTC", None]
 
