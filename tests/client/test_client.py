@@ -560,6 +560,30 @@ def test_who_would_wait_where_nobody_is_is_told_at_once(waits: Callable[[Waited]
     assert api.now < 5
 
 
+def test_who_has_submitted_waits_with_a_single_request() -> None:
+    """A look before the long poll costs web a request while the agent starts the job."""
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(f"{request.method} {request.url.params.get('wait')}")
+        return httpx2.Response(200, json={"jobId": "j", "completedAt": 1})
+
+    with Client("http://localhost", "t", transport=httpx2.MockTransport(answer)) as client:
+        client.wait(client.submit("true"))
+    assert asked == ["POST None", "GET 60"]
+
+
+def test_who_has_submitted_waits_on_while_the_api_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = Waited(away=10 * TRIES)
+    monkeypatch.setattr("taskyard.client.client.time", api)
+    monkeypatch.setattr("taskyard.client.transport.time", api)
+    with Client("http://localhost", "t", transport=api) as client:
+        client.workers()
+        assert client.wait("any")["completedAt"] == 1
+
+
 class Cut:
     """A proxy in front of the server, whose connections can be dropped at any moment."""
 

@@ -98,11 +98,7 @@ class Client:
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """Wait until the job has ended, and return it."""
-        # Not insisted on at first: an API that is not there is reported soon.
-        job = self.status(job_id)
-        while job["completedAt"] is None:
-            job = _insist(partial(self.status, job_id, wait_seconds=_LONG_POLL_SECONDS))
-        return job
+        return self._until(lambda job: job["completedAt"] is not None, self.status, job_id)
 
     def results(self, job_ids: Sequence[str], *, wait_seconds: int = 0) -> dict[str, Any]:
         """Return how up to 1,000 jobs ended, in this order: ``{jobs, ended}``, once all have ended
@@ -202,10 +198,21 @@ class Client:
         return self._api.probe("/readyz", "version", "checks")
 
     def _wait_for(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-        answer = self.results(job_ids)
-        while answer["ended"] < len(job_ids):
-            answer = _insist(partial(self.results, job_ids, wait_seconds=_LONG_POLL_SECONDS))
+        answer = self._until(lambda found: found["ended"] == len(job_ids), self.results, job_ids)
         return list(answer["jobs"])
+
+    def _until(
+        self, is_over: Callable[[dict[str, Any]], bool], ask: Callable[..., dict[str, Any]], of: Any
+    ) -> dict[str, Any]:
+        """Ask in long polls until what is asked for is over; return the last answer."""
+        if not self._api.has_answered:
+            # Neither long nor insisted on: an API that is not there is reported soon.
+            answer = ask(of)
+            if is_over(answer):
+                return answer
+        while not is_over(answer := _insist(partial(ask, of, wait_seconds=_LONG_POLL_SECONDS))):
+            pass
+        return answer
 
     def _make(self, verb: str, body: Any, key: str = "") -> Any:
         """Send a request that makes jobs, with a key: it may be sent again if its answer was lost.

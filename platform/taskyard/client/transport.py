@@ -46,6 +46,8 @@ class Transport:
                 )
             self._headers["Authorization"] = f"Bearer {connection.token}"
         self._transport = transport
+        #: Whether the API has answered before, so that it is known to be there.
+        self.has_answered = False
         self._pool = self._opened()
         self._process = os.getpid()
 
@@ -68,7 +70,9 @@ class Transport:
                     raise self._unreachable(error) from None
                 time.sleep(_REFUSED_SECONDS)
         self._check(answer)
-        return self._document(answer)
+        document = self._document(answer)
+        self.has_answered = True
+        return document
 
     def probe(self, path: str, *names: str) -> dict[str, Any]:
         """Return the JSON answer whatever its status, with at least these names in it.
