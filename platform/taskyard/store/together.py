@@ -83,6 +83,8 @@ class Together(Generic[T]):
     def _lead(self, turn: _Turn[T]) -> None:
         """Write the items of the group, then let the next group begin."""
         group = turn.group or [turn]
+        # A turn that is in its own group would keep the item until the garbage collector comes.
+        turn.group = None
         try:
             self._write([each.item for each in group])
         except BaseException as error:
