@@ -1,8 +1,9 @@
 """Compare Celery on Taskyard's broker, Redis and stock MongoDB: ``python bench/broker.py``.
 
-All sides run the same tasks on the same worker (prefork, two children, late acknowledgement), each
-with a durable server of its own: Redis with ``appendonly yes``, MongoDB with majority writes, and
-stock MongoDB with its ``polling_interval`` tuned. Sides alternate, round by round.
+All sides run the same tasks on the same worker (prefork, two children, late acknowledgement) or,
+with ``--solo N``, on N workers of one process each. Each side has a durable server of its own:
+Redis with ``appendonly yes``, MongoDB with majority writes, and stock MongoDB with its
+``polling_interval`` tuned. Sides alternate, round by round.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class Figures:
 
 
 class Side:
-    """One broker with a worker that consumes from it."""
+    """One broker with a worker that consumes from it, or with so many workers of the solo pool."""
 
-    def __init__(self, name: str, url: str, folder: Path, server_pid: int, **env: str) -> None:
+    def __init__(
+        self, name: str, url: str, folder: Path, server_pid: int, solo: int, **env: str
+    ) -> None:
         self.name = name
         self.figures = Figures()
         self._pipe = folder / f"{name}.pipe"
@@ -68,20 +71,31 @@ class Side:
         options = {"polling_interval": float(env["BENCH_POLL"])} if env else {}
         self._app = make_app(url, options)
         self._log = (folder / f"{name}.log").open("wb")
-        self._worker = subprocess.Popen(
+        variables = {"BENCH_BROKER": url, "BENCH_PIPE": str(self._pipe), **env}
+        self._workers = [
+            self._start(variables, "-P", "solo" if solo else "prefork", "-n", f"{name}{n}@bench")
+            for n in range(solo or 1)
+        ]
+
+    def _start(self, variables: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [
                 *(sys.executable, "-m", "celery", "-A", "bench.broker_tasks", "worker"),
-                *("-P", "prefork", "-n", f"{name}@bench", "-l", "WARNING"),
+                *(*options, "-l", "WARNING"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             ],
-            env={**os.environ, "BENCH_BROKER": url, "BENCH_PIPE": str(self._pipe), **env},
+            env={**os.environ, **variables},
             cwd=Path(__file__).parents[1],
             stdout=self._log,
             stderr=self._log,
         )
 
     def warm_up(self) -> None:
-        """Run 50 tasks, so that both children of the worker are warm."""
+        """Wait for the workers, and run 50 tasks, so that both children of one are warm."""
+        while len(self._app.control.inspect(limit=len(self._workers)).ping() or ()) < len(
+            self._workers
+        ):
+            pass
         self._publish_many(50)
         self._records(50)
 
@@ -114,16 +128,17 @@ class Side:
     def measure_drain(self, count: int) -> None:
         """Measure from first to last start of tasks that were all queued beforehand."""
         control = self._app.control
-        control.cancel_consumer("celery", reply=True, timeout=20)
+        workers = len(self._workers)
+        control.cancel_consumer("celery", reply=True, timeout=20, limit=workers)
         self._publish_many(count)
-        control.add_consumer("celery", reply=True, timeout=5, limit=1)
+        control.add_consumer("celery", reply=True, timeout=5, limit=workers)
         starts = [started for _, started in self._records(count)]
         self.figures.drained_per_second.append(count / ((max(starts) - min(starts)) / 1e9))
 
     def measure_idle(self, seconds: float) -> None:
-        """Measure the CPU that worker and server use when there is nothing to do."""
-        worker = psutil.Process(self._worker.pid)
-        mine = [worker, *worker.children(recursive=True)]
+        """Measure the CPU that workers and server use when there is nothing to do."""
+        workers = [psutil.Process(worker.pid) for worker in self._workers]
+        mine = [one for worker in workers for one in (worker, *worker.children(recursive=True))]
         before = cpu_seconds(mine), cpu_seconds([self._server])
         time.sleep(seconds)
         after = cpu_seconds(mine), cpu_seconds([self._server])
@@ -131,12 +146,14 @@ class Side:
         self.figures.idle_server_percent.append(100 * (after[1] - before[1]) / seconds)
 
     def close(self) -> None:
-        """Stop the worker and close app, pipe and log."""
-        self._worker.terminate()
-        try:
-            self._worker.wait(15)
-        except subprocess.TimeoutExpired:
-            self._worker.kill()
+        """Stop the workers and close app, pipe and log."""
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            try:
+                worker.wait(15)
+            except subprocess.TimeoutExpired:
+                worker.kill()
         self._app.close()
         os.close(self._reader)
         self._log.close()
@@ -170,8 +187,9 @@ def main() -> None:
     arguments.add_argument("--singles", type=int, default=100, help="for latency, a round")
     arguments.add_argument("--idle", type=float, default=10.0, help="seconds, once a side")
     arguments.add_argument("--only", default="", help="sides, by comma")
+    arguments.add_argument("--solo", type=int, default=0, help="so many workers of one process")
     wanted = arguments.parse_args()
-    with _sides(wanted.only) as sides:
+    with _sides(wanted.only, wanted.solo) as sides:
         for side in sides:
             side.warm_up()
         for _ in range(wanted.rounds):
@@ -188,32 +206,32 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _sides(only: str) -> Iterator[list[Side]]:
+def _sides(only: str, solo: int) -> Iterator[list[Side]]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides: list[Side] = []
         wanted = only.split(",") if only else ["taskyard", "redis", "stock"]
         for name in wanted:
-            side = stack.enter_context(_side(name, folder / name))
+            side = stack.enter_context(_side(name, folder / name, solo))
             stack.callback(side.close)
             sides.append(side)
         yield sides
 
 
 @contextlib.contextmanager
-def _side(name: str, folder: Path) -> Iterator[Side]:
+def _side(name: str, folder: Path, solo: int) -> Iterator[Side]:
     folder.mkdir()
     if name == "redis":
         with redis_server(folder) as (port, pid):
-            yield Side(name, f"redis://127.0.0.1:{port}/0", folder, pid)
+            yield Side(name, f"redis://127.0.0.1:{port}/0", folder, pid, solo)
         return
     with EmbeddedServer(folder / "db") as server:
         assert server.pid is not None
         if name == "stock":
             poll = {"BENCH_POLL": str(STOCK_POLL_SECONDS)}
-            yield Side(name, server.uri.replace("/?", "/stock?"), folder, server.pid, **poll)
+            yield Side(name, server.uri.replace("/?", "/stock?"), folder, server.pid, solo, **poll)
         else:
-            yield Side(name, f"taskyard+{server.uri}", folder, server.pid)
+            yield Side(name, f"taskyard+{server.uri}", folder, server.pid, solo)
 
 
 def _print(sides: list[Side]) -> None:
@@ -228,7 +246,7 @@ def _print(sides: list[Side]) -> None:
             for n in PUBLISHERS
         ),
         ("drain, tasks/s", lambda f: median(f.drained_per_second)),
-        ("idle worker, % of a core", lambda f: median(f.idle_worker_percent)),
+        ("idle workers, % of a core", lambda f: median(f.idle_worker_percent)),
         ("idle server, % of a core", lambda f: median(f.idle_server_percent)),
     ]
     print(f"{'':34}" + "".join(f"{side.name:>20}" for side in sides))
