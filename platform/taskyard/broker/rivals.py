@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 
-#: The longest pause for a process that comes too late for every message. A message that comes when
-#: the fastest process has just become busy may wait so long for the others.
-LONGEST_SECONDS = 0.05
+#: The average pause for each rival after the first. If n processes that found nothing pause n times
+#: as long, about one in twice this time hears of messages again, however many there are. So long a
+#: message waits if it comes when the fastest process has just become busy.
+SECONDS_PER_RIVAL = 0.007
 
-#: The weight of the latest claim: the last ten or so count.
-_WEIGHT = 0.2
+#: The longest pause, for when most of the rivals that a process has met become busy at once.
+LONGEST_SECONDS = 0.25
+
+#: The weight of the latest claim: the last twenty or so count.
+_WEIGHT = 0.1
 
 
 class Rivals:
@@ -20,7 +24,7 @@ class Rivals:
     """
 
     def __init__(self) -> None:
-        #: The share of claims that found nothing any more, a moving average from 0 to 1.
+        #: The share of claims that found nothing any more, a moving average from 0 to below 1.
         self._late = 0.0
 
     def note(self, *, won: bool) -> None:
@@ -31,6 +35,7 @@ class Rivals:
         """Return how long to hear nothing: 0 while at least every second claim finds something,
         so for one process and mostly for two.
         """
-        share = max(0.0, 2 * self._late - 1)
-        # Not the same time in all of them, or they would wake together again.
-        return LONGEST_SECONDS * share * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        rivals = self._late / max(1 - self._late, 0.01)
+        longest = min(2 * SECONDS_PER_RIVAL * max(0.0, rivals - 1), LONGEST_SECONDS)
+        # All paused after the same message: they must not wake together again.
+        return random.uniform(0, longest)  # noqa: S311 - no secret
