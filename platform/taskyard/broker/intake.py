@@ -185,8 +185,8 @@ class Intake:
         self._down = self._missed = False
         source.left.extend(raws)
         source.claimed_at, source.answers = time.monotonic(), source.channel.qos.answers
-        all_seen = source.queue not in self.inbox.dirty
-        self._broker.watcher.claimed(len(raws), all_seen=all_seen)
+        if source.queue not in self.inbox.dirty:
+            self._broker.watcher.resume()
 
     def _one(self, source: _Source, announced: ObjectId) -> list[Raw]:
         """Claim one message, in one round trip: only the announced one is new."""

@@ -17,7 +17,6 @@ from bson import Int64, ObjectId
 from pymongo.database import Database
 from pymongo.errors import InvalidOperation, PyMongoError
 
-from taskyard.broker.rivals import Rivals
 from taskyard.broker.stored import AT_ONCE
 
 Document = dict[str, Any]
@@ -63,7 +62,6 @@ class Watcher:
         #: When the last consumer left, on the monotonic clock.
         self._left = 0.0
         self._caught_up = threading.Event()
-        self._rivals = Rivals()
         #: Why the stream last ended, or empty after an answer: each reason is logged once.
         self._reason = ""
         #: Whether the stream is open, so that consumers need not look for themselves.
@@ -85,13 +83,11 @@ class Watcher:
             self._wakes.pop(owner, None)
             self._left = time.monotonic()
 
-    def claimed(self, count: int, *, all_seen: bool) -> None:
-        """Take note of a claim. A consumer that has seen the end of its queue must be woken by the
-        next message, unless others are faster anyway.
+    def resume(self) -> None:
+        """End the pause: a consumer has seen the end of its queue, and the next message must wake
+        it at once.
         """
-        self._rivals.note(won=count > 0)
-        if all_seen:
-            self._caught_up.set()
+        self._caught_up.set()
 
     def _run(self) -> None:
         while self._goes_on():
@@ -155,7 +151,6 @@ class Watcher:
             time.sleep(_GATHER_SECONDS)
         if any(woken):
             self._caught_up.wait(_BEHIND_SECONDS)
-            time.sleep(self._rivals.pause_seconds())
 
     def _heard(self, change: Document) -> bool:
         return self._wake(change["queue"], change["documentKey"]["_id"], later=change["later"])
