@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import select
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,7 +28,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.broker_tasks import RECORD, make_app
-from bench.common import cpu_seconds, quantile, redis_server
+from bench.common import cpu_seconds, family, quantile, redis_server, started, wait_until
 
 from taskyard.embedded import EmbeddedServer
 
@@ -70,32 +69,19 @@ class Side:
         self._server = psutil.Process(server_pid)
         options = {"polling_interval": float(env["BENCH_POLL"])} if env else {}
         self._app = make_app(url, options)
-        self._log = (folder / f"{name}.log").open("wb")
-        variables = {"BENCH_BROKER": url, "BENCH_PIPE": str(self._pipe), **env}
+        variables = {**os.environ, "BENCH_BROKER": url, "BENCH_PIPE": str(self._pipe), **env}
+        pool = "solo" if solo else "prefork"
+        self._running = contextlib.ExitStack()
         self._workers = [
-            self._start(variables, "-P", "solo" if solo else "prefork", "-n", f"{name}{n}@bench")
+            self._running.enter_context(
+                started(_worker(f"{name}{n}", pool), variables, folder / f"{name}{n}.log")
+            )
             for n in range(solo or 1)
         ]
 
-    def _start(self, variables: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "celery", "-A", "bench.broker_tasks", "worker"),
-                *(*options, "-l", "WARNING"),
-                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-            ],
-            env={**os.environ, **variables},
-            cwd=Path(__file__).parents[1],
-            stdout=self._log,
-            stderr=self._log,
-        )
-
     def warm_up(self) -> None:
         """Wait for the workers, and run 50 tasks, so that both children of one are warm."""
-        while len(self._app.control.inspect(limit=len(self._workers)).ping() or ()) < len(
-            self._workers
-        ):
-            pass
+        wait_until(self._all_answer, f"{self.name}: all workers answer")
         self._publish_many(50)
         self._records(50)
 
@@ -137,8 +123,7 @@ class Side:
 
     def measure_idle(self, seconds: float) -> None:
         """Measure the CPU that workers and server use when there is nothing to do."""
-        workers = [psutil.Process(worker.pid) for worker in self._workers]
-        mine = [one for worker in workers for one in (worker, *worker.children(recursive=True))]
+        mine = [one for worker in self._workers for one in family(worker.pid)]
         before = cpu_seconds(mine), cpu_seconds([self._server])
         time.sleep(seconds)
         after = cpu_seconds(mine), cpu_seconds([self._server])
@@ -146,17 +131,14 @@ class Side:
         self.figures.idle_server_percent.append(100 * (after[1] - before[1]) / seconds)
 
     def close(self) -> None:
-        """Stop the workers and close app, pipe and log."""
-        for worker in self._workers:
-            worker.terminate()
-        for worker in self._workers:
-            try:
-                worker.wait(15)
-            except subprocess.TimeoutExpired:
-                worker.kill()
+        """Stop the workers and close app and pipe."""
+        self._running.close()
         self._app.close()
         os.close(self._reader)
-        self._log.close()
+
+    def _all_answer(self) -> bool:
+        workers = len(self._workers)
+        return len(self._app.control.inspect(limit=workers).ping() or ()) == workers
 
     def _publish_many(self, count: int) -> None:
         for _ in range(count):
@@ -177,6 +159,14 @@ class Side:
             found.extend(RECORD.iter_unpack(rest[:whole]))
             rest = rest[whole:]
         return found
+
+
+def _worker(name: str, pool: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "celery", "-A", "bench.broker_tasks", "worker"),
+        *("-P", pool, "-n", f"{name}@bench", "-l", "WARNING"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+    ]
 
 
 def main() -> None:
